@@ -1,0 +1,39 @@
+//! The Container Runtime Interface on the wire: messages, server traits and a thin client.
+//!
+//! Only this crate and the daemon's `rpc/` know protobuf. Maps are `BTreeMap`s, so that what we
+//! print and compare has one order.
+
+use std::fmt;
+
+/// Messages and services of package `runtime.v1` (cri-api v0.37), generated from `proto/`.
+#[allow(
+    missing_debug_implementations,
+    unreachable_pub,
+    deprecated,
+    clippy::unwrap_used,
+    clippy::large_enum_variant
+)]
+pub mod v1 {
+    tonic::include_proto!("runtime.v1");
+}
+
+/// The default address of `longshored`'s CRI socket.
+pub const DEFAULT_SOCKET: &str = "/run/longshore/longshore.sock";
+
+/// CRI requests and replies may be this large (bytes); gRPC's own default is 4 MiB.
+pub const MAX_MESSAGE_BYTES: usize = 16 * 1024 * 1024;
+
+impl fmt::Debug for v1::AuthConfig {
+    /// Names the fields that are set and shows none of the secrets.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let shown = |secret: &str| if secret.is_empty() { "" } else { "<redacted>" };
+        f.debug_struct("AuthConfig")
+            .field("username", &self.username)
+            .field("password", &shown(&self.password))
+            .field("auth", &shown(&self.auth))
+            .field("server_address", &self.server_address)
+            .field("identity_token", &shown(&self.identity_token))
+            .field("registry_token", &shown(&self.registry_token))
+            .finish()
+    }
+}

@@ -1,0 +1,193 @@
+//! What the daemon and a pod's supervisor (`longshore-pod`) say to each other.
+//!
+//! The supervisor listens on `supervisor.sock` in the pod's state directory, a `SOCK_SEQPACKET` Unix socket: one datagram
+//! is one message, and descriptors ride on it (`SCM_RIGHTS`). The first byte of every datagram is
+//! [`PROTOCOL_VERSION`]; the rest is a [`Request`] one way and a [`Message`] the other, in postcard's encoding. A message
+//! whose encoding exceeds [`INLINE_BYTES`] travels in a sealed memfd: the datagram then carries [`SPILLED`] after the version,
+//! and the memfd is its *last* descriptor.
+//!
+//! Requests carry a sequence number that their reply repeats; replies may overtake each other. Several daemons' connections may
+//! exist at once while one daemon replaces another; events go to all of them.
+
+mod wire;
+
+pub use wire::{
+    DecodeError, Encoded, ErrorKind, Frame, INLINE_BYTES, PROTOCOL_VERSION, SPILLED, WireError,
+    decode, encode, open_frame,
+};
+
+use oci_plan::{ContainerPlan, FdSlot, Process, Resources, SandboxPlan, TerminalSize};
+use serde::{Deserialize, Serialize};
+
+/// Name of the supervisor's socket in the pod's state directory.
+pub const SOCKET_NAME: &str = "supervisor.sock";
+
+/// Directory, in the pod's state directory, of the exit records: one file per container, named by its id, holding the
+/// postcard encoding of [`ExitRecord`]; written atomically before anyone is told.
+pub const EXITS_DIRECTORY: &str = "exits";
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Request {
+    pub sequence: u64,
+    pub body: RequestBody,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum RequestBody {
+    /// First on every connection; answered by [`ReplyBody::Hello`].
+    Hello,
+    /// Makes the pod's namespaces and cgroup. Answered by [`ReplyBody::Sandbox`], whose reply carries the network namespace as
+    /// its descriptor where the pod has one. Repeating it returns the same.
+    CreateSandbox(SandboxPlan),
+    /// Makes a container up to the point where its init waits to be started. [`ReplyBody::Created`].
+    CreateContainer(Box<CreateContainer>),
+    /// Lets the container's init run its program. [`ReplyBody::Started`] once `execve(2)` has succeeded.
+    StartContainer { id: String },
+    /// Sends a signal to the container's init, or to every process of the container. [`ReplyBody::Done`], also for a container
+    /// that has exited.
+    Signal { id: String, signal: i32, all: bool },
+    /// Runs a process in a running container. [`ReplyBody::Started`], and [`Event::ExecExited`] later.
+    Exec(Box<Exec>),
+    /// Kills the whole process tree of an exec. [`ReplyBody::Done`], also when it has exited.
+    KillExec { exec_id: String },
+    /// Continues the container's log in the file of the slot. [`ReplyBody::Done`] once no byte will go to the old one.
+    ReopenLog { id: String, log: FdSlot },
+    /// Size of the terminal of a container or an exec. [`ReplyBody::Done`].
+    ResizeTerminal { id: String, size: TerminalSize },
+    /// Applies limits to a container's cgroup. [`ReplyBody::Done`].
+    UpdateResources { id: String, resources: Resources },
+    /// Kills what still runs, removes the container's cgroup, forgets it and its exit record. [`ReplyBody::Done`], also for an
+    /// unknown id.
+    DeleteContainer { id: String },
+    /// What there is. [`ReplyBody::State`].
+    State,
+    /// Kills every process of the pod and lets go of its namespaces; containers keep their exit records. [`ReplyBody::Done`]
+    /// once nothing runs.
+    StopSandbox,
+    /// After StopSandbox: removes the pod's cgroup and exits. [`ReplyBody::Done`] is the last message.
+    Shutdown,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CreateContainer {
+    pub plan: ContainerPlan,
+    pub stdio: Stdio,
+}
+
+/// Where a container's standard streams go.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stdio {
+    /// The log file, open for appending. `None`: output is read and dropped.
+    pub log: Option<FdSlot>,
+    /// Keep a stdin open for attach; otherwise it is `/dev/null`.
+    pub stdin: bool,
+    /// Close stdin after the first attach that had it ends.
+    pub stdin_once: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Exec {
+    pub container_id: String,
+    /// Chosen by the daemon, unique in the pod.
+    pub exec_id: String,
+    pub process: Process,
+    /// stdin, stdout, stderr; `None` is `/dev/null`. With a terminal only `stdin` and `stdout` count.
+    pub stdin: Option<FdSlot>,
+    pub stdout: Option<FdSlot>,
+    pub stderr: Option<FdSlot>,
+    /// The supervisor kills the tree after this many milliseconds, whether a daemon is there or not.
+    pub timeout_ms: Option<u64>,
+    /// Kill the tree when the connection that asked for it closes.
+    pub bound_to_connection: bool,
+}
+
+/// What a supervisor sends.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Message {
+    Reply {
+        sequence: u64,
+        result: Result<ReplyBody, WireError>,
+    },
+    Event(Event),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ReplyBody {
+    Hello {
+        supervisor_version: String,
+        pid: i32,
+    },
+    Sandbox,
+    Created {
+        pid: i32,
+    },
+    Started {
+        pid: i32,
+        started_at_ns: i64,
+    },
+    Done,
+    State(PodState),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Event {
+    /// A container's init has exited, its output is in its log, and its exit record is on disk.
+    Exited { id: String, exit: ExitRecord },
+    /// An exec's process has been reaped. `killed` says why we killed it, if we did.
+    ExecExited {
+        exec_id: String,
+        exit_code: i32,
+        killed: Option<ExecKilled>,
+    },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ExecKilled {
+    Timeout,
+    Requested,
+    ConnectionClosed,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PodState {
+    /// The pid of the pod's init, where the pod has a PID namespace of its own.
+    pub init_pid: Option<i32>,
+    pub sandbox: SandboxState,
+    pub containers: Vec<ContainerState>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum SandboxState {
+    /// CreateSandbox has not succeeded yet.
+    Empty,
+    Ready,
+    Stopped,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ContainerState {
+    pub id: String,
+    pub status: ContainerStatus,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ContainerStatus {
+    Created { pid: i32 },
+    Running { pid: i32, started_at_ns: i64 },
+    Exited(ExitRecord),
+}
+
+/// How a container ended. Times are nanoseconds since the Unix epoch.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExitRecord {
+    /// The exit status, or 128 + `signal`.
+    pub exit_code: i32,
+    pub signal: Option<i32>,
+    /// The kernel's OOM killer killed a process of the container's cgroup.
+    pub oom_killed: bool,
+    /// 0 if it never ran.
+    pub started_at_ns: i64,
+    pub finished_at_ns: i64,
+    /// Why it never ran, or what went wrong beside its exit (a log that could not be written, say).
+    pub message: Option<String>,
+}
