@@ -6,10 +6,25 @@
 //! whose encoding exceeds [`INLINE_BYTES`] travels in a sealed memfd: the datagram then carries [`SPILLED`] after the version,
 //! and the memfd is its *last* descriptor.
 //!
+//! [`Outgoing`] and [`receive`] do all of that on blocking and non-blocking sockets alike.
+//!
 //! Requests carry a sequence number that their reply repeats; replies may overtake each other. Several daemons' connections may
-//! exist at once while one daemon replaces another; events go to all of them.
+//! exist at once while one daemon replaces another; events go to all of them that have said Hello.
+//!
+//! # What the supervisor expects of the daemon
+//!
+//! - Started as `longshore-pod --dir <absolute pod state directory> --id <pod id>`: the bound and listening socket is its stdin,
+//!   a file or `/dev/null` its stdout and stderr; an empty environment is best (a copy of it stays in the pod's init).
+//! - Sequence numbers from 1 upwards. A reply with sequence 0 is an error about the connection itself (another protocol version, a
+//!   datagram that does not decode, a request before Hello): the supervisor closes the connection after it.
+//! - Events are sent once and not acknowledged. After a redial, `State` says what has happened meanwhile.
+//! - A daemon that leaves more than a few hundred messages unread is disconnected; it redials.
+//! - The peer must have the supervisor's own user id.
 
+mod socket;
 mod wire;
+
+pub use socket::{MAX_DESCRIPTORS, Outgoing, OutgoingError, ReceiveError, SPILLED_BYTES, receive};
 
 pub use wire::{
     DecodeError, Encoded, ErrorKind, Frame, INLINE_BYTES, PROTOCOL_VERSION, SPILLED, WireError,
