@@ -1,8 +1,17 @@
 //! Compiles our own CRI proto file; protox is a protobuf compiler in Rust, so no `protoc` is needed.
 
+use prost::Message;
+
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo::rerun-if-changed=proto");
     let files = protox::compile(["runtime/v1/cri.proto"], ["proto"])?;
+    // For tools that print and read messages as JSON by reflection. Comments and positions stay out.
+    let mut described = files.clone();
+    for file in &mut described.file {
+        file.source_code_info = None;
+    }
+    let out = std::path::PathBuf::from(std::env::var("OUT_DIR")?);
+    std::fs::write(out.join("cri.fds"), described.encode_to_vec())?;
     tonic_prost_build::configure()
         // AuthConfig's Debug is written by hand: it must not print secrets.
         .skip_debug(["runtime.v1.AuthConfig"])

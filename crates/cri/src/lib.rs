@@ -3,6 +3,8 @@
 //! Only this crate and the daemon's `rpc/` know protobuf. Maps are `BTreeMap`s, so that what we
 //! print and compare has one order.
 
+pub mod client;
+
 use std::fmt;
 
 /// Messages and services of package `runtime.v1` (cri-api v0.37), generated from `proto/`.
@@ -16,6 +18,9 @@ use std::fmt;
 pub mod v1 {
     tonic::include_proto!("runtime.v1");
 }
+
+/// The `google.protobuf.FileDescriptorSet` of [`v1`], encoded: for JSON by reflection. Linked only where it is used.
+pub const DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/cri.fds"));
 
 /// The default address of `longshored`'s CRI socket.
 pub const DEFAULT_SOCKET: &str = "/run/longshore/longshore.sock";
