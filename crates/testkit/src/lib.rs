@@ -1,1 +1,16 @@
-//! Placeholder.
+//! What Longshore's tests are made of. Development only: nothing that ships depends on this crate.
+//!
+//! - [`image`] builds OCI images from given files, busybox among them;
+//! - [`registry`] serves them over the distribution specification's pull side, with faults on demand;
+//! - [`sandbox`] is a host of the test's own: network, mount and PID namespaces that end with the test, however it ends;
+//! - [`daemon`] runs the real `longshored` there;
+//! - [`ledger`] says what a test left behind.
+
+#[cfg(feature = "daemon")]
+pub mod daemon;
+#[cfg(feature = "registry")]
+pub mod image;
+pub mod ledger;
+#[cfg(feature = "registry")]
+pub mod registry;
+pub mod sandbox;
