@@ -1,0 +1,12 @@
+//! From protobuf messages to the domain's checked types. Whatever we cannot honour is refused here or by `spec`, by name;
+//! nothing is dropped in silence.
+
+mod container;
+mod field;
+mod linux;
+mod pod;
+
+pub(crate) use container::{container_config, image_spec};
+pub(crate) use field::InvalidField;
+pub(crate) use linux::resources;
+pub(crate) use pod::{pod_config, stop_timeout};
