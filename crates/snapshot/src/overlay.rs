@@ -1,0 +1,356 @@
+use std::collections::BTreeSet;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{CWD, Gid, Mode, OFlags, Stat, Uid};
+use rustix::io::Errno;
+
+use crate::mount::{MountMethod, Stack, UserMapping};
+use crate::{ContainerError, LayerKey, MountError, OpenError, Usage, tree};
+
+/// Marks a layer whose archive says nothing of its root directory: the root's owner and mode are then those of a layer below.
+pub const IMPLIED_ROOT_XATTR: &str = "trusted.longshore.implied";
+
+/// The directories of one root, and how overlays are mounted from them.
+#[derive(Debug)]
+pub struct Overlay {
+    root: PathBuf,
+    method: MountMethod,
+}
+
+impl Overlay {
+    /// Makes the layout under `root` where it is missing, and mounts one overlay to see that and how it works there.
+    pub fn open(root: &Path) -> Result<Self, OpenError> {
+        match Self::open_with(root, MountMethod::Fsconfig) {
+            Err(OpenError::Overlay { .. }) => Self::open_with(root, MountMethod::PrivateNamespace),
+            result => result,
+        }
+    }
+
+    /// As [`Overlay::open`], with a method of mounting instead of the best one.
+    pub fn open_with(root: &Path, method: MountMethod) -> Result<Self, OpenError> {
+        let overlay = Self {
+            root: absolute(root)?,
+            method,
+        };
+        for (name, mode) in [
+            // Anybody who can enter could run a set-uid file of an image, or of a container.
+            ("layers", 0o700),
+            ("ingest", 0o700),
+            ("containers", 0o700),
+            ("empty", 0o755),
+            ("empty/lower", 0o755),
+            ("empty/under", 0o755),
+            ("empty/desk", 0o755),
+        ] {
+            let path = overlay.root.join(name);
+            make_directory(&path, mode).map_err(|source| OpenError::Directory { path, source })?;
+        }
+        overlay.probe()?;
+        Ok(overlay)
+    }
+
+    /// How overlays are mounted here.
+    pub fn method(&self) -> MountMethod {
+        self.method
+    }
+
+    /// The root of all directories.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Where complete layers are.
+    pub fn layers_dir(&self) -> PathBuf {
+        self.root.join("layers")
+    }
+
+    /// Where layers are unpacked before they are renamed into [`Overlay::layers_dir`].
+    pub fn ingest_dir(&self) -> PathBuf {
+        self.root.join("ingest")
+    }
+
+    /// Where one complete layer is.
+    pub fn layer_dir(&self, key: &LayerKey) -> PathBuf {
+        self.layers_dir().join(key.as_str())
+    }
+
+    /// Where a container's writable layer is.
+    pub fn container_dir(&self, container_id: &str) -> PathBuf {
+        self.root.join("containers").join(container_id)
+    }
+
+    /// Makes the writable layer of a container. Repeating it changes nothing. `layers` are the image's, bottom first; their
+    /// root directory's owner and mode become the container's. With `mapping` the writable layer belongs to the mapped root.
+    pub fn create(
+        &self,
+        container_id: &str,
+        layers: &[LayerKey],
+        mapping: Option<&UserMapping<'_>>,
+    ) -> Result<(), ContainerError> {
+        let container = self.checked_dir(container_id)?;
+        let (mode, uid, gid) = match self.root_of(container_id, layers)? {
+            Some(stat) => (stat.st_mode & 0o7777, stat.st_uid, stat.st_gid),
+            None => (0o755, 0, 0),
+        };
+        // A lower root owner appears shifted through the mapping, so the upper one, which is not mapped, is shifted here.
+        let (uid, gid) = match mapping {
+            Some(mapping) => (mapping.root_uid + uid, mapping.root_gid + gid),
+            None => (uid, gid),
+        };
+        let failed = |action, path: &Path| {
+            let (id, path) = (container_id.to_owned(), path.to_owned());
+            move |source| ContainerError::System {
+                action,
+                id,
+                path,
+                source,
+            }
+        };
+        make_directory(&container, 0o700).map_err(failed("make the directory", &container))?;
+        let upper = container.join("upper");
+        make_directory(&upper, mode).map_err(failed("make the writable layer", &upper))?;
+        rustix::fs::chownat(
+            CWD,
+            &upper,
+            Some(Uid::from_raw(uid)),
+            Some(Gid::from_raw(gid)),
+            rustix::fs::AtFlags::SYMLINK_NOFOLLOW,
+        )
+        .map_err(failed("set the owner of the writable layer", &upper))?;
+        rustix::fs::chmodat(
+            CWD,
+            &upper,
+            Mode::from_raw_mode(mode),
+            rustix::fs::AtFlags::empty(),
+        )
+        .map_err(failed("set the mode of the writable layer", &upper))?;
+        let work = container.join("work");
+        make_directory(&work, 0o700).map_err(failed("make the work directory", &work))?;
+        if let Some(mapping) = mapping {
+            rustix::fs::chownat(
+                CWD,
+                &work,
+                Some(Uid::from_raw(mapping.root_uid)),
+                Some(Gid::from_raw(mapping.root_gid)),
+                rustix::fs::AtFlags::SYMLINK_NOFOLLOW,
+            )
+            .map_err(failed("set the owner of the work directory", &work))?;
+        }
+        Ok(())
+    }
+
+    /// Mounts a container's root file system, detached; [`Overlay::create`] has made its writable layer. A container must not be
+    /// mounted twice at a time.
+    pub fn mount(
+        &self,
+        container_id: &str,
+        layers: &[LayerKey],
+        mapping: Option<UserMapping<'_>>,
+    ) -> Result<OwnedFd, ContainerError> {
+        let container = self.checked_dir(container_id)?;
+        // A volatile overlay leaves this behind, and refuses to be mounted where it finds it: after a power cut what was written
+        // may be incomplete. Within one boot it is not, and a container does not outlive the boot.
+        let incompatible = container.join("work/work/incompat");
+        tree::remove_tree(&incompatible).map_err(|source| ContainerError::System {
+            action: "clear the work directory",
+            id: container_id.to_owned(),
+            path: incompatible,
+            source,
+        })?;
+        let stack = Stack {
+            lowers: self.lowers(layers, true),
+            writable: Some(&container),
+            mapping,
+            scratch: &self.root.join("empty/desk"),
+        };
+        stack
+            .mount(self.method)
+            .map_err(|source| match self.missing_layer(container_id, layers) {
+                Some(missing) => missing,
+                None => ContainerError::Mount {
+                    id: container_id.to_owned(),
+                    source,
+                },
+            })
+    }
+
+    /// Mounts layers, bottom first, read-only and detached: to look up a file of an image, or to use the image as a volume.
+    pub fn view(&self, layers: &[LayerKey]) -> Result<OwnedFd, MountError> {
+        let stack = Stack {
+            lowers: self.lowers(layers, false),
+            writable: None,
+            mapping: None,
+            scratch: &self.root.join("empty/desk"),
+        };
+        stack.mount(self.method)
+    }
+
+    /// Removes a container's writable layer. Succeeds if there is none, and needs no space. The caller has let go of the mount.
+    pub fn remove(&self, container_id: &str) -> Result<(), ContainerError> {
+        let container = self.checked_dir(container_id)?;
+        tree::remove_tree(&container).map_err(|source| ContainerError::System {
+            action: "remove the writable layer",
+            id: container_id.to_owned(),
+            path: container,
+            source,
+        })
+    }
+
+    /// What a container has written. Walks its writable layer; nothing, if it has none.
+    pub fn usage(&self, container_id: &str) -> Result<Usage, ContainerError> {
+        let upper = self.checked_dir(container_id)?.join("upper");
+        match tree::measure(&upper) {
+            Err(Errno::NOENT) => Ok(Usage::default()),
+            Ok(usage) => Ok(usage),
+            Err(source) => Err(ContainerError::System {
+                action: "measure the writable layer",
+                id: container_id.to_owned(),
+                path: upper,
+                source,
+            }),
+        }
+    }
+
+    /// The ids of all writable layers, for reconciliation.
+    pub fn containers(&self) -> Result<Vec<String>, OpenError> {
+        let path = self.root.join("containers");
+        list(&path).map_err(|source| OpenError::Directory { path, source })
+    }
+
+    fn checked_dir(&self, container_id: &str) -> Result<PathBuf, ContainerError> {
+        let valid = (1..=255).contains(&container_id.len())
+            && !container_id.starts_with('.')
+            && (container_id.bytes())
+                .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.'));
+        if !valid {
+            return Err(ContainerError::Id {
+                id: container_id.to_owned(),
+            });
+        }
+        Ok(self.container_dir(container_id))
+    }
+
+    /// The topmost layer that says something of its root directory.
+    fn root_of(&self, id: &str, layers: &[LayerKey]) -> Result<Option<Stat>, ContainerError> {
+        for key in layers.iter().rev() {
+            let path = self.layer_dir(key);
+            let failed = |source| match source {
+                Errno::NOENT => ContainerError::MissingLayer {
+                    id: id.to_owned(),
+                    key: key.to_string(),
+                },
+                source => ContainerError::System {
+                    action: "look at a layer",
+                    id: id.to_owned(),
+                    path: path.clone(),
+                    source,
+                },
+            };
+            let layer = rustix::fs::openat(
+                CWD,
+                &path,
+                OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
+                Mode::empty(),
+            )
+            .map_err(failed)?;
+            let mut value = [0_u8; 1];
+            match rustix::fs::fgetxattr(layer.as_fd(), IMPLIED_ROOT_XATTR, &mut value) {
+                Ok(_) | Err(Errno::RANGE) => {}
+                Err(Errno::NODATA | Errno::OPNOTSUPP) => {
+                    return rustix::fs::fstat(&layer).map(Some).map_err(failed);
+                }
+                Err(source) => return Err(failed(source)),
+            }
+        }
+        Ok(None)
+    }
+
+    /// Topmost first. Overlayfs refuses a layer that occurs twice; what a lower occurrence shows, the upper one shows as well.
+    fn lowers(&self, layers: &[LayerKey], writable: bool) -> Vec<PathBuf> {
+        let mut seen = BTreeSet::new();
+        let mut lowers: Vec<PathBuf> = (layers.iter().rev())
+            .filter(|key| seen.insert(*key))
+            .map(|key| self.layer_dir(key))
+            .collect();
+        // There must be a lower layer, and two where there is no upper one.
+        if lowers.is_empty() || (lowers.len() == 1 && !writable) {
+            lowers.push(self.root.join("empty/lower"));
+        }
+        if lowers.len() == 1 && !writable {
+            lowers.push(self.root.join("empty/under"));
+        }
+        lowers
+    }
+
+    fn missing_layer(&self, id: &str, layers: &[LayerKey]) -> Option<ContainerError> {
+        let key = layers.iter().find(|key| !self.layer_dir(key).exists())?;
+        Some(ContainerError::MissingLayer {
+            id: id.to_owned(),
+            key: key.to_string(),
+        })
+    }
+
+    fn probe(&self) -> Result<(), OpenError> {
+        let probe = tempfile_name(&self.root.join("ingest"));
+        let result = self.try_overlay(&probe);
+        let removed = tree::remove_tree(&probe);
+        result.map_err(|source| OpenError::Overlay {
+            path: self.root.clone(),
+            source,
+        })?;
+        removed.map_err(|source| OpenError::Directory {
+            path: probe,
+            source,
+        })
+    }
+
+    fn try_overlay(&self, probe: &Path) -> Result<(), MountError> {
+        for name in ["", "upper", "work", "lower"] {
+            let path = probe.join(name);
+            make_directory(&path, 0o700)
+                .map_err(MountError::system("mkdir", path.display().to_string()))?;
+        }
+        let stack = Stack {
+            // Two, so that `lowerdir+` is tried for what it is for.
+            lowers: vec![probe.join("lower"), self.root.join("empty/lower")],
+            writable: Some(probe),
+            mapping: None,
+            scratch: &self.root.join("empty/desk"),
+        };
+        stack.mount(self.method).map(drop)
+    }
+}
+
+fn tempfile_name(parent: &Path) -> PathBuf {
+    parent.join(format!("probe-{}", std::process::id()))
+}
+
+fn absolute(root: &Path) -> Result<PathBuf, OpenError> {
+    let failed = |error: std::io::Error| OpenError::Directory {
+        path: root.to_owned(),
+        source: Errno::from_io_error(&error).unwrap_or(Errno::IO),
+    };
+    std::fs::create_dir_all(root).map_err(failed)?;
+    // Overlayfs needs no links on the way, and errors are clearer without.
+    root.canonicalize().map_err(failed)
+}
+
+fn make_directory(path: &Path, mode: u32) -> Result<(), Errno> {
+    match rustix::fs::mkdir(path, Mode::from_raw_mode(mode)) {
+        Ok(()) | Err(Errno::EXIST) => Ok(()),
+        Err(errno) => Err(errno),
+    }
+}
+
+fn list(path: &Path) -> Result<Vec<String>, Errno> {
+    let from_io = |error: std::io::Error| Errno::from_io_error(&error).unwrap_or(Errno::IO);
+    let mut names = Vec::new();
+    for entry in std::fs::read_dir(path).map_err(from_io)? {
+        if let Ok(name) = entry.map_err(from_io)?.file_name().into_string() {
+            names.push(name);
+        }
+    }
+    names.sort_unstable();
+    Ok(names)
+}
