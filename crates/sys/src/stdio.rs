@@ -1,0 +1,40 @@
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+use rustix::io::Errno;
+
+use crate::clone::check;
+
+/// Makes `number` name what `descriptor` names, closing what `number` named; inherited by programs where `inherited`.
+///
+/// For the child of a clone on its way to `execve(2)`, where numbers are the interface: whoever owned `number` in this process must not use it
+/// afterwards. Numbers above 9 are refused with `EBADF`.
+pub fn place_descriptor(
+    descriptor: BorrowedFd<'_>,
+    number: i32,
+    inherited: bool,
+) -> Result<(), Errno> {
+    if !(0..=9).contains(&number) {
+        return Err(Errno::BADF);
+    }
+    let flags = match inherited {
+        true => 0,
+        false => libc::O_CLOEXEC,
+    };
+    if descriptor.as_raw_fd() == number {
+        let flag = match inherited {
+            true => rustix::io::FdFlags::empty(),
+            false => rustix::io::FdFlags::CLOEXEC,
+        };
+        return rustix::io::fcntl_setfd(descriptor, flag);
+    }
+    // SAFETY: `dup3(2)` touches no memory; that `number` changes its meaning is what the caller asks for.
+    check(unsafe { libc::syscall(libc::SYS_dup3, descriptor.as_raw_fd(), number, flags) })
+}
+
+/// Closes every descriptor from `first` on (`close_range(2)`).
+///
+/// For the child of a clone on its way to `execve(2)`: values that own such descriptors must not be dropped or used afterwards.
+pub fn close_from(first: u32) -> Result<(), Errno> {
+    // SAFETY: `close_range(2)` touches no memory; that descriptors vanish is what the caller asks for.
+    check(unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, 0) })
+}
