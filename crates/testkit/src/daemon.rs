@@ -1,1 +1,230 @@
-//! placeholder
+//! The real `longshored`, in a sandbox.
+
+use std::{
+    fs::{self, File},
+    path::{Path, PathBuf},
+    process::{Child, ExitStatus},
+    time::Duration,
+};
+
+use anyhow::{Context, bail, ensure};
+use cri::client::{Client, Endpoint};
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::sandbox::{Sandbox, child_of, poll};
+
+/// The daemon's socket, as the sandbox sees it.
+pub const SOCKET: &str = "/run/longshore/longshore.sock";
+
+/// How long a daemon may take to answer after its start, recovery included.
+const STARTS_WITHIN: Duration = Duration::from_secs(30);
+
+/// A running daemon, or one that was killed and may be started again. Dropping it kills it; pods that still run end with the
+/// sandbox.
+#[derive(Debug)]
+pub struct Daemon {
+    binary: PathBuf,
+    arguments: Vec<String>,
+    log: PathBuf,
+    socket: PathBuf,
+    process: Option<Running>,
+}
+
+#[derive(Debug)]
+struct Running {
+    nsenter: Child,
+    /// On the host.
+    pid: Pid,
+}
+
+impl Daemon {
+    /// Starts `longshored` with its pods below the sandbox's cgroup, and waits until it answers.
+    ///
+    /// # Errors
+    /// The binaries are not built, or the daemon ends or does not answer; the error has the end of its log.
+    pub async fn start(sandbox: &Sandbox) -> anyhow::Result<Self> {
+        Self::start_with(sandbox, "").await
+    }
+
+    /// As [`Daemon::start`], with TOML appended to the configuration.
+    ///
+    /// # Errors
+    /// As [`Daemon::start`].
+    pub async fn start_with(sandbox: &Sandbox, settings: &str) -> anyhow::Result<Self> {
+        let directory = sandbox.directory();
+        let config = directory.join("config.toml");
+        let cgroup = sandbox.cgroup();
+        let text = format!("cgroup_parent = {cgroup:?}\nlog = \"debug\"\n{settings}\n");
+        fs::write(&config, text).with_context(|| format!("write {}", config.display()))?;
+        let argument = |flag: &str, path: &Path| format!("{flag}={}", path.display());
+        let mut daemon = Self {
+            binary: binary("longshored")?,
+            arguments: vec![
+                argument("--config", &config),
+                argument("--root", &directory.join("lib")),
+                "--state=/run/longshore".to_owned(),
+                format!("--address={SOCKET}"),
+            ],
+            log: directory.join("longshored.log"),
+            socket: sandbox.view(SOCKET),
+            process: None,
+        };
+        daemon.restart(sandbox).await?;
+        Ok(daemon)
+    }
+
+    /// Starts the daemon again after [`Daemon::kill`] or [`Daemon::terminate`], or after a reboot of its sandbox.
+    ///
+    /// # Errors
+    /// As [`Daemon::start`].
+    pub async fn restart(&mut self, sandbox: &Sandbox) -> anyhow::Result<()> {
+        self.kill();
+        self.socket = sandbox.view(SOCKET);
+        let log = File::options()
+            .create(true)
+            .append(true)
+            .open(&self.log)
+            .with_context(|| format!("open {}", self.log.display()))?;
+        let nsenter = sandbox
+            .command(&self.binary)
+            .args(&self.arguments)
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            .spawn()
+            .context("run nsenter (package util-linux)")?;
+        let Some(pid) = poll(Duration::from_secs(5), || child_of(nsenter.id())) else {
+            let mut nsenter = nsenter;
+            let _ = nsenter.kill();
+            let status = nsenter.wait()?;
+            bail!("longshored did not start: {status}\n{}", self.log_tail());
+        };
+        let pid = Pid::from_raw(i32::try_from(pid)?).context("a process id is not 0")?;
+        self.process = Some(Running { nsenter, pid });
+        self.wait_ready().await
+    }
+
+    async fn wait_ready(&mut self) -> anyhow::Result<()> {
+        let end = tokio::time::Instant::now() + STARTS_WITHIN;
+        loop {
+            let error = match self.client().await {
+                Ok(_) => return Ok(()),
+                Err(error) => error,
+            };
+            if let Some(status) = self.ended()? {
+                bail!("longshored ended with {status}\n{}", self.log_tail());
+            }
+            if tokio::time::Instant::now() > end {
+                bail!("longshored does not answer: {error:#}\n{}", self.log_tail());
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// A new connection.
+    ///
+    /// # Errors
+    /// Nobody listens.
+    pub async fn client(&self) -> anyhow::Result<Client> {
+        let endpoint = Endpoint::of_socket(&self.socket);
+        Ok(Client::connect(endpoint, Duration::from_secs(5)).await?)
+    }
+
+    /// The socket, as the host sees it.
+    #[must_use]
+    pub fn socket(&self) -> &Path {
+        &self.socket
+    }
+
+    /// The daemon's PID on the host, while it runs.
+    #[must_use]
+    pub fn pid(&self) -> Option<Pid> {
+        self.process.as_ref().map(|running| running.pid)
+    }
+
+    /// `kill -9`, and waits for the end. Nothing happens if it does not run.
+    pub fn kill(&mut self) {
+        let Some(mut running) = self.process.take() else {
+            return;
+        };
+        // Until nsenter is reaped, the PID is its child's; ESRCH means that the child has ended.
+        let _ = kill_process(running.pid, Signal::KILL);
+        let _ = running.nsenter.wait();
+    }
+
+    /// SIGTERM, and waits for the end.
+    ///
+    /// # Errors
+    /// It does not end within 20 s; then it is killed.
+    pub fn terminate(&mut self) -> anyhow::Result<()> {
+        let Some(running) = &self.process else {
+            return Ok(());
+        };
+        kill_process(running.pid, Signal::TERM).context("send SIGTERM to longshored")?;
+        let mut ended = None;
+        poll(Duration::from_secs(20), || {
+            ended = self.ended().ok().flatten();
+            ended
+        });
+        self.kill();
+        ensure!(ended.is_some(), "longshored runs 20 s after SIGTERM");
+        Ok(())
+    }
+
+    /// How it ended, if it did.
+    ///
+    /// # Errors
+    /// The kernel does not say.
+    pub fn ended(&mut self) -> anyhow::Result<Option<ExitStatus>> {
+        match &mut self.process {
+            Some(running) => Ok(running.nsenter.try_wait()?),
+            None => Ok(None),
+        }
+    }
+
+    /// Everything that all its runs have logged.
+    #[must_use]
+    pub fn log(&self) -> String {
+        fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// The log's last lines, for messages.
+    #[must_use]
+    pub fn log_tail(&self) -> String {
+        let log = self.log();
+        let lines: Vec<&str> = log.lines().collect();
+        lines[lines.len().saturating_sub(40)..].join("\n")
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// The path of a binary that `cargo xtask build` staged: in `$LONGSHORE_BIN_DIR`, or in `stage/` of the target directory that holds
+/// the running test.
+///
+/// # Errors
+/// It is not there.
+pub fn binary(name: &str) -> anyhow::Result<PathBuf> {
+    let directory = match std::env::var_os("LONGSHORE_BIN_DIR") {
+        Some(directory) => PathBuf::from(directory),
+        None => {
+            let test = std::env::current_exe().context("find the running test")?;
+            // target/PROFILE/deps/TEST
+            let target = test
+                .ancestors()
+                .nth(3)
+                .context("find the target directory")?;
+            target.join("stage/debug")
+        }
+    };
+    let path = directory.join(name);
+    ensure!(
+        path.exists(),
+        "{} is missing: run `cargo xtask build`",
+        path.display()
+    );
+    Ok(path)
+}
