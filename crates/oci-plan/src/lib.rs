@@ -12,6 +12,8 @@
 mod mounts;
 mod process;
 mod resources;
+#[cfg(feature = "spec")]
+pub mod spec;
 
 pub use mounts::{DeviceNode, Mount, MountFlags, MountSource, NodeType, Propagation, Rootfs};
 pub use process::{Capabilities, OomScoreAdj, Process, Rlimit, Seccomp, TerminalSize, User};

@@ -1,0 +1,162 @@
+//! `process`, of a container's init and of what is executed beside it.
+
+use oci_spec::runtime::{PosixRlimit, PosixRlimitType, Process as SpecProcess, Spec};
+
+use super::{SpecError, capability::bits, invalid, refusal, text};
+use crate::{Capabilities, OomScoreAdj, Process, Rlimit, Seccomp, TerminalSize, User};
+
+/// A terminal's size until somebody says another.
+const TERMINAL: TerminalSize = TerminalSize {
+    rows: 24,
+    columns: 80,
+};
+
+pub(super) fn init(process: &SpecProcess, seccomp: Option<Seccomp>) -> Result<Process, SpecError> {
+    let args = process.args().clone().unwrap_or_default();
+    if args.is_empty() {
+        return Err(SpecError::Missing {
+            field: "process.args",
+        });
+    }
+    let cwd = text("process.cwd", process.cwd())?;
+    if !cwd.starts_with('/') {
+        return Err(invalid("process.cwd", cwd, "use an absolute path"));
+    }
+    let oom_score_adj = process
+        .oom_score_adj()
+        .map(|value| match i16::try_from(value) {
+            Ok(value) if (-1000..=1000).contains(&value) => Ok(OomScoreAdj(value)),
+            _ => Err(invalid("process.oomScoreAdj", value, "use -1000 to 1000")),
+        })
+        .transpose()?;
+    let user = process.user();
+    Ok(Process {
+        args,
+        env: process.env().clone().unwrap_or_default(),
+        cwd,
+        user: User {
+            uid: user.uid(),
+            gid: user.gid(),
+            additional_gids: user.additional_gids().clone().unwrap_or_default(),
+            umask: user.umask(),
+        },
+        capabilities: capabilities(process)?,
+        no_new_privileges: process.no_new_privileges().unwrap_or(false),
+        rlimits: process.rlimits().iter().flatten().map(rlimit).collect(),
+        oom_score_adj,
+        seccomp,
+        terminal: terminal(process)?,
+    })
+}
+
+/// A process to run beside the container's init, with everything that restricts init: user, capabilities, no_new_privs,
+/// seccomp, limits, environment and directory. `seccomp` is `linux.seccomp`, compiled, where the specification has it.
+/// A terminal brings a `TERM` along where init has none.
+pub fn exec_process(
+    spec: &Spec,
+    args: Vec<String>,
+    terminal: Option<TerminalSize>,
+    seccomp: Option<Seccomp>,
+) -> Result<Process, SpecError> {
+    let given = spec
+        .process()
+        .as_ref()
+        .ok_or(SpecError::Missing { field: "process" })?;
+    refusal::check_process(given)?;
+    let filtered = spec
+        .linux()
+        .as_ref()
+        .is_some_and(|linux| linux.seccomp().is_some());
+    if filtered && seccomp.is_none() {
+        return Err(SpecError::Unsupported {
+            field: "linux.seccomp without its compiled form".to_owned(),
+        });
+    }
+    if args.is_empty() {
+        return Err(SpecError::Missing { field: "cmd" });
+    }
+    let init = init(given, seccomp)?;
+    let mut process = Process {
+        args,
+        terminal,
+        ..init
+    };
+    if terminal.is_some() && !process.env.iter().any(|entry| entry.starts_with("TERM=")) {
+        process.env.push("TERM=xterm".to_owned());
+    }
+    Ok(process)
+}
+
+fn terminal(process: &SpecProcess) -> Result<Option<TerminalSize>, SpecError> {
+    if !process.terminal().unwrap_or(false) {
+        return Ok(None);
+    }
+    let Some(size) = process.console_size() else {
+        return Ok(Some(TERMINAL));
+    };
+    match (u16::try_from(size.height()), u16::try_from(size.width())) {
+        (Ok(rows), Ok(columns)) => Ok(Some(TerminalSize { rows, columns })),
+        _ => Err(invalid(
+            "process.consoleSize",
+            format_args!("{} by {}", size.height(), size.width()),
+            "at most 65535 by 65535",
+        )),
+    }
+}
+
+/// No sets at all means none of them, as the specification has it.
+fn capabilities(process: &SpecProcess) -> Result<Capabilities, SpecError> {
+    let Some(given) = process.capabilities() else {
+        return Ok(Capabilities::default());
+    };
+    let sets = Capabilities {
+        bounding: bits(given.bounding().as_ref()),
+        effective: bits(given.effective().as_ref()),
+        permitted: bits(given.permitted().as_ref()),
+        inheritable: bits(given.inheritable().as_ref()),
+        ambient: bits(given.ambient().as_ref()),
+    };
+    // The kernel would refuse these much later, and without a name.
+    if sets.effective & !sets.permitted != 0 {
+        return Err(invalid(
+            "process.capabilities.effective",
+            format_args!("{:#x}", sets.effective & !sets.permitted),
+            "not a subset of the permitted ones",
+        ));
+    }
+    if sets.ambient & !(sets.permitted & sets.inheritable) != 0 {
+        return Err(invalid(
+            "process.capabilities.ambient",
+            format_args!("{:#x}", sets.ambient & !(sets.permitted & sets.inheritable)),
+            "not both permitted and inheritable",
+        ));
+    }
+    Ok(sets)
+}
+
+/// Numbers of `asm-generic/resource.h`.
+fn rlimit(limit: &PosixRlimit) -> Rlimit {
+    let resource = match limit.typ() {
+        PosixRlimitType::RlimitCpu => 0,
+        PosixRlimitType::RlimitFsize => 1,
+        PosixRlimitType::RlimitData => 2,
+        PosixRlimitType::RlimitStack => 3,
+        PosixRlimitType::RlimitCore => 4,
+        PosixRlimitType::RlimitRss => 5,
+        PosixRlimitType::RlimitNproc => 6,
+        PosixRlimitType::RlimitNofile => 7,
+        PosixRlimitType::RlimitMemlock => 8,
+        PosixRlimitType::RlimitAs => 9,
+        PosixRlimitType::RlimitLocks => 10,
+        PosixRlimitType::RlimitSigpending => 11,
+        PosixRlimitType::RlimitMsgqueue => 12,
+        PosixRlimitType::RlimitNice => 13,
+        PosixRlimitType::RlimitRtprio => 14,
+        PosixRlimitType::RlimitRttime => 15,
+    };
+    Rlimit {
+        resource,
+        soft: limit.soft(),
+        hard: limit.hard(),
+    }
+}

@@ -1,0 +1,193 @@
+//! What runtime-spec 1.2 has and the embedded core has not. One line a field.
+
+use oci_spec::runtime::{Linux, LinuxResources, Process, Spec};
+
+use super::SpecError;
+
+pub(super) fn check(spec: &Spec) -> Result<(), SpecError> {
+    let hooks = spec.hooks().as_ref();
+    refuse(&[
+        ("domainname", spec.domainname().is_some()),
+        (
+            "hooks.prestart",
+            hooks.is_some_and(|hooks| some(hooks.prestart())),
+        ),
+        (
+            "hooks.createRuntime",
+            hooks.is_some_and(|hooks| some(hooks.create_runtime())),
+        ),
+        (
+            "hooks.createContainer",
+            hooks.is_some_and(|hooks| some(hooks.create_container())),
+        ),
+        (
+            "hooks.startContainer",
+            hooks.is_some_and(|hooks| some(hooks.start_container())),
+        ),
+        (
+            "hooks.poststart",
+            hooks.is_some_and(|hooks| some(hooks.poststart())),
+        ),
+        (
+            "hooks.poststop",
+            hooks.is_some_and(|hooks| some(hooks.poststop())),
+        ),
+        ("solaris", spec.solaris().is_some()),
+        ("windows", spec.windows().is_some()),
+        ("vm", spec.vm().is_some()),
+        ("zos", spec.zos().is_some()),
+        ("uidMappings", some(spec.uid_mappings())),
+        ("gidMappings", some(spec.gid_mappings())),
+    ])?;
+    if let Some(linux) = spec.linux() {
+        check_linux(linux)?;
+    }
+    if let Some(process) = spec.process() {
+        check_process(process)?;
+    }
+    Ok(())
+}
+
+fn check_linux(linux: &Linux) -> Result<(), SpecError> {
+    refuse(&[
+        (
+            "linux.netDevices",
+            linux
+                .net_devices()
+                .as_ref()
+                .is_some_and(|map| !map.is_empty()),
+        ),
+        ("linux.mountLabel", text(linux.mount_label())),
+        ("linux.intelRdt", linux.intel_rdt().is_some()),
+        ("linux.memoryPolicy", linux.memory_policy().is_some()),
+        ("linux.personality", linux.personality().is_some()),
+        (
+            "linux.timeOffsets",
+            linux
+                .time_offsets()
+                .as_ref()
+                .is_some_and(|map| !map.is_empty()),
+        ),
+    ])
+}
+
+pub(super) fn check_process(process: &Process) -> Result<(), SpecError> {
+    refuse(&[
+        ("process.commandLine", text(process.command_line())),
+        ("process.apparmorProfile", text(process.apparmor_profile())),
+        ("process.selinuxLabel", text(process.selinux_label())),
+        ("process.ioPriority", process.io_priority().is_some()),
+        ("process.scheduler", process.scheduler().is_some()),
+        (
+            "process.execCPUAffinity",
+            process.exec_cpu_affinity().is_some(),
+        ),
+        ("process.user.username", text(process.user().username())),
+    ])
+}
+
+pub(super) fn check_resources(resources: &LinuxResources) -> Result<(), SpecError> {
+    let memory = resources.memory().as_ref();
+    let cpu = resources.cpu().as_ref();
+    let block_io = resources.block_io().as_ref();
+    let network = resources.network().as_ref();
+    refuse(&[
+        (
+            "linux.resources.memory.reservation",
+            memory.is_some_and(|memory| memory.reservation().is_some()),
+        ),
+        (
+            "linux.resources.memory.kernel",
+            memory.is_some_and(|memory| memory.kernel().is_some()),
+        ),
+        (
+            "linux.resources.memory.kernelTCP",
+            memory.is_some_and(|memory| memory.kernel_tcp().is_some()),
+        ),
+        (
+            "linux.resources.memory.swappiness",
+            memory.is_some_and(|memory| memory.swappiness().is_some()),
+        ),
+        (
+            "linux.resources.memory.disableOOMKiller",
+            memory.is_some_and(|memory| memory.disable_oom_killer() == Some(true)),
+        ),
+        (
+            "linux.resources.memory.useHierarchy",
+            memory.is_some_and(|memory| memory.use_hierarchy() == Some(true)),
+        ),
+        (
+            "linux.resources.memory.checkBeforeUpdate",
+            memory.is_some_and(|memory| memory.check_before_update() == Some(true)),
+        ),
+        (
+            "linux.resources.cpu.idle",
+            cpu.is_some_and(|cpu| cpu.idle().is_some()),
+        ),
+        (
+            "linux.resources.cpu.burst",
+            cpu.is_some_and(|cpu| cpu.burst().is_some()),
+        ),
+        (
+            "linux.resources.cpu.realtimeRuntime",
+            cpu.is_some_and(|cpu| cpu.realtime_runtime().is_some()),
+        ),
+        (
+            "linux.resources.cpu.realtimePeriod",
+            cpu.is_some_and(|cpu| cpu.realtime_period().is_some()),
+        ),
+        (
+            "linux.resources.blockIO.leafWeight",
+            block_io.is_some_and(|block_io| block_io.leaf_weight().is_some()),
+        ),
+        (
+            "linux.resources.blockIO.weightDevice",
+            block_io.is_some_and(|block_io| some(block_io.weight_device())),
+        ),
+        (
+            "linux.resources.blockIO.throttleReadBpsDevice",
+            block_io.is_some_and(|block_io| some(block_io.throttle_read_bps_device())),
+        ),
+        (
+            "linux.resources.blockIO.throttleWriteBpsDevice",
+            block_io.is_some_and(|block_io| some(block_io.throttle_write_bps_device())),
+        ),
+        (
+            "linux.resources.blockIO.throttleReadIOPSDevice",
+            block_io.is_some_and(|block_io| some(block_io.throttle_read_iops_device())),
+        ),
+        (
+            "linux.resources.blockIO.throttleWriteIOPSDevice",
+            block_io.is_some_and(|block_io| some(block_io.throttle_write_iops_device())),
+        ),
+        (
+            "linux.resources.network.classID",
+            network.is_some_and(|network| network.class_id().is_some()),
+        ),
+        (
+            "linux.resources.network.priorities",
+            network.is_some_and(|network| some(network.priorities())),
+        ),
+        (
+            "linux.resources.rdma",
+            resources.rdma().as_ref().is_some_and(|map| !map.is_empty()),
+        ),
+    ])
+}
+
+fn refuse(fields: &[(&str, bool)]) -> Result<(), SpecError> {
+    match fields.iter().find(|(_, given)| *given) {
+        Some((field, _)) => Err(SpecError::Unsupported {
+            field: (*field).to_owned(),
+        }),
+        None => Ok(()),
+    }
+}
+
+fn some<T>(list: &Option<Vec<T>>) -> bool {
+    list.as_ref().is_some_and(|list| !list.is_empty())
+}
+
+fn text(value: &Option<String>) -> bool {
+    value.as_ref().is_some_and(|value| !value.is_empty())
+}
