@@ -1,1 +1,36 @@
-//! Placeholder.
+//! Images: what they are called, how they come from a registry, and where they lie on disk.
+//!
+//! ```text
+//! reference ──► registry ──► manifest, configuration ──► layers, in parallel ──► records ──► listed
+//!                                                          │
+//!               network ─► sha256 ─► gunzip/zstd ─► diffID ─► tar ─► ingest/<n>/ ─► rename to layers/<key>/
+//! ```
+//!
+//! A layer is unpacked in `ingest/`, verified, and renamed into its place; then it is recorded, and then the image. Whatever
+//! has no record when the store is opened is swept. Compressed layers are never on disk. The records are in `meta.redb`; lists and
+//! look-ups are answered from memory.
+
+mod auth;
+mod config;
+mod digest;
+mod error;
+mod image;
+mod images;
+mod progress;
+mod reference;
+mod registry;
+mod unpack;
+
+pub use auth::Auth;
+pub use config::{ImagesConfig, Timeouts};
+pub use digest::{Digest, DigestError};
+pub use error::{
+    DocumentProblem, FindError, PinError, PullCause, PullError, PullErrorKind, RemoveError,
+    StoreError,
+};
+pub use image::{Image, ImageConfig, ImageUser};
+pub use images::{Images, PullRequest};
+pub use progress::{LayerProgress, LayerStage, PullProgress, PullStage};
+pub use reference::{Reference, ReferenceError};
+pub use registry::{RegistryError, RegistryFailure};
+pub use unpack::LayerError;

@@ -1,0 +1,75 @@
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// What the image store and its registry client need to know.
+#[derive(Debug, Clone)]
+pub struct ImagesConfig {
+    /// Holds `meta.redb` and `pins/`; layers lie where the snapshotter has them, on the same file system or another.
+    pub root: PathBuf,
+    /// Registries (`host` or `host:port`) that are spoken to in plain HTTP. Loopback addresses always may.
+    pub insecure_registries: Vec<String>,
+    /// Images that must not be collected: references as people write them; a final `*` stands for any rest.
+    pub pinned: Vec<String>,
+    /// Certificate authorities (PEM files) trusted beside the system's.
+    pub ca_files: Vec<PathBuf>,
+    /// Layers that are fetched and unpacked at a time, over all pulls.
+    pub layers_at_once: usize,
+    /// The most that one layer may unpack to, in bytes of its archive and of its files each.
+    pub max_layer_bytes: u64,
+    /// Bounds in time.
+    pub timeouts: Timeouts,
+}
+
+/// How long the registry client waits, and how often it tries.
+#[derive(Debug, Clone)]
+pub struct Timeouts {
+    /// For a connection, TLS included.
+    pub connect: Duration,
+    /// For the head of a response.
+    pub response: Duration,
+    /// For the next bytes of a body.
+    pub idle: Duration,
+    /// The least that a body must bring, in bytes a second, measured over `rate_window` of waiting for the network.
+    pub min_rate_bytes: u64,
+    /// See `min_rate_bytes`.
+    pub rate_window: Duration,
+    /// For a whole pull.
+    pub pull: Duration,
+    /// How long a pull goes on when nobody waits for it any more.
+    pub abandon: Duration,
+    /// How often a request is tried in all.
+    pub attempts: u32,
+    /// Before the second attempt; doubles with each further one, with jitter, up to 20 s.
+    pub backoff: Duration,
+}
+
+impl ImagesConfig {
+    /// The defaults, for a store in `root`.
+    pub fn new(root: impl Into<PathBuf>) -> Self {
+        Self {
+            root: root.into(),
+            insecure_registries: Vec::new(),
+            pinned: Vec::new(),
+            ca_files: Vec::new(),
+            layers_at_once: 3,
+            max_layer_bytes: 64 << 30,
+            timeouts: Timeouts::default(),
+        }
+    }
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self {
+            connect: Duration::from_secs(15),
+            response: Duration::from_secs(60),
+            idle: Duration::from_secs(30),
+            min_rate_bytes: 1024,
+            rate_window: Duration::from_secs(30),
+            pull: Duration::from_secs(2 * 3600),
+            abandon: Duration::from_secs(300),
+            attempts: 5,
+            backoff: Duration::from_millis(250),
+        }
+    }
+}

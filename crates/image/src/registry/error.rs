@@ -1,0 +1,117 @@
+use http::StatusCode;
+
+use crate::PullErrorKind;
+
+/// Why a registry did not give what it was asked for.
+#[derive(Debug, thiserror::Error)]
+#[error("{request} of {repository} at {host}")]
+pub struct RegistryError {
+    /// Scheme, host and port.
+    pub host: String,
+    /// The repository there.
+    pub repository: String,
+    /// What was tried: `GET manifest 1.36`.
+    pub request: String,
+    /// What came of it.
+    #[source]
+    pub failure: RegistryFailure,
+}
+
+/// What came of a request.
+#[derive(Debug, thiserror::Error)]
+pub enum RegistryFailure {
+    /// An answer that says no.
+    #[error("the server answered {status}{said}")]
+    Status {
+        /// The status.
+        status: StatusCode,
+        /// The server's words, at most 1 KiB, after `: `; or empty.
+        said: String,
+    },
+    /// The server wants credentials, and those there are (if any) did not do.
+    #[error("the server wants other credentials than {given}{said}")]
+    Unauthenticated {
+        /// `none`, or the kind of what was given; never what they are.
+        given: &'static str,
+        /// The server's words, at most 1 KiB, after `: `; or empty.
+        said: String,
+    },
+    /// The server's demand for credentials cannot be met.
+    #[error("the server's demand for credentials cannot be met: {reason}")]
+    Challenge {
+        /// Why.
+        reason: String,
+    },
+    /// No connection, or one that broke.
+    #[error("the connection failed")]
+    Transport(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The server kept us waiting.
+    #[error("{what} took longer than {seconds} s")]
+    TimedOut {
+        /// What was waited for.
+        what: &'static str,
+        /// The bound.
+        seconds: u64,
+    },
+    /// Less than the minimum rate.
+    #[error("the body came at {found} bytes a second, less than the {least} that are required")]
+    TooSlow {
+        /// The rate.
+        found: u64,
+        /// The bound.
+        least: u64,
+    },
+    /// More than was promised or than is allowed.
+    #[error("the body is larger than {limit} bytes")]
+    TooLarge {
+        /// The bound.
+        limit: u64,
+    },
+    /// The body ended early.
+    #[error("the body ended after {found} of {expected} bytes")]
+    Truncated {
+        /// Bytes that came.
+        found: u64,
+        /// Bytes promised.
+        expected: u64,
+    },
+    /// A redirect that is not followed.
+    #[error("the redirect is not followed: {reason}")]
+    Redirect {
+        /// Why.
+        reason: String,
+    },
+    /// The system's certificates could not be read, or the address is none.
+    #[error("the request could not be made: {reason}")]
+    Request {
+        /// Why.
+        reason: String,
+    },
+}
+
+impl RegistryError {
+    /// What a caller may do about it.
+    pub fn kind(&self) -> PullErrorKind {
+        match &self.failure {
+            RegistryFailure::Status { status, .. } => match *status {
+                StatusCode::NOT_FOUND | StatusCode::GONE => PullErrorKind::NotFound,
+                StatusCode::UNAUTHORIZED => PullErrorKind::Unauthenticated,
+                StatusCode::FORBIDDEN => PullErrorKind::PermissionDenied,
+                StatusCode::TOO_MANY_REQUESTS => PullErrorKind::ResourceExhausted,
+                status if status.is_client_error() => PullErrorKind::InvalidArgument,
+                _ => PullErrorKind::Unavailable,
+            },
+            RegistryFailure::Unauthenticated { .. } | RegistryFailure::Challenge { .. } => {
+                PullErrorKind::Unauthenticated
+            }
+            RegistryFailure::Transport(_)
+            | RegistryFailure::TimedOut { .. }
+            | RegistryFailure::TooSlow { .. }
+            | RegistryFailure::Redirect { .. } => PullErrorKind::Unavailable,
+            RegistryFailure::TooLarge { .. } | RegistryFailure::Truncated { .. } => {
+                PullErrorKind::DataLoss
+            }
+            RegistryFailure::Request { .. } => PullErrorKind::InvalidArgument,
+        }
+    }
+}
