@@ -2,8 +2,8 @@
 //!
 //! A holder process owns new network, mount, PID, IPC and UTS namespaces. Everything that a test starts lives in there; when the
 //! holder goes, the kernel kills every process of its PID namespace, and with them go links, addresses, nf_tables and mounts.
-//! The holder goes when its standard input ends, so also when the test is killed with SIGKILL. What can be left is a directory and
-//! cgroups, both named after the test's process; the next sandbox removes those of processes that are gone.
+//! The holder goes when its standard input ends, so also when the test is killed with SIGKILL; its keeper, outside, then removes the
+//! directory and the cgroups. Should the keeper be killed too, the next sandbox removes them: their names say whose they were.
 //!
 //! Inside, `/run` is an empty tmpfs, mounts are shared (as on a host with systemd) but never reach the outside, and `lo` is up.
 
@@ -181,7 +181,9 @@ impl Sandbox {
     /// # Errors
     /// As [`Sandbox::new`].
     pub fn reboot(&mut self) -> anyhow::Result<()> {
-        self.power_off();
+        if let Some(holder) = self.holder.take() {
+            holder.end_and_keep_directory();
+        }
         self.boot()?;
         // Bound over proc only here: a proc mount that is partly covered cannot be mounted again in a user namespace.
         let boot_id = self.directory.join("boot_id");
@@ -194,20 +196,9 @@ impl Sandbox {
 
     fn boot(&mut self) -> anyhow::Result<()> {
         self.boots += 1;
-        self.holder = Some(Holder::start().context("start a sandbox")?);
+        let holder = Holder::start(&self.name, &self.directory).context("start a sandbox")?;
+        self.holder = Some(holder);
         Ok(())
-    }
-
-    fn power_off(&mut self) {
-        drop(self.holder.take());
-        remains::remove_cgroups(&self.name);
-    }
-}
-
-impl Drop for Sandbox {
-    fn drop(&mut self) {
-        self.power_off();
-        remains::remove_directory(&self.directory);
     }
 }
 

@@ -1,6 +1,8 @@
 use std::{
     fs,
-    io::{BufRead, BufReader},
+    io::{BufRead, BufReader, Write},
+    os::unix::process::CommandExt,
+    path::Path,
     process::{Child, Command, Stdio},
     time::Duration,
 };
@@ -9,67 +11,107 @@ use anyhow::{Context, bail};
 
 use super::poll;
 
-/// Makes the namespaces a host, says so, and then waits for the end of standard input. It is PID 1 inside, and bash because bash
-/// reaps the orphans that it inherits.
-const SCRIPT: &str = "
+/// Makes the namespaces a host, says so, and waits for the end of standard input. It is PID 1 inside, and bash because bash reaps the
+/// orphans that it inherits. Status 3 means that the directory is still wanted.
+const HOLDER: &str = "
 set -e
 mount --make-rshared /
 mount -t tmpfs -o mode=755 tmpfs /run
 mkdir /run/netns /run/lock
 ip link set lo up
 echo ready
-while read -r line; do :; done
+while read -r word; do
+    [ \"$word\" != keep ] || exit 3
+done
+";
+
+/// Runs the holder, and after its end removes what outlives namespaces: cgroups, which may be busy for a moment, and the directory.
+/// It does so whatever happens to the test: it is in a process group of its own, out of reach of the terminal's signals.
+const KEEPER: &str = "
+name=$1 directory=$2 holder=$3
+unshare --net --mount --pid --ipc --uts --fork --kill-child --propagation=private --mount-proc bash -c \"$holder\"
+status=$?
+exec >/dev/null 2>&1
+for turn in {1..100}; do
+    left=
+    for top in /sys/fs/cgroup/$name /sys/fs/cgroup/*/$name; do
+        [ -d $top ] || continue
+        find $top -depth -type d -exec rmdir {} +
+        [ ! -d $top ] || left=$top
+    done
+    [ -n \"$left\" ] || break
+    sleep 0.05
+done
+[ $status = 3 ] || rm -rf --one-file-system \"$directory\"
 ";
 
 /// The process whose end is the end of the sandbox.
 #[derive(Debug)]
 pub(crate) struct Holder {
-    unshare: Child,
+    keeper: Child,
     pid: u32,
 }
 
 impl Holder {
-    pub(crate) fn start() -> anyhow::Result<Self> {
-        let mut unshare = Command::new("unshare")
-            .args(["--net", "--mount", "--pid", "--ipc", "--uts", "--fork"])
-            .args(["--kill-child", "--propagation=private", "--mount-proc"])
-            .args(["bash", "-c", SCRIPT])
+    /// `name` is that of the cgroups, `directory` that of the sandbox.
+    pub(crate) fn start(name: &str, directory: &Path) -> anyhow::Result<Self> {
+        let mut keeper = Command::new("bash")
+            .args(["-c", KEEPER, "testkit-keeper", name])
+            .arg(directory)
+            .arg(HOLDER)
             .current_dir("/")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
+            .process_group(0)
             .spawn()
-            .context("run unshare (package util-linux)")?;
+            .context("run bash")?;
         let mut line = String::new();
-        if let Some(stdout) = unshare.stdout.take() {
+        if let Some(stdout) = keeper.stdout.take() {
             BufReader::new(stdout).read_line(&mut line)?;
         }
         if line != "ready\n" {
-            let status = unshare.wait()?;
+            let status = keeper.wait()?;
             bail!(
-                "the sandbox's holder ended with {status}; is this root, and is iproute2 installed?"
+                "the sandbox's holder ended ({status}); is this root, and is iproute2 installed?"
             );
         }
-        let pid = child_of(unshare.id()).context("find the sandbox's holder in /proc")?;
-        Ok(Self { unshare, pid })
+        let pid = child_of(keeper.id())
+            .and_then(child_of)
+            .context("find the sandbox's holder in /proc")?;
+        Ok(Self { keeper, pid })
     }
 
     pub(crate) fn pid(&self) -> u32 {
         self.pid
+    }
+
+    /// Ends it without the directory.
+    pub(crate) fn end_and_keep_directory(mut self) {
+        if let Some(stdin) = &mut self.keeper.stdin {
+            // A holder that has gone already has left nothing to tell.
+            let _ = stdin.write_all(b"keep\n");
+        }
     }
 }
 
 impl Drop for Holder {
     fn drop(&mut self) {
         // The end of its input is the holder's end, and the kernel kills and reaps its PID namespace before it is gone itself.
-        drop(self.unshare.stdin.take());
-        let gone = |unshare: &mut Child| matches!(unshare.try_wait(), Ok(Some(_)) | Err(_));
-        let limit = Duration::from_secs(5);
-        if poll(limit, || gone(&mut self.unshare).then_some(())).is_none() {
-            // unshare's death kills the holder (--kill-child).
-            let _ = self.unshare.kill();
-            let _ = self.unshare.wait();
+        drop(self.keeper.stdin.take());
+        let gone = |keeper: &mut Child| matches!(keeper.try_wait(), Ok(Some(_)) | Err(_));
+        let limit = Duration::from_secs(15);
+        if poll(limit, || gone(&mut self.keeper).then_some(())).is_none() {
+            if let Some(unshare) = child_of(self.keeper.id()).and_then(to_pid) {
+                // Its death kills the holder (--kill-child).
+                let _ = rustix::process::kill_process(unshare, rustix::process::Signal::KILL);
+            }
+            let _ = self.keeper.wait();
         }
     }
+}
+
+fn to_pid(pid: u32) -> Option<rustix::process::Pid> {
+    rustix::process::Pid::from_raw(i32::try_from(pid).ok()?)
 }
 
 /// A child of the process, by the parent that each process names.

@@ -1,4 +1,4 @@
-//! Directories and cgroups, which outlive a killed test. Their names say whose they are: `PREFIX-PID-STARTTIME-COUNT`.
+//! Directories and cgroups, which outlive a keeper that was killed. Their names say whose they are: `PREFIX-PID-STARTTIME-COUNT`.
 
 use std::{
     fs, io,
@@ -76,12 +76,6 @@ pub fn cgroup_hierarchies() -> Vec<PathBuf> {
     found
 }
 
-pub(crate) fn remove_cgroups(name: &str) {
-    for hierarchy in cgroup_hierarchies() {
-        remove_cgroup(&hierarchy.join(name));
-    }
-}
-
 /// The processes are dead; the kernel may still be letting go of them (EBUSY).
 fn remove_cgroup(path: &Path) {
     let limit = Duration::from_secs(5);
@@ -103,10 +97,9 @@ fn remove_cgroup_tree(path: &Path) {
     let _ = fs::remove_dir(path);
 }
 
-pub(crate) fn remove_directory(path: &Path) {
+fn remove_directory(path: &Path) {
     let limit = Duration::from_secs(5);
     poll(limit, || {
-        // Tests may have made things immutable to no one but a mount; those are gone with the namespace.
         let _ = fs::remove_dir_all(path);
         (!path.exists()).then_some(())
     });
