@@ -130,6 +130,10 @@ impl Cgroup {
     }
 
     pub(crate) fn is_ours_in(&self, index: usize, hierarchy: &Hierarchy) -> bool {
+        // Where an exec has no directory of its own it lives in its container's, which is not the exec's to remove.
+        if self.is_exec() && !self.is_tracking(hierarchy) {
+            return false;
+        }
         self.owned.has(index) || mark::is_marked(hierarchy, &self.path_in(hierarchy))
     }
 
