@@ -1,1 +1,51 @@
-fn main() {}
+//! The project's commands: `cargo xtask demo | test | check | build | install-deps`.
+
+#![allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a command talks to people"
+)]
+
+mod build;
+mod check;
+mod demo;
+mod packages;
+mod step;
+mod suite;
+mod workspace;
+
+use std::process::ExitCode;
+
+const USAGE: &str = "\
+usage: cargo xtask COMMAND
+
+  demo          a pod from a real image, in a network of its own; leaves nothing behind
+  test          every test of the project; installs the Debian packages that it needs
+  check         format, clippy, documentation, dependency direction, licences, house rules
+  build         the binaries, side by side in target/stage/debug (or, with --release, target/stage/release)
+  install-deps  the Debian packages and the Rust target that demo and test need
+";
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let result = match arguments[..] {
+        ["demo"] => demo::run(),
+        ["test"] => suite::run(),
+        ["check"] => check::run(),
+        ["build"] => build::run(build::Profile::Debug).map(drop),
+        ["build", "--release"] => build::run(build::Profile::Release).map(drop),
+        ["install-deps"] => packages::install(),
+        _ => {
+            eprint!("{USAGE}");
+            return ExitCode::from(2);
+        }
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
