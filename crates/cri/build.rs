@@ -12,10 +12,13 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     }
     let out = std::path::PathBuf::from(std::env::var("OUT_DIR")?);
     std::fs::write(out.join("cri.fds"), described.encode_to_vec())?;
+    // Message names, by which reflection finds descriptors.
+    let mut config = prost_build::Config::new();
+    config.enable_type_names();
     tonic_prost_build::configure()
         // AuthConfig's Debug is written by hand: it must not print secrets.
         .skip_debug(["runtime.v1.AuthConfig"])
         .btree_map(".")
-        .compile_fds(files)?;
+        .compile_fds_with_config(files, config)?;
     Ok(())
 }

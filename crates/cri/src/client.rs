@@ -1,6 +1,7 @@
 //! A thin client: one unix socket, both services, a bound on every call.
 //!
 //! ```no_run
+//! # use longshore_cri as cri;
 //! # async fn version() -> Result<(), Box<dyn std::error::Error>> {
 //! use std::time::Duration;
 //! use cri::client::{Client, Endpoint};
