@@ -6,10 +6,11 @@ use rustix::io::Errno;
 use rustix::process::Pid;
 
 use crate::error::Error;
+use crate::files;
 use crate::hierarchy::{Hierarchies, Hierarchy};
+use crate::mark::{self, Mark};
 use crate::path::CgroupPath;
 use crate::resources::{self, Scope};
-use crate::{files, mark};
 
 /// How often a path is made again when another pod's clean-up removes a parent under our feet.
 const MAKE_ATTEMPTS: usize = 8;
@@ -89,7 +90,7 @@ impl Hierarchies {
             Ok(()) => Ok(cgroup),
             Err(error) => {
                 // What cannot be removed now is empty, and the first error is the one to tell.
-                let _ = cgroup.remove();
+                let _ = cgroup.remove_made();
                 Err(error)
             }
         }
@@ -110,7 +111,12 @@ impl Cgroup {
                         cgroup: hierarchy.label(self.path.as_str()),
                     });
                 }
-                None => {}
+                None => {
+                    // Made on the way to something below; from now on it is asked for itself.
+                    if mark::get(hierarchy, self.path.as_str()) == Some(Mark::Implied) {
+                        mark::set(hierarchy, self.path.as_str(), Mark::Asked);
+                    }
+                }
             }
         }
         resources::enable_controllers(&hierarchies, &self.path, resources)?;
@@ -134,7 +140,7 @@ impl Cgroup {
         if self.is_exec() && !self.is_tracking(hierarchy) {
             return false;
         }
-        self.owned.has(index) || mark::is_marked(hierarchy, &self.path_in(hierarchy))
+        self.owned.has(index) || mark::get(hierarchy, &self.path_in(hierarchy)).is_some()
     }
 
     /// Known to be ours without asking the kernel.
@@ -290,9 +296,9 @@ impl Owned {
 
 /// Makes the path in one hierarchy and marks what it made: the number of components that were there before, `None` if all were.
 fn make_path(hierarchy: &Hierarchy, path: &CgroupPath) -> Result<Option<usize>, Error> {
-    let make = |path: &str| {
+    let make = |path: &str, why| {
         rustix::fs::mkdirat(hierarchy.dir(), path, DIRECTORY_MODE)?;
-        mark::mark(hierarchy, path);
+        mark::set(hierarchy, path, why);
         Ok(())
     };
     let failed = |path: &str, source| Error::Create {
@@ -303,24 +309,24 @@ fn make_path(hierarchy: &Hierarchy, path: &CgroupPath) -> Result<Option<usize>, 
     let mut before = parents;
     for _ in 0..MAKE_ATTEMPTS {
         // Parents mostly exist, so the leaf is tried first.
-        match make(path.as_str()) {
+        match make(path.as_str(), Mark::Asked) {
             Ok(()) => return Ok(Some(before)),
             Err(Errno::EXIST) => return Ok(None),
             Err(Errno::NOENT) => {}
             Err(source) => {
-                mark::remove_marked_parents(hierarchy, path.as_str());
+                mark::remove_implied_parents(hierarchy, path.as_str());
                 return Err(failed(path.as_str(), source));
             }
         }
         before = 0;
         for (index, prefix) in path.prefixes().take(parents).enumerate() {
-            match make(prefix) {
+            match make(prefix, Mark::Implied) {
                 Ok(()) => {}
                 Err(Errno::EXIST) => before = index + 1,
                 // Another pod's clean-up took the parent away again.
                 Err(Errno::NOENT) => break,
                 Err(source) => {
-                    mark::remove_marked_parents(hierarchy, prefix);
+                    mark::remove_implied_parents(hierarchy, prefix);
                     return Err(failed(prefix, source));
                 }
             }

@@ -27,17 +27,31 @@ impl Cgroup {
 
     /// As [`Cgroup::remove`], with another bound for a cgroup that is busy; zero tries once.
     pub fn remove_within(&self, bound: Duration) -> Result<(), Error> {
+        self.remove_where(bound, |index, hierarchy| self.is_ours_in(index, hierarchy))
+    }
+
+    /// Undoes a failed making: what this process made, not what bears our mark and was there before.
+    pub(crate) fn remove_made(&self) -> Result<(), Error> {
+        self.remove_where(Duration::ZERO, |_, hierarchy| self.was_made_in(hierarchy))
+    }
+
+    fn remove_where(
+        &self,
+        bound: Duration,
+        ours: impl Fn(usize, &Hierarchy) -> bool,
+    ) -> Result<(), Error> {
         let started = Instant::now();
         let mut first = Ok(());
         for (index, hierarchy) in self.hierarchies.all().iter().enumerate() {
-            let path = self.path_in(hierarchy);
-            if self.is_ours_in(index, hierarchy) {
-                let removed = remove_tree(hierarchy, &path, started, bound);
-                if removed.is_ok() && !self.is_exec() {
-                    mark::remove_marked_parents(hierarchy, &path);
-                }
-                first = first.and(removed);
+            if !ours(index, hierarchy) {
+                continue;
             }
+            let path = self.path_in(hierarchy);
+            let removed = remove_tree(hierarchy, &path, started, bound);
+            if removed.is_ok() && !self.is_exec() {
+                mark::remove_implied_parents(hierarchy, &path);
+            }
+            first = first.and(removed);
         }
         first
     }

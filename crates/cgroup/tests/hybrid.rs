@@ -139,9 +139,12 @@ fn made_limited_and_removed() {
     }
     let again = pod.container("c", &resources).unwrap_err();
     assert!(matches!(again, Error::Exists { .. }), "{again}");
-    assert!(container.is_ours(), "the failed attempt took nothing away");
+    let everywhere = container.directories().unwrap().len();
+    assert_eq!(everywhere, pod.cgroup.directories().unwrap().len());
     container.remove().unwrap();
     container.remove().unwrap();
+    let left = pod.cgroup.directories().unwrap().len();
+    assert_eq!(left, everywhere, "the pod's own cgroup stays");
     assert!(!pod.hierarchies.exists(container.path()).unwrap());
 }
 
