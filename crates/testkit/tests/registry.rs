@@ -105,17 +105,15 @@ fn small() -> image::Image {
 
 /// Status line, headers and body, bytes that are not UTF-8 replaced.
 fn get(registry: &Registry, path: &str, headers: &str) -> String {
-    let mut stream = TcpStream::connect(registry.address()).unwrap();
-    stream
-        .set_read_timeout(Some(Duration::from_secs(10)))
-        .unwrap();
-    write!(
-        stream,
-        "GET {path} HTTP/1.1\r\nHost: registry\r\nConnection: close\r\n{headers}\r\n"
-    )
-    .unwrap();
-    let mut answer = Vec::new();
-    // A truncated answer ends in a reset.
-    let _ = stream.read_to_end(&mut answer);
-    String::from_utf8_lossy(&answer).into_owned()
+    let asked = || -> std::io::Result<Vec<u8>> {
+        let mut stream = TcpStream::connect(registry.address())?;
+        stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+        let request = format!("GET {path} HTTP/1.1\r\nHost: registry\r\nConnection: close\r\n");
+        stream.write_all(format!("{request}{headers}\r\n").as_bytes())?;
+        let mut answer = Vec::new();
+        // A truncated answer ends in a reset.
+        let _ = stream.read_to_end(&mut answer);
+        Ok(answer)
+    };
+    String::from_utf8_lossy(&asked().expect("the registry answers")).into_owned()
 }
