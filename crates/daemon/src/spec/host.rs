@@ -1,0 +1,110 @@
+//! What this node's kernel can do, as far as a specification depends on it.
+
+use std::{fs, path::Path};
+
+use super::{SpecError, SpecInput};
+use crate::pod::config::ProfileType;
+
+/// Looked up once, when the daemon starts.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Host {
+    /// The daemon's bounding set: bit `n` is capability `n`.
+    pub(crate) capabilities: u64,
+    pub(crate) apparmor: bool,
+    pub(crate) selinux: bool,
+    /// cgroup v2 alone, not a hybrid.
+    pub(crate) cgroup_v2: bool,
+    pub(crate) swap_accounting: bool,
+    /// That a cgroup can limit: `2MB`, `1GB`.
+    pub(crate) hugepage_sizes: Vec<String>,
+}
+
+impl Host {
+    /// Reads /sys; what cannot be read is not there.
+    pub(crate) fn discover(capabilities: u64) -> Self {
+        let cgroup = Path::new("/sys/fs/cgroup");
+        let controllers = fs::read_to_string(cgroup.join("cgroup.controllers")).ok();
+        let enabled = fs::read_to_string("/sys/module/apparmor/parameters/enabled");
+        Self {
+            capabilities,
+            apparmor: enabled.is_ok_and(|enabled| enabled.starts_with('Y')),
+            selinux: Path::new("/sys/fs/selinux/enforce").exists(),
+            cgroup_v2: controllers.is_some(),
+            swap_accounting: match &controllers {
+                Some(_) => own_v2_cgroup_has("memory.swap.max"),
+                None => cgroup.join("memory/memory.memsw.limit_in_bytes").exists(),
+            },
+            hugepage_sizes: match &controllers {
+                Some(list) if !list.split_whitespace().any(|name| name == "hugetlb") => Vec::new(),
+                None if !cgroup.join("hugetlb/tasks").exists() => Vec::new(),
+                Some(_) | None => hugepage_sizes(),
+            },
+        }
+    }
+}
+
+/// The root cgroup has no such files, the daemon's own may.
+fn own_v2_cgroup_has(file: &str) -> bool {
+    let own = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    let path = own.lines().find_map(|line| line.strip_prefix("0::/"));
+    path.is_some_and(|path| Path::new("/sys/fs/cgroup").join(path).join(file).exists())
+}
+
+/// `hugepages-2048kB` of the kernel's directory is `2MB` to cgroups.
+fn hugepage_sizes() -> Vec<String> {
+    let Ok(entries) = fs::read_dir("/sys/kernel/mm/hugepages") else {
+        return Vec::new();
+    };
+    let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    let mut sizes: Vec<_> = names.filter_map(|name| page_size(&name)).collect();
+    sizes.sort_unstable();
+    sizes
+}
+
+fn page_size(directory: &str) -> Option<String> {
+    let kilobytes = directory.strip_prefix("hugepages-")?.strip_suffix("kB")?;
+    let kilobytes: u64 = kilobytes.parse().ok()?;
+    Some(match kilobytes {
+        gigabytes if gigabytes >= 1 << 20 && gigabytes % (1 << 20) == 0 => {
+            format!("{}GB", gigabytes >> 20)
+        }
+        megabytes if megabytes >= 1 << 10 && megabytes % (1 << 10) == 0 => {
+            format!("{}MB", megabytes >> 10)
+        }
+        kilobytes => format!("{kilobytes}KB"),
+    })
+}
+
+/// Labels are not implemented: on a node without the security module nothing is lost, on one with it the request cannot be
+/// honoured.
+pub(super) fn check_labels(input: &SpecInput<'_>) -> Result<(), SpecError> {
+    let security = &input.container.linux.security_context;
+    let profile = security
+        .apparmor
+        .as_ref()
+        .map(|profile| profile.profile_type);
+    let confined = match profile {
+        Some(ProfileType::RuntimeDefault | ProfileType::Localhost) => !security.privileged,
+        Some(ProfileType::Unconfined) | None => false,
+    };
+    if confined && input.host.apparmor {
+        return Err(SpecError::field(
+            "config.linux.security_context.apparmor",
+            "a profile",
+            "AppArmor is enabled on this node, and this runtime cannot apply profiles: use Unconfined",
+        ));
+    }
+    let relabelled = input
+        .container
+        .mounts
+        .iter()
+        .position(|mount| mount.selinux_relabel);
+    match relabelled {
+        Some(index) if input.host.selinux => Err(SpecError::field(
+            format!("config.mounts[{index}].selinux_relabel"),
+            "true",
+            "SELinux is enabled on this node, and this runtime cannot relabel: leave it out",
+        )),
+        Some(_) | None => Ok(()),
+    }
+}

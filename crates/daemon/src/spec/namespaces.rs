@@ -1,0 +1,184 @@
+//! Which namespaces a container is in.
+
+use std::path::{Path, PathBuf};
+
+use oci_spec::runtime::{
+    LinuxIdMapping, LinuxIdMappingBuilder, LinuxNamespace, LinuxNamespaceType,
+};
+
+use super::{SpecError, SpecInput};
+use crate::pod::config::{IdMapping, NamespaceMode, NamespaceOptions, PodConfig};
+
+/// Paths of the namespaces that the pod owns, by which any process of the node could join them. `None`: the pod is in the
+/// node's.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct NamespacePaths {
+    pub(crate) net: Option<PathBuf>,
+    pub(crate) ipc: Option<PathBuf>,
+    pub(crate) uts: Option<PathBuf>,
+    /// Where the pod has one for all containers.
+    pub(crate) pid: Option<PathBuf>,
+    pub(crate) user: Option<PathBuf>,
+    /// Of the container that `target_id` names, where the mode is `TARGET`.
+    pub(crate) target_pid: Option<PathBuf>,
+}
+
+#[derive(Debug)]
+pub(super) struct Namespaces<'a> {
+    list: Vec<LinuxNamespace>,
+    uids: &'a [IdMapping],
+    gids: &'a [IdMapping],
+}
+
+const PATH: &str = "config.linux.security_context.namespace_options";
+
+pub(super) fn resolve<'a>(input: &SpecInput<'a>) -> Result<Namespaces<'a>, SpecError> {
+    let pod = &input.pod.linux.security_context.namespace_options;
+    let container = &input.container.linux.security_context.namespace_options;
+    let paths = input.namespaces;
+    let mut list = vec![namespace(LinuxNamespaceType::Mount, None)];
+
+    // A container that says nothing says POD, and the pod may be in the node's.
+    let net = pods(container.network, paths.net.as_deref());
+    let ipc = pods(container.ipc, paths.ipc.as_deref());
+    list.extend(net.map(|path| namespace(LinuxNamespaceType::Network, Some(path))));
+    list.extend(ipc.map(|path| namespace(LinuxNamespaceType::Ipc, Some(path))));
+    let uts = paths.uts.as_deref();
+    list.extend(uts.map(|path| namespace(LinuxNamespaceType::Uts, Some(path))));
+
+    match container.pid {
+        NamespaceMode::Node => {}
+        NamespaceMode::Container => list.push(namespace(LinuxNamespaceType::Pid, None)),
+        NamespaceMode::Pod => match (&paths.pid, pod.pid) {
+            (Some(path), _) => list.push(namespace(LinuxNamespaceType::Pid, Some(path))),
+            (None, NamespaceMode::Node) => {}
+            (None, mode) => {
+                return Err(SpecError::field(
+                    format!("{PATH}.pid"),
+                    "POD",
+                    format!(
+                        "the pod was made with pid mode {mode:?} and has no PID namespace to share: use CONTAINER here, or POD there"
+                    ),
+                ));
+            }
+        },
+        NamespaceMode::Target => match &paths.target_pid {
+            Some(path) => list.push(namespace(LinuxNamespaceType::Pid, Some(path))),
+            None => {
+                return Err(SpecError::field(
+                    format!("{PATH}.target_id"),
+                    format_args!("{:?}", container.target_id),
+                    "name a running container of the same pod",
+                ));
+            }
+        },
+    }
+
+    let user = pod.userns_options.as_ref();
+    if let Some(asked) = &container.userns_options
+        && Some(asked) != user
+    {
+        return Err(SpecError::field(
+            format!("{PATH}.userns_options"),
+            "other than the pod's",
+            "give a container the pod's user namespace, or leave the field out",
+        ));
+    }
+    if user.is_some() {
+        refuse_node_namespaces(container)?;
+        let Some(path) = &paths.user else {
+            return Err(SpecError::field(
+                format!("{PATH}.userns_options"),
+                "the pod's user namespace",
+                "it is not there any more: make the pod anew",
+            ));
+        };
+        list.push(namespace(LinuxNamespaceType::User, Some(path)));
+    }
+
+    // A privileged container is there to see the node's cgroups.
+    if !input.container.linux.security_context.privileged {
+        list.push(namespace(LinuxNamespaceType::Cgroup, None));
+    }
+    Ok(Namespaces {
+        list,
+        uids: user.map_or(&[], |user| &user.uids),
+        gids: user.map_or(&[], |user| &user.gids),
+    })
+}
+
+impl Namespaces<'_> {
+    pub(super) fn list(&self) -> Vec<LinuxNamespace> {
+        self.list.clone()
+    }
+
+    pub(super) fn uid_mappings(&self) -> Option<Vec<LinuxIdMapping>> {
+        mappings(self.uids)
+    }
+
+    pub(super) fn gid_mappings(&self) -> Option<Vec<LinuxIdMapping>> {
+        mappings(self.gids)
+    }
+
+    /// Whether a group of the container has an id of the node.
+    pub(super) fn has_gid(&self, gid: u32) -> bool {
+        self.gids.is_empty()
+            || self
+                .gids
+                .iter()
+                .any(|map| gid >= map.container_id && gid - map.container_id < map.length)
+    }
+}
+
+/// What a pod asks for that no pod of ours can be.
+pub(crate) fn check_pod(pod: &PodConfig) -> Result<(), SpecError> {
+    let options = &pod.linux.security_context.namespace_options;
+    if options.userns_options.is_some() {
+        refuse_node_namespaces(options)?;
+    }
+    Ok(())
+}
+
+/// The kernel mounts neither proc nor sysfs of namespaces that the user namespace does not own.
+fn refuse_node_namespaces(options: &NamespaceOptions) -> Result<(), SpecError> {
+    for (field, mode) in [
+        ("network", options.network),
+        ("pid", options.pid),
+        ("ipc", options.ipc),
+    ] {
+        if mode == NamespaceMode::Node {
+            return Err(SpecError::field(
+                format!("{PATH}.{field}"),
+                "NODE in a user namespace",
+                "this runtime does not combine the two: use POD, or no user namespace",
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// The pod's, unless the container asks for the node's.
+fn pods(mode: NamespaceMode, path: Option<&Path>) -> Option<&Path> {
+    match mode {
+        NamespaceMode::Node => None,
+        NamespaceMode::Pod | NamespaceMode::Container | NamespaceMode::Target => path,
+    }
+}
+
+fn namespace(typ: LinuxNamespaceType, path: Option<&Path>) -> LinuxNamespace {
+    let mut namespace = LinuxNamespace::default();
+    namespace.set_typ(typ).set_path(path.map(Path::to_owned));
+    namespace
+}
+
+pub(super) fn mappings(given: &[IdMapping]) -> Option<Vec<LinuxIdMapping>> {
+    let mapped = given.iter().map(|map| {
+        LinuxIdMappingBuilder::default()
+            .host_id(map.host_id)
+            .container_id(map.container_id)
+            .size(map.length)
+            .build()
+            .expect("a builder whose every field has a default does not fail")
+    });
+    (!given.is_empty()).then(|| mapped.collect())
+}
