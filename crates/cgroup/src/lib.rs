@@ -29,6 +29,7 @@ mod path;
 mod remove;
 mod resources;
 mod stats;
+mod view;
 
 pub use cgroup::{Cgroup, Directory};
 pub use error::{Error, OpenError};
@@ -36,3 +37,4 @@ pub use hierarchy::{Controller, Hierarchies, Mode, Root, Version};
 pub use path::{CgroupPath, PathError};
 pub use resources::{blkio_weight_to_io_weight, shares_to_weight};
 pub use stats::{CpuUsage, MemoryUsage, SampleError, Sampler, Stats, StatsError};
+pub use view::View;
