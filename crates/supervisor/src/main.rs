@@ -1,1 +1,43 @@
-fn main() {}
+//! `longshore-pod`: one per pod. It owns the processes of the pod's containers, their pipes, terminals and logs, reaps them, records how they
+//! ended, and outlives the daemon that asked for all of that.
+//!
+//! ```text
+//!  daemon ──socket──▶ longshore-pod ──clone──▶ containers' inits, execs, the pod's init
+//!                          │                            │
+//!                          └──fork──▶ log process ◀──pipes
+//! ```
+//!
+//! One thread and one place to wait ([`poll`]). A static executable without an async runtime: there is one in memory for every pod of
+//! the node.
+
+mod connection;
+mod container;
+mod exec;
+mod exits;
+mod logs;
+mod poll;
+mod reap;
+mod relay;
+mod root;
+mod runtime;
+mod sandbox;
+mod start;
+mod streams;
+mod supervisor;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let ended = start::start(std::env::args_os().skip(1)).and_then(|mut supervisor| {
+        supervisor
+            .run()
+            .map_err(|error| start::StartError::new("wait for events", error))
+    });
+    match ended {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            supervisor::complain(&connection::chain(&error));
+            ExitCode::FAILURE
+        }
+    }
+}

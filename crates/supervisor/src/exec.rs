@@ -1,0 +1,355 @@
+//! Execs: further processes in a running container, each in a cgroup of its own below the container's, so that its whole tree can be
+//! killed.
+//!
+//! ```text
+//!  Launching ──Started──▶ Running ──death──▶ Ended ──its terminal has been read──▶ (event sent, forgotten)
+//!      └── error, deadline, death ──▶ Failed ──death──▶ (forgotten; the error has been told)
+//! ```
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
+
+use oci_plan::FdSlot;
+use oci_runtime::ChildStdio;
+use rustix::process::Signal;
+use supervisor_api::{Event, Exec as Request, ExecKilled, ReplyBody, WireError};
+
+use crate::connection::Asker;
+use crate::container::LAUNCH;
+use crate::poll::{Deadline, Interest, RelayEnd, Source};
+use crate::reap::Ending;
+use crate::relay::Relay;
+use crate::runtime::{
+    Body, Launch, Launched, Progress, failed_precondition, internal, resource_exhausted,
+};
+use crate::supervisor::{Supervisor, complain, now_ns, take_slot};
+
+/// How long output is still taken from a terminal after its exec has ended, if something else holds it.
+const LAST_OUTPUT: Duration = Duration::from_secs(2);
+
+#[derive(Debug)]
+pub(crate) struct Exec {
+    pub(crate) key: u32,
+    pub(crate) exec_id: String,
+    container_id: String,
+    pub(crate) pid: i32,
+    pub(crate) body: Body,
+    pub(crate) reaped: bool,
+    phase: Phase,
+    launch: Option<Launch>,
+    asker: Option<Asker>,
+    /// The connection whose end is its end.
+    bound_to: Option<u32>,
+    killed: Option<ExecKilled>,
+    /// stdin and stdout of one with a terminal, until there is the terminal.
+    ends: (Option<OwnedFd>, Option<OwnedFd>),
+    relay: Option<Relay>,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Phase {
+    Launching,
+    Running,
+    Ended(Ending),
+    Failed,
+}
+
+impl Supervisor {
+    fn keyed_exec(&mut self, key: u32) -> Option<&mut Exec> {
+        self.execs.iter_mut().find(|one| one.key == key)
+    }
+
+    pub(crate) fn exec(&mut self, asker: Asker, request: Request, descriptors: &[OwnedFd]) {
+        let (container_id, exec_id) = (request.container_id.clone(), request.exec_id.clone());
+        if let Err(error) = self.begin_exec(asker, request, descriptors) {
+            let message = format!(
+                "exec {exec_id} in container {container_id}: {}",
+                error.message
+            );
+            self.reply(asker, Err(WireError { message, ..error }));
+        }
+    }
+
+    fn begin_exec(
+        &mut self,
+        asker: Asker,
+        request: Request,
+        descriptors: &[OwnedFd],
+    ) -> Result<(), WireError> {
+        if self.execs.iter().any(|one| one.exec_id == request.exec_id) {
+            return Err(failed_precondition("there is one of that id".to_owned()));
+        }
+        let take = |slot: Option<FdSlot>| {
+            let taken = slot.map(|slot| take_slot(descriptors, slot));
+            taken.transpose()
+        };
+        let (stdin, stdout, stderr) = (
+            take(request.stdin)?,
+            take(request.stdout)?,
+            take(request.stderr)?,
+        );
+        let with_terminal = request.process.terminal.is_some();
+        if with_terminal {
+            for end in [&stdin, &stdout].into_iter().flatten() {
+                Relay::check_end(end)?;
+            }
+        }
+        let key = self.new_key();
+        let container = self
+            .containers
+            .iter()
+            .find(|one| one.id == request.container_id)
+            .ok_or_else(|| {
+                crate::runtime::not_found("the container is not in this pod".to_owned())
+            })?;
+        let init = container
+            .running_init()
+            .ok_or_else(|| failed_precondition("the container is not running".to_owned()))?;
+        let stdio = match with_terminal {
+            true => ChildStdio::default(),
+            false => ChildStdio {
+                stdin: stdin.as_ref().map(AsFd::as_fd),
+                stdout: stdout.as_ref().map(AsFd::as_fd),
+                stderr: stderr.as_ref().map(AsFd::as_fd),
+            },
+        };
+        let name = format!("exec-{key}");
+        let Launched { launch, body } =
+            self.handler
+                .exec(&container.body, init, &name, &request.process, stdio)?;
+        let watched = self
+            .poll
+            .add(launch.handshake(), Source::Launch(key), Interest::Read);
+        self.execs.push(Exec {
+            key,
+            exec_id: request.exec_id,
+            container_id: request.container_id,
+            pid: launch.pid(),
+            body,
+            reaped: false,
+            phase: Phase::Launching,
+            launch: Some(launch),
+            asker: Some(asker),
+            bound_to: request.bound_to_connection.then_some(asker.connection),
+            killed: None,
+            ends: match with_terminal {
+                true => (stdin, stdout),
+                false => (None, None),
+            },
+            relay: None,
+        });
+        self.poll.after(LAUNCH, Deadline::Launch(key));
+        if let Some(timeout) = request.timeout_ms {
+            self.poll
+                .after(Duration::from_millis(timeout), Deadline::Exec(key));
+        }
+        if let Err(error) = watched {
+            self.exec_failed(key, internal(format!("watch its launch: {error}")));
+        }
+        Ok(())
+    }
+
+    pub(crate) fn advance_exec(&mut self, key: u32) {
+        let Some(exec) = self.keyed_exec(key) else {
+            return;
+        };
+        let Some(launch) = &mut exec.launch else {
+            return;
+        };
+        match launch.advance() {
+            Ok(Progress::Pending | Progress::Created { .. }) => {}
+            Ok(Progress::Started { console }) => self.exec_started(key, console),
+            Err(error) => self.exec_failed(key, crate::runtime::core(&error)),
+        }
+    }
+
+    fn exec_started(&mut self, key: u32, console: Option<OwnedFd>) {
+        let Some(exec) = self.execs.iter_mut().find(|one| one.key == key) else {
+            return;
+        };
+        if let Some(launch) = exec.launch.take() {
+            self.poll.remove(launch.handshake());
+            drop(launch.into_pidfd());
+        }
+        if let Some(console) = console {
+            let (stdin, stdout) = std::mem::take(&mut exec.ends);
+            match Relay::new(&self.poll, key, console, stdin, stdout) {
+                Ok(relay) => exec.relay = Some(relay),
+                Err(error) => {
+                    let error = resource_exhausted(format!("connect its terminal: {error}"));
+                    return self.exec_failed(key, error);
+                }
+            }
+        }
+        exec.phase = Phase::Running;
+        let started = ReplyBody::Started {
+            pid: exec.pid,
+            started_at_ns: now_ns(),
+        };
+        if let Some(asker) = exec.asker.take() {
+            self.reply(asker, Ok(started));
+        }
+    }
+
+    fn exec_failed(&mut self, key: u32, error: WireError) {
+        let Some(exec) = self.execs.iter_mut().find(|one| one.key == key) else {
+            return;
+        };
+        if let Some(launch) = exec.launch.take() {
+            self.poll.remove(launch.handshake());
+        }
+        exec.phase = Phase::Failed;
+        exec.kill();
+        let why = match exec.killed {
+            Some(ExecKilled::Timeout) => "its time was over before it ran its program: ",
+            Some(ExecKilled::Requested | ExecKilled::ConnectionClosed) => {
+                "it was killed before it ran its program: "
+            }
+            None => "",
+        };
+        let message = format!(
+            "exec {} in container {}: {why}{}",
+            exec.exec_id, exec.container_id, error.message
+        );
+        if let Some(asker) = exec.asker.take() {
+            self.reply(asker, Err(WireError { message, ..error }));
+        }
+    }
+
+    pub(crate) fn exec_launch_overdue(&mut self, key: u32) {
+        let launching = |exec: &mut Exec| matches!(exec.phase, Phase::Launching);
+        if self.keyed_exec(key).is_some_and(launching) {
+            let message = format!(
+                "its process did not get ready within {} s and was killed",
+                LAUNCH.as_secs()
+            );
+            self.exec_failed(key, internal(message));
+        }
+    }
+
+    pub(crate) fn kill_exec_requested(&mut self, exec_id: &str) -> Result<ReplyBody, WireError> {
+        if let Some(exec) = self.execs.iter_mut().find(|one| one.exec_id == exec_id) {
+            exec.end(ExecKilled::Requested);
+        }
+        Ok(ReplyBody::Done)
+    }
+
+    pub(crate) fn connection_closed(&mut self, connection: u32) {
+        for exec in &mut self.execs {
+            if exec.bound_to == Some(connection) {
+                exec.end(ExecKilled::ConnectionClosed);
+            }
+        }
+    }
+
+    /// Its time is over; or, once it has ended, that of whatever holds its terminal.
+    pub(crate) fn exec_overdue(&mut self, key: u32) {
+        let Some(exec) = self.keyed_exec(key) else {
+            return;
+        };
+        match exec.phase {
+            Phase::Launching | Phase::Running => exec.end(ExecKilled::Timeout),
+            Phase::Ended(ending) => self.forget_exec(key, Some(ending)),
+            Phase::Failed => {}
+        }
+    }
+
+    /// It has been reaped.
+    pub(crate) fn exec_ended(&mut self, key: u32, ending: Ending) {
+        // It may have run its program since the launch was last looked at.
+        self.advance_exec(key);
+        let Some(exec) = self.keyed_exec(key) else {
+            return;
+        };
+        exec.reaped = true;
+        match exec.phase {
+            Phase::Launching => {
+                let message = format!("its process {ending} before it ran its program");
+                self.exec_failed(key, internal(message));
+                self.forget_exec(key, None);
+            }
+            Phase::Failed => self.forget_exec(key, None),
+            Phase::Running if exec.relay.is_some() => {
+                exec.phase = Phase::Ended(ending);
+                self.poll.after(LAST_OUTPUT, Deadline::Exec(key));
+                self.relay(key, RelayEnd::Master);
+            }
+            Phase::Running => self.forget_exec(key, Some(ending)),
+            Phase::Ended(_) => {}
+        }
+    }
+
+    /// One end of an exec's terminal is ready.
+    pub(crate) fn relay(&mut self, key: u32, end: RelayEnd) {
+        let Some(exec) = self.execs.iter_mut().find(|one| one.key == key) else {
+            return;
+        };
+        let Some(relay) = &mut exec.relay else {
+            return;
+        };
+        relay.turn(&self.poll, key, end);
+        if let (Phase::Ended(ending), true) = (exec.phase, relay.finished()) {
+            self.forget_exec(key, Some(ending));
+        }
+    }
+
+    /// Terminal of an exec; the inner `None`: it has none.
+    pub(crate) fn exec_console(&self, id: &str) -> Option<Option<BorrowedFd<'_>>> {
+        let exec = self.execs.iter().find(|one| one.exec_id == id)?;
+        Some(exec.relay.as_ref().map(Relay::console))
+    }
+
+    /// With an ending, it is told.
+    fn forget_exec(&mut self, key: u32, ending: Option<Ending>) {
+        let Some(index) = self.execs.iter().position(|one| one.key == key) else {
+            return;
+        };
+        let mut exec = self.execs.swap_remove(index);
+        if let Some(relay) = &mut exec.relay {
+            relay.close(&self.poll);
+        }
+        self.remove_exec_body(&exec.container_id, exec.body);
+        if let Some(ending) = ending {
+            self.tell(Event::ExecExited {
+                exec_id: exec.exec_id,
+                exit_code: ending.code(),
+                killed: exec.killed,
+            });
+        }
+        self.check_stopped();
+    }
+
+    /// Processes that an exec has left behind stay, as they would without a cgroup of their own; what can be removed by now is.
+    fn remove_exec_body(&mut self, container_id: &str, body: Body) {
+        if let Ok(container) = self.container(container_id) {
+            container.leftovers.push(body);
+            container
+                .leftovers
+                .retain(|body| matches!(body.remove(), Ok(false)));
+        } else if let Err(error) = body.remove() {
+            complain(&error.message);
+        }
+    }
+}
+
+impl Exec {
+    /// Kills it, for the first reason that is given.
+    fn end(&mut self, why: ExecKilled) {
+        if let Phase::Launching | Phase::Running = self.phase {
+            self.killed.get_or_insert(why);
+            self.kill();
+        }
+    }
+
+    fn kill(&self) {
+        if let Err(error) = self.body.kill() {
+            complain(&error.message);
+        }
+        // It may not have reached its cgroup yet.
+        if !self.reaped
+            && let Some(pid) = rustix::process::Pid::from_raw(self.pid)
+        {
+            let _ = rustix::process::kill_process(pid, Signal::KILL);
+        }
+    }
+}

@@ -1,0 +1,155 @@
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use cgroup::{Cgroup, Hierarchies};
+use oci_plan::{ContainerPlan, Process, SandboxPlan};
+use oci_runtime::{ChildStdio, ExecPlan, Host, Launch, Placement, PodHandles};
+use supervisor_api::WireError;
+
+use super::{Body, Launched, failed_precondition, failure};
+use crate::root;
+
+/// The OCI core in this process: containers are children, and live in cgroups that were made here.
+#[derive(Debug)]
+pub(crate) struct Embedded {
+    host: Host,
+    hierarchies: Hierarchies,
+    shm_mountpoint: OwnedFd,
+    pod: Option<PodHandles>,
+    cgroup: Option<Cgroup>,
+}
+
+impl Embedded {
+    pub(crate) fn new(host: Host, hierarchies: Hierarchies, shm_mountpoint: OwnedFd) -> Self {
+        Self {
+            host,
+            hierarchies,
+            shm_mountpoint,
+            pod: None,
+            cgroup: None,
+        }
+    }
+
+    pub(super) fn create_sandbox(&mut self, plan: &SandboxPlan) -> Result<(), WireError> {
+        let cgroup = self
+            .hierarchies
+            .ensure(&plan.cgroup, &plan.resources)
+            .map_err(|error| failure::cgroup(&error))?;
+        match PodHandles::create(&self.host, plan, self.shm_mountpoint.as_fd()) {
+            Ok(pod) => {
+                self.pod = Some(pod);
+                self.cgroup = Some(cgroup);
+                Ok(())
+            }
+            Err(error) => {
+                root::unmount_shm();
+                // The first error is the one to tell.
+                let _ = cgroup.remove();
+                Err(failure::core(&error))
+            }
+        }
+    }
+
+    pub(super) fn network(&self) -> Option<BorrowedFd<'_>> {
+        Some(self.pod.as_ref()?.net.as_ref()?.as_fd())
+    }
+
+    pub(super) fn sandbox_init(&self) -> Option<(i32, BorrowedFd<'_>)> {
+        let init = self.pod.as_ref()?.init.as_ref()?;
+        Some((init.pid, init.pidfd.as_fd()))
+    }
+
+    pub(super) fn stop_sandbox(&mut self) {
+        self.pod = None;
+        root::unmount_shm();
+    }
+
+    pub(super) fn remove_sandbox(&mut self) -> Result<(), WireError> {
+        self.stop_sandbox();
+        if let Some(cgroup) = &self.cgroup {
+            cgroup.remove().map_err(|error| failure::cgroup(&error))?;
+        }
+        self.cgroup = None;
+        Ok(())
+    }
+
+    pub(super) fn create<'a>(
+        &self,
+        plan: &ContainerPlan,
+        descriptors: &[OwnedFd],
+        targets: &dyn Fn(&str) -> Option<BorrowedFd<'a>>,
+        stdio: ChildStdio<'_>,
+    ) -> Result<Launched, WireError> {
+        let pod = self
+            .pod
+            .as_ref()
+            .ok_or_else(|| failed_precondition("the pod has no sandbox".to_owned()))?;
+        let cgroup = self
+            .hierarchies
+            .create(&plan.cgroup, &plan.resources)
+            .map_err(|error| failure::cgroup(&error))?;
+        let launched = place(&cgroup, |placement| {
+            Launch::container(
+                &self.host,
+                plan,
+                descriptors,
+                pod,
+                targets,
+                placement,
+                stdio,
+            )
+        });
+        finish(launched, cgroup)
+    }
+
+    pub(super) fn exec(
+        &self,
+        container: &Cgroup,
+        init: BorrowedFd<'_>,
+        name: &str,
+        process: &Process,
+        stdio: ChildStdio<'_>,
+    ) -> Result<Launched, WireError> {
+        let cgroup = container
+            .create_exec(name)
+            .map_err(|error| failure::cgroup(&error))?;
+        let plan = ExecPlan {
+            process,
+            container: init,
+        };
+        let launched = place(&cgroup, |placement| {
+            Launch::exec(&self.host, plan, placement, stdio)
+        });
+        finish(launched, cgroup)
+    }
+}
+
+fn place(
+    cgroup: &Cgroup,
+    launch: impl FnOnce(Placement<'_>) -> Result<Launch, oci_runtime::Error>,
+) -> Result<Launch, WireError> {
+    let tasks = cgroup
+        .attach_fds()
+        .map_err(|error| failure::cgroup(&error))?;
+    let unified = cgroup
+        .unified_dir()
+        .map_err(|error| failure::cgroup(&error))?;
+    let placement = Placement {
+        tasks: &tasks,
+        unified: unified.as_ref().map(AsFd::as_fd),
+    };
+    launch(placement).map_err(|error| failure::core(&error))
+}
+
+fn finish(launched: Result<Launch, WireError>, cgroup: Cgroup) -> Result<Launched, WireError> {
+    match launched {
+        Ok(launch) => Ok(Launched {
+            launch,
+            body: Body::Embedded(cgroup),
+        }),
+        Err(error) => {
+            // The first error is the one to tell.
+            let _ = cgroup.kill_all().and_then(|()| cgroup.remove());
+            Err(error)
+        }
+    }
+}
