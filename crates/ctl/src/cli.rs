@@ -1,0 +1,124 @@
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::commands::*;
+use crate::duration;
+use crate::error::Error;
+use crate::output::Output;
+use crate::session::Session;
+
+/// Run and look at pods, containers and images through the Container Runtime Interface.
+///
+/// Flags and output are crictl's; called by that name, this is crictl. Ids may be shortened to a unique prefix, or be a unique name.
+#[derive(Debug, Parser)]
+#[command(
+    version,
+    propagate_version = false,
+    disable_help_subcommand = true,
+    max_term_width = 100
+)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) global: GlobalFlags,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// Before the command's name, as crictl has them: commands use some of the same letters.
+#[derive(Debug, Args)]
+pub(crate) struct GlobalFlags {
+    /// Configuration file [env: CRI_CONFIG_FILE] [crictl's default: /etc/crictl.yaml]
+    #[arg(long, short, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// Socket of the runtime [env: CONTAINER_RUNTIME_ENDPOINT] [default: unix:///run/longshore/longshore.sock]
+    #[arg(long, short, value_name = "ENDPOINT")]
+    pub(crate) runtime_endpoint: Option<String>,
+    /// Socket of the image service [env: IMAGE_SERVICE_ENDPOINT] [default: that of the runtime]
+    #[arg(long, short, value_name = "ENDPOINT")]
+    pub(crate) image_endpoint: Option<String>,
+    /// Bound on connecting and on each call, such as 2s or 1m30s [default: 10s to connect and ask, 4m to act]
+    #[arg(long, short, value_name = "DURATION", value_parser = duration::parse)]
+    pub(crate) timeout: Option<Duration>,
+    /// Accepted for crictl's sake; errors always say all there is
+    #[arg(long, short = 'D', hide = true)]
+    pub(crate) debug: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    Version(version::Version),
+    Info(info::Info),
+    RuntimeConfig(runtime_config::RuntimeConfig),
+    Pods(pods::Pods),
+    Runp(runp::Runp),
+    Stopp(stopp::Stopp),
+    Rmp(rmp::Rmp),
+    Inspectp(inspectp::Inspectp),
+    Statsp(statsp::Statsp),
+    Run(run::Run),
+    Create(create::Create),
+    Start(start::Start),
+    Stop(stop::Stop),
+    Rm(rm::Rm),
+    Ps(ps::Ps),
+    Inspect(inspect::Inspect),
+    Exec(exec::Exec),
+    Logs(logs::Logs),
+    Stats(stats::Stats),
+    #[command(visible_aliases = ["image", "img"])]
+    Images(images::Images),
+    Pull(pull::Pull),
+    Inspecti(inspecti::Inspecti),
+    Imagefsinfo(imagefsinfo::Imagefsinfo),
+    Rmi(rmi::Rmi),
+    #[command(hide = true, name = "attach", aliases = [
+        "checkpoint", "completion", "config", "event", "events", "metricdescs", "metricsp",
+        "port-forward", "update", "update-runtime-config",
+    ])]
+    Later(Later),
+}
+
+impl Command {
+    pub(crate) async fn run(self, session: &Session, out: &mut Output) -> Result<(), Error> {
+        match self {
+            Self::Version(command) => command.run(session, out).await,
+            Self::Info(command) => command.run(session, out).await,
+            Self::RuntimeConfig(command) => command.run(session, out).await,
+            Self::Pods(command) => command.run(session, out).await,
+            Self::Runp(command) => command.run(session, out).await,
+            Self::Stopp(command) => command.run(session, out).await,
+            Self::Rmp(command) => command.run(session, out).await,
+            Self::Inspectp(command) => command.run(session, out).await,
+            Self::Statsp(command) => command.run(session, out).await,
+            Self::Run(command) => command.run(session, out).await,
+            Self::Create(command) => command.run(session, out).await,
+            Self::Start(command) => command.run(session, out).await,
+            Self::Stop(command) => command.run(session, out).await,
+            Self::Rm(command) => command.run(session, out).await,
+            Self::Ps(command) => command.run(session, out).await,
+            Self::Inspect(command) => command.run(session, out).await,
+            Self::Exec(command) => command.run(session, out).await,
+            Self::Logs(command) => command.run(session, out).await,
+            Self::Stats(command) => command.run(session, out).await,
+            Self::Images(command) => command.run(session, out).await,
+            Self::Pull(command) => command.run(session, out).await,
+            Self::Inspecti(command) => command.run(session, out).await,
+            Self::Imagefsinfo(command) => command.run(session, out).await,
+            Self::Rmi(command) => command.run(session, out).await,
+            Self::Later(_) => Err(Error::Usage(
+                "attach, checkpoint, completion, config, events, metricdescs, metricsp, port-forward, update and \
+                 update-runtime-config are not implemented in this release"
+                    .to_owned(),
+            )),
+        }
+    }
+}
+
+/// Commands of crictl that come with a later release
+#[derive(Debug, Args)]
+pub(crate) struct Later {
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    arguments: Vec<String>,
+}

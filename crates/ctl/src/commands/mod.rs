@@ -1,0 +1,29 @@
+//! A file per command: its flags, and what it does.
+
+pub(crate) mod create;
+pub(crate) mod exec;
+pub(crate) mod imagefsinfo;
+pub(crate) mod images;
+pub(crate) mod info;
+pub(crate) mod inspect;
+pub(crate) mod inspecti;
+pub(crate) mod inspectp;
+pub(crate) mod logs;
+pub(crate) mod pods;
+pub(crate) mod ps;
+pub(crate) mod pull;
+pub(crate) mod rm;
+pub(crate) mod rmi;
+pub(crate) mod rmp;
+pub(crate) mod run;
+pub(crate) mod runp;
+pub(crate) mod runtime_config;
+pub(crate) mod start;
+pub(crate) mod stats;
+pub(crate) mod statsp;
+pub(crate) mod stop;
+pub(crate) mod stopp;
+pub(crate) mod version;
+
+mod each;
+mod status;

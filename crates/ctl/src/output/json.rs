@@ -1,0 +1,132 @@
+//! Messages as protobuf's JSON, and values as YAML.
+//!
+//! Fields are lowerCamelCase, 64-bit integers are strings, enums are names, and fields at their default are shown, as crictl does.
+
+use std::io::Write;
+use std::sync::LazyLock;
+
+use prost::{Message, Name};
+use prost_reflect::{DescriptorPool, DynamicMessage, MessageDescriptor, SerializeOptions};
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::error::Error;
+use crate::output::{Format, Output};
+
+static POOL: LazyLock<DescriptorPool> = LazyLock::new(|| {
+    DescriptorPool::decode(cri::DESCRIPTOR_SET).expect("the build has compiled this very set")
+});
+
+/// The descriptor of a CRI message.
+pub(crate) fn descriptor<M: Name>() -> MessageDescriptor {
+    POOL.get_message_by_name(&M::full_name())
+        .expect("the set describes every generated message")
+}
+
+/// Field names of [`value`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Names {
+    /// `createdAt`, with fields at their default.
+    Json,
+    /// `created_at`, without them: how crictl shows handlers and features.
+    Proto,
+}
+
+/// A message as a JSON value, whose keys are sorted.
+pub(crate) fn value<M: Message + Name>(message: &M, names: Names) -> Value {
+    let options = SerializeOptions::new()
+        .skip_default_fields(names == Names::Proto)
+        .use_proto_field_name(names == Names::Proto);
+    dynamic(message)
+        .serialize_with_options(serde_json::value::Serializer, &options)
+        .expect("protobuf maps have string keys")
+}
+
+/// Prints a reply as JSON, its fields in the schema's order, or as YAML, sorted.
+pub(crate) fn write_message<M: Message + Name>(
+    out: &mut Output,
+    format: Format,
+    message: &M,
+) -> Result<(), Error> {
+    if format == Format::Yaml {
+        return write_value(out, format, &value(message, Names::Json));
+    }
+    let options = SerializeOptions::new().skip_default_fields(false);
+    let mut serializer = serde_json::Serializer::pretty(&mut *out);
+    dynamic(message)
+        .serialize_with_options(&mut serializer, &options)
+        .map_err(|error| Error::Output(error.into()))?;
+    writeln!(out)?;
+    Ok(())
+}
+
+/// Prints a value, keys sorted.
+pub(crate) fn write_value(out: &mut Output, format: Format, value: &Value) -> Result<(), Error> {
+    if format == Format::Yaml {
+        let text = serde_saphyr::to_string(value)
+            .map_err(|error| Error::Refused(format!("write YAML: {error}")))?;
+        writeln!(out, "{}", text.trim_end())?;
+        return Ok(());
+    }
+    let mut serializer = serde_json::Serializer::pretty(&mut *out);
+    value
+        .serialize(&mut serializer)
+        .map_err(|error| Error::Output(error.into()))?;
+    writeln!(out)?;
+    Ok(())
+}
+
+fn dynamic<M: Message + Name>(message: &M) -> DynamicMessage {
+    let mut dynamic = DynamicMessage::new(descriptor::<M>());
+    dynamic
+        .transcode_from(message)
+        .expect("both sides come from one schema");
+    dynamic
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use cri::v1::{Container, ContainerState, ImageSpec, RuntimeHandler, RuntimeHandlerFeatures};
+
+    #[test]
+    fn messages_look_as_protobuf_json_does() {
+        let container = Container {
+            id: "abc".to_owned(),
+            image: Some(ImageSpec {
+                image: "busybox".to_owned(),
+                ..ImageSpec::default()
+            }),
+            state: ContainerState::ContainerExited.into(),
+            created_at: 1_700_000_000_000_000_000,
+            ..Container::default()
+        };
+        assert_eq!(
+            value(&container, Names::Json),
+            serde_json::json!({
+                "id": "abc", "podSandboxId": "", "imageRef": "", "imageId": "",
+                "image": {
+                    "image": "busybox", "annotations": {}, "userSpecifiedImage": "",
+                    "runtimeHandler": "", "imageRef": ""
+                },
+                "state": "CONTAINER_EXITED", "createdAt": "1700000000000000000",
+                "labels": {}, "annotations": {}
+            })
+        );
+    }
+
+    #[test]
+    fn handlers_keep_their_proto_names() {
+        let handler = RuntimeHandler {
+            name: "runsc".to_owned(),
+            features: Some(RuntimeHandlerFeatures {
+                recursive_read_only_mounts: true,
+                user_namespaces: false,
+            }),
+        };
+        assert_eq!(
+            value(&handler, Names::Proto),
+            serde_json::json!({"name": "runsc", "features": {"recursive_read_only_mounts": true}})
+        );
+    }
+}

@@ -1,0 +1,72 @@
+//! What people and programs read: tables, JSON, YAML, ages and sizes.
+
+pub(crate) mod json;
+pub(crate) mod progress;
+pub(crate) mod size;
+pub(crate) mod table;
+pub(crate) mod time;
+
+use std::io::{self, BufWriter, IsTerminal, Write};
+
+use clap::ValueEnum;
+
+use crate::error::Error;
+
+/// Standard output, buffered. Every write can fail (a closed pipe), so nothing uses `print!`.
+pub(crate) struct Output {
+    writer: BufWriter<io::Stdout>,
+    terminal: bool,
+}
+
+impl Output {
+    pub(crate) fn stdout() -> Self {
+        let stdout = io::stdout();
+        let terminal = stdout.is_terminal();
+        Self {
+            writer: BufWriter::new(stdout),
+            terminal,
+        }
+    }
+
+    pub(crate) fn is_terminal(&self) -> bool {
+        self.terminal
+    }
+
+    /// Moves to the top left of an empty screen.
+    pub(crate) fn clear_screen(&mut self) -> io::Result<()> {
+        self.writer.write_all(b"\x1b[2J\x1b[H")
+    }
+}
+
+impl Write for Output {
+    fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
+        self.writer.write(buffer)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.writer.flush()
+    }
+}
+
+/// `-o`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    Json,
+    Yaml,
+    Table,
+    #[value(name = "go-template")]
+    GoTemplate,
+}
+
+impl Format {
+    /// Refuses what this release does not have.
+    pub(crate) fn supported(self) -> Result<Self, Error> {
+        if self == Self::GoTemplate {
+            return Err(Error::Usage(
+                "--output go-template is not supported yet; use -o json and a tool such as jq"
+                    .to_owned(),
+            ));
+        }
+        Ok(self)
+    }
+}

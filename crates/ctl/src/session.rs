@@ -1,0 +1,417 @@
+use std::time::Duration;
+
+use cri::client::Client;
+use cri::v1::*;
+use tokio::sync::OnceCell;
+
+use crate::error::Error;
+use crate::settings::Settings;
+
+/// The connections of one invocation, made when first needed, and one method per RPC: each has its bound, and its error names the
+/// operation and the thing.
+#[derive(Debug)]
+pub(crate) struct Session {
+    settings: Settings,
+    runtime: OnceCell<Client>,
+    image: OnceCell<Client>,
+}
+
+/// Both lines of a call: which client, and which method.
+macro_rules! call {
+    ($session:ident.$service:ident.$method:ident($request:expr), $deadline:expr, $($operation:tt)+) => {{
+        let deadline: Option<Duration> = $deadline;
+        $session
+            .$service()
+            .await?
+            .$service(deadline, $request, async |mut rpc, request| rpc.$method(request).await)
+            .await
+            .map_err(|status| Error::rpc(format!($($operation)+), status))
+    }};
+}
+
+impl Session {
+    pub(crate) fn new(settings: Settings) -> Self {
+        Self {
+            settings,
+            runtime: OnceCell::new(),
+            image: OnceCell::new(),
+        }
+    }
+
+    pub(crate) fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    pub(crate) fn program(&self) -> &'static str {
+        self.settings.program
+    }
+
+    async fn runtime(&self) -> Result<&Client, Error> {
+        let connect = async || {
+            let endpoint = self.settings.runtime_endpoint.clone();
+            Ok(Client::connect(endpoint, self.settings.query_timeout).await?)
+        };
+        self.runtime.get_or_try_init(connect).await
+    }
+
+    async fn image(&self) -> Result<&Client, Error> {
+        if self.settings.image_endpoint == self.settings.runtime_endpoint {
+            return self.runtime().await;
+        }
+        let connect = async || {
+            let endpoint = self.settings.image_endpoint.clone();
+            Ok(Client::connect(endpoint, self.settings.query_timeout).await?)
+        };
+        self.image.get_or_try_init(connect).await
+    }
+
+    fn query(&self) -> Option<Duration> {
+        Some(self.settings.query_timeout)
+    }
+
+    fn work(&self) -> Option<Duration> {
+        Some(self.settings.work_timeout)
+    }
+}
+
+/// The runtime itself.
+impl Session {
+    pub(crate) async fn version(&self) -> Result<VersionResponse, Error> {
+        let request = VersionRequest {
+            version: "v1".to_owned(),
+        };
+        call!(
+            self.runtime.version(request),
+            self.query(),
+            "get the runtime's version"
+        )
+    }
+
+    pub(crate) async fn status(&self, verbose: bool) -> Result<StatusResponse, Error> {
+        let request = StatusRequest { verbose };
+        call!(
+            self.runtime.status(request),
+            self.query(),
+            "get the runtime's status"
+        )
+    }
+
+    pub(crate) async fn runtime_config(&self) -> Result<RuntimeConfigResponse, Error> {
+        let request = RuntimeConfigRequest {};
+        call!(
+            self.runtime.runtime_config(request),
+            self.query(),
+            "get the runtime's configuration"
+        )
+    }
+}
+
+/// Pods.
+impl Session {
+    pub(crate) async fn pods(&self, filter: PodSandboxFilter) -> Result<Vec<PodSandbox>, Error> {
+        let request = ListPodSandboxRequest {
+            filter: Some(filter),
+        };
+        call!(
+            self.runtime.list_pod_sandbox(request),
+            self.query(),
+            "list pods"
+        )
+        .map(|reply| reply.items)
+    }
+
+    pub(crate) async fn pod_status(
+        &self,
+        id: &str,
+        verbose: bool,
+    ) -> Result<PodSandboxStatusResponse, Error> {
+        let request = PodSandboxStatusRequest {
+            pod_sandbox_id: id.to_owned(),
+            verbose,
+        };
+        call!(
+            self.runtime.pod_sandbox_status(request),
+            self.query(),
+            "get the status of pod {id}"
+        )
+    }
+
+    pub(crate) async fn run_pod(
+        &self,
+        config: PodSandboxConfig,
+        handler: &str,
+        bound: Option<Duration>,
+    ) -> Result<String, Error> {
+        let name = pod_name(&config);
+        let request = RunPodSandboxRequest {
+            config: Some(config),
+            runtime_handler: handler.to_owned(),
+        };
+        call!(
+            self.runtime.run_pod_sandbox(request),
+            bound.or(self.work()),
+            "run pod {name}"
+        )
+        .map(|reply| reply.pod_sandbox_id)
+    }
+
+    pub(crate) async fn stop_pod(&self, id: &str) -> Result<(), Error> {
+        let request = StopPodSandboxRequest {
+            pod_sandbox_id: id.to_owned(),
+        };
+        call!(
+            self.runtime.stop_pod_sandbox(request),
+            self.work(),
+            "stop pod {id}"
+        )
+        .map(drop)
+    }
+
+    pub(crate) async fn remove_pod(&self, id: &str) -> Result<(), Error> {
+        let request = RemovePodSandboxRequest {
+            pod_sandbox_id: id.to_owned(),
+        };
+        call!(
+            self.runtime.remove_pod_sandbox(request),
+            self.work(),
+            "remove pod {id}"
+        )
+        .map(drop)
+    }
+
+    pub(crate) async fn pod_stats(
+        &self,
+        filter: PodSandboxStatsFilter,
+    ) -> Result<Vec<PodSandboxStats>, Error> {
+        let request = ListPodSandboxStatsRequest {
+            filter: Some(filter),
+        };
+        call!(
+            self.runtime.list_pod_sandbox_stats(request),
+            self.query(),
+            "list the pods' statistics"
+        )
+        .map(|reply| reply.stats)
+    }
+}
+
+/// Containers.
+impl Session {
+    pub(crate) async fn containers(
+        &self,
+        filter: ContainerFilter,
+    ) -> Result<Vec<Container>, Error> {
+        let request = ListContainersRequest {
+            filter: Some(filter),
+        };
+        call!(
+            self.runtime.list_containers(request),
+            self.query(),
+            "list containers"
+        )
+        .map(|reply| reply.containers)
+    }
+
+    pub(crate) async fn container_status(
+        &self,
+        id: &str,
+        verbose: bool,
+    ) -> Result<ContainerStatusResponse, Error> {
+        let request = ContainerStatusRequest {
+            container_id: id.to_owned(),
+            verbose,
+        };
+        call!(
+            self.runtime.container_status(request),
+            self.query(),
+            "get the status of container {id}"
+        )
+    }
+
+    pub(crate) async fn create_container(
+        &self,
+        pod: &str,
+        config: ContainerConfig,
+        sandbox: Option<PodSandboxConfig>,
+        bound: Option<Duration>,
+    ) -> Result<String, Error> {
+        let name = config.metadata.as_ref().map_or("", |m| &m.name).to_owned();
+        let request = CreateContainerRequest {
+            pod_sandbox_id: pod.to_owned(),
+            config: Some(config),
+            sandbox_config: sandbox,
+        };
+        call!(
+            self.runtime.create_container(request),
+            bound.or(self.work()),
+            "create container {name:?} in pod {pod}"
+        )
+        .map(|reply| reply.container_id)
+    }
+
+    pub(crate) async fn start_container(&self, id: &str) -> Result<(), Error> {
+        let request = StartContainerRequest {
+            container_id: id.to_owned(),
+        };
+        call!(
+            self.runtime.start_container(request),
+            self.work(),
+            "start container {id}"
+        )
+        .map(drop)
+    }
+
+    /// `grace_seconds` come on top of the bound.
+    pub(crate) async fn stop_container(&self, id: &str, grace_seconds: i64) -> Result<(), Error> {
+        let request = StopContainerRequest {
+            container_id: id.to_owned(),
+            timeout: grace_seconds,
+        };
+        let grace = Duration::from_secs(u64::try_from(grace_seconds).unwrap_or(0));
+        let bound = self.settings.work_timeout.saturating_add(grace);
+        call!(
+            self.runtime.stop_container(request),
+            Some(bound),
+            "stop container {id}"
+        )
+        .map(drop)
+    }
+
+    pub(crate) async fn remove_container(&self, id: &str) -> Result<(), Error> {
+        let request = RemoveContainerRequest {
+            container_id: id.to_owned(),
+        };
+        call!(
+            self.runtime.remove_container(request),
+            self.work(),
+            "remove container {id}"
+        )
+        .map(drop)
+    }
+
+    /// `timeout_seconds` of 0 lets the command take as long as it likes.
+    pub(crate) async fn exec_sync(
+        &self,
+        id: &str,
+        command: Vec<String>,
+        timeout_seconds: i64,
+    ) -> Result<ExecSyncResponse, Error> {
+        let request = ExecSyncRequest {
+            container_id: id.to_owned(),
+            cmd: command,
+            timeout: timeout_seconds,
+        };
+        let bound = match u64::try_from(timeout_seconds) {
+            Ok(0) | Err(_) => None,
+            Ok(seconds) => Some(Duration::from_secs(seconds) + self.settings.query_timeout),
+        };
+        call!(
+            self.runtime.exec_sync(request),
+            bound,
+            "exec in container {id}"
+        )
+    }
+
+    pub(crate) async fn reopen_log(&self, id: &str) -> Result<(), Error> {
+        let request = ReopenContainerLogRequest {
+            container_id: id.to_owned(),
+        };
+        call!(
+            self.runtime.reopen_container_log(request),
+            self.query(),
+            "reopen the log of container {id}"
+        )
+        .map(drop)
+    }
+
+    pub(crate) async fn container_stats(
+        &self,
+        filter: ContainerStatsFilter,
+    ) -> Result<Vec<ContainerStats>, Error> {
+        let request = ListContainerStatsRequest {
+            filter: Some(filter),
+        };
+        call!(
+            self.runtime.list_container_stats(request),
+            self.query(),
+            "list the containers' statistics"
+        )
+        .map(|reply| reply.stats)
+    }
+}
+
+/// Images.
+impl Session {
+    pub(crate) async fn images(&self, reference: &str) -> Result<Vec<Image>, Error> {
+        let request = ListImagesRequest {
+            filter: Some(ImageFilter {
+                image: Some(spec(reference)),
+            }),
+        };
+        call!(self.image.list_images(request), self.query(), "list images")
+            .map(|reply| reply.images)
+    }
+
+    /// The reply has no image where the runtime has none of that name.
+    pub(crate) async fn image_status(
+        &self,
+        reference: &str,
+        verbose: bool,
+    ) -> Result<ImageStatusResponse, Error> {
+        let request = ImageStatusRequest {
+            image: Some(spec(reference)),
+            verbose,
+        };
+        call!(
+            self.image.image_status(request),
+            self.query(),
+            "get the status of image {reference}"
+        )
+    }
+
+    /// Unbounded unless told: how long a pull may take depends on the network.
+    pub(crate) async fn pull_image(
+        &self,
+        request: PullImageRequest,
+        bound: Option<Duration>,
+    ) -> Result<String, Error> {
+        let name = request.image.as_ref().map_or("", |i| &i.image).to_owned();
+        call!(self.image.pull_image(request), bound, "pull image {name}")
+            .map(|reply| reply.image_ref)
+    }
+
+    pub(crate) async fn remove_image(&self, reference: &str) -> Result<(), Error> {
+        let request = RemoveImageRequest {
+            image: Some(spec(reference)),
+        };
+        call!(
+            self.image.remove_image(request),
+            self.work(),
+            "remove image {reference}"
+        )
+        .map(drop)
+    }
+
+    pub(crate) async fn image_fs_info(&self) -> Result<ImageFsInfoResponse, Error> {
+        let request = ImageFsInfoRequest {};
+        call!(
+            self.image.image_fs_info(request),
+            self.query(),
+            "get the image file systems"
+        )
+    }
+}
+
+fn spec(reference: &str) -> ImageSpec {
+    ImageSpec {
+        image: reference.to_owned(),
+        ..ImageSpec::default()
+    }
+}
+
+fn pod_name(config: &PodSandboxConfig) -> String {
+    match &config.metadata {
+        Some(metadata) => format!("{}/{}", metadata.namespace, metadata.name),
+        None => "without metadata".to_owned(),
+    }
+}

@@ -1,0 +1,199 @@
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use cri::client::Endpoint;
+use serde_json::Value;
+
+use crate::cli::GlobalFlags;
+use crate::error::Error;
+use crate::input;
+
+/// Where crictl keeps its configuration.
+const CRICTL_CONFIG: &str = "/etc/crictl.yaml";
+
+/// Bound on connecting and on calls that only ask.
+const QUERY_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Bound on calls that do something; that of the kubelet's slowest.
+const WORK_TIMEOUT: Duration = Duration::from_secs(240);
+
+/// Flags, environment and configuration file, resolved once: a flag wins over the environment, that over the file.
+#[derive(Debug, Clone)]
+pub(crate) struct Settings {
+    /// `longshore` or `crictl`.
+    pub(crate) program: &'static str,
+    pub(crate) runtime_endpoint: Endpoint,
+    pub(crate) image_endpoint: Endpoint,
+    /// Bound on connecting, and on calls that only ask.
+    pub(crate) query_timeout: Duration,
+    /// Bound on calls that do something, beside their own grace periods. Only a flag shortens it: a file's `timeout: 2` is meant
+    /// for connecting.
+    pub(crate) work_timeout: Duration,
+    pub(crate) pull_on_create: bool,
+    pub(crate) pull_on_run: bool,
+}
+
+#[derive(Debug, Default, PartialEq)]
+struct FileSettings {
+    runtime_endpoint: Option<String>,
+    image_endpoint: Option<String>,
+    timeout: Option<Duration>,
+    pull_on_create: Option<bool>,
+    pull_on_run: Option<bool>,
+}
+
+impl Settings {
+    /// The file is `--config`, `CRI_CONFIG_FILE`, or, for crictl, `/etc/crictl.yaml` if it is there.
+    pub(crate) fn resolve(
+        program: &'static str,
+        flags: &GlobalFlags,
+        environment: impl Fn(&str) -> Option<String>,
+    ) -> Result<Self, Error> {
+        let environment = |name: &str| environment(name).filter(|value| !value.is_empty());
+        let named = flags
+            .config
+            .clone()
+            .or_else(|| environment("CRI_CONFIG_FILE").map(PathBuf::from));
+        let file = match named {
+            Some(path) => read_file(&path)?,
+            None if program == "crictl" && Path::new(CRICTL_CONFIG).exists() => {
+                read_file(Path::new(CRICTL_CONFIG))?
+            }
+            None => FileSettings::default(),
+        };
+
+        let runtime = flags
+            .runtime_endpoint
+            .clone()
+            .or_else(|| environment("CONTAINER_RUNTIME_ENDPOINT"))
+            .or(file.runtime_endpoint);
+        let image = flags
+            .image_endpoint
+            .clone()
+            .or_else(|| environment("IMAGE_SERVICE_ENDPOINT"))
+            .or(file.image_endpoint);
+        let runtime_endpoint = match runtime {
+            Some(text) => parse_endpoint("runtime", &text)?,
+            None => Endpoint::default(),
+        };
+        let image_endpoint = match image {
+            Some(text) => parse_endpoint("image", &text)?,
+            None => runtime_endpoint.clone(),
+        };
+        let flag_timeout = flags.timeout.filter(|timeout| !timeout.is_zero());
+        Ok(Self {
+            program,
+            runtime_endpoint,
+            image_endpoint,
+            query_timeout: flag_timeout.or(file.timeout).unwrap_or(QUERY_TIMEOUT),
+            work_timeout: flag_timeout.unwrap_or(WORK_TIMEOUT),
+            pull_on_create: file.pull_on_create.unwrap_or(false),
+            pull_on_run: file.pull_on_run.unwrap_or(true),
+        })
+    }
+}
+
+fn parse_endpoint(what: &'static str, text: &str) -> Result<Endpoint, Error> {
+    text.parse()
+        .map_err(|source| Error::Endpoint { what, source })
+}
+
+fn read_file(path: &Path) -> Result<FileSettings, Error> {
+    let document = input::read(path)?;
+    parse_file(&document.value)
+        .map_err(|reason| Error::Input(format!("{}: {reason}", path.display())))
+}
+
+fn parse_file(value: &Value) -> Result<FileSettings, String> {
+    let mut settings = FileSettings::default();
+    let fields = match value {
+        Value::Null => return Ok(settings),
+        Value::Object(fields) => fields,
+        _ => return Err("expected keys and values, like timeout: 10".to_owned()),
+    };
+    for (key, value) in fields {
+        // Values come as crictl writes them: bare or quoted.
+        let text = match value {
+            Value::String(text) => text.clone(),
+            Value::Null => String::new(),
+            other => other.to_string(),
+        };
+        let boolean = || {
+            text.parse::<bool>()
+                .map_err(|_| format!("{key}: {text:?} is neither true nor false"))
+        };
+        match key.as_str() {
+            "runtime-endpoint" => settings.runtime_endpoint = Some(text).filter(|t| !t.is_empty()),
+            "image-endpoint" => settings.image_endpoint = Some(text).filter(|t| !t.is_empty()),
+            "timeout" => {
+                let seconds: u64 = text
+                    .parse()
+                    .map_err(|_| format!("timeout: {text:?} is not a number of seconds"))?;
+                settings.timeout = Some(Duration::from_secs(seconds)).filter(|t| !t.is_zero());
+            }
+            "pull-image-on-create" => settings.pull_on_create = Some(boolean()?),
+            "disable-pull-on-run" => settings.pull_on_run = Some(!boolean()?),
+            // Known to crictl; nothing here depends on them.
+            "debug" => {
+                boolean()?;
+            }
+            "max-retries" => {}
+            _ => return Err(format!("unknown key {key:?}")),
+        }
+    }
+    Ok(settings)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn flags(runtime: Option<&str>, config: Option<&Path>) -> GlobalFlags {
+        GlobalFlags {
+            config: config.map(Path::to_owned),
+            runtime_endpoint: runtime.map(str::to_owned),
+            image_endpoint: None,
+            timeout: None,
+            debug: false,
+        }
+    }
+
+    #[test]
+    fn a_flag_wins_over_the_environment_and_that_over_the_file() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("crictl.yaml");
+        let text = "runtime-endpoint: unix:///file.sock\ntimeout: 3\ndebug: false\n";
+        std::fs::write(&file, text).unwrap();
+        let environment = |name: &str| {
+            (name == "CONTAINER_RUNTIME_ENDPOINT").then(|| "unix:///env.sock".to_owned())
+        };
+
+        let socket = |settings: Settings| settings.runtime_endpoint.to_string();
+        let all = Settings::resolve(
+            "crictl",
+            &flags(Some("/flag.sock"), Some(&file)),
+            environment,
+        );
+        assert_eq!(socket(all.unwrap()), "unix:///flag.sock");
+        let two = Settings::resolve("crictl", &flags(None, Some(&file)), environment);
+        assert_eq!(socket(two.unwrap()), "unix:///env.sock");
+        let one = Settings::resolve("crictl", &flags(None, Some(&file)), |_| None).unwrap();
+        assert_eq!(one.query_timeout, Duration::from_secs(3));
+        assert_eq!(one.work_timeout, WORK_TIMEOUT);
+        assert_eq!(one.image_endpoint, one.runtime_endpoint);
+        assert_eq!(socket(one), "unix:///file.sock");
+        let none = Settings::resolve("longshore", &flags(None, None), |_| None).unwrap();
+        assert_eq!(socket(none), "unix:///run/longshore/longshore.sock");
+    }
+
+    #[test]
+    fn a_wrong_file_is_refused_by_key() {
+        let parse = |value| parse_file(&value).unwrap_err();
+        assert_eq!(
+            parse(serde_json::json!({"runtime-endpont": "x"})),
+            "unknown key \"runtime-endpont\""
+        );
+        assert!(parse(serde_json::json!({"timeout": "soon"})).contains("timeout"));
+        assert!(parse(serde_json::json!([1])).contains("keys and values"));
+    }
+}
