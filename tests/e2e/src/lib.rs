@@ -1,1 +1,12 @@
-//! End-to-end tests.
+//! Scenarios against the real daemon.
+//!
+//! [`scenario`] gives a story a host of its own: a sandbox with a registry, a `longshored` and a pulled busybox. When the story is
+//! over, everything is stopped and removed through CRI, and a ledger must be what it was before.
+
+mod configs;
+mod cri_calls;
+mod host;
+
+pub use configs::{ContainerSettings, PodSettings};
+pub use cri_calls::{Cri, call_path};
+pub use host::{Host, LogLine, scenario, scenario_with};

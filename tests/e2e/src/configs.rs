@@ -1,0 +1,139 @@
+use std::path::Path;
+
+use cri::v1::{
+    ContainerConfig, ContainerMetadata, ImageSpec, LinuxContainerConfig, LinuxPodSandboxConfig,
+    LinuxSandboxSecurityContext, NamespaceMode, NamespaceOption, PodSandboxConfig,
+    PodSandboxMetadata,
+};
+
+/// A pod as a kubelet asks for it: containers with PID namespaces of their own.
+#[derive(Debug, Clone)]
+pub struct PodSettings {
+    pub name: String,
+    /// Changed before the request is sent.
+    pub edit: fn(&mut PodSandboxConfig),
+}
+
+impl PodSettings {
+    #[must_use]
+    pub fn new(name: &str) -> Self {
+        Self::edited(name, |_| {})
+    }
+
+    #[must_use]
+    pub fn edited(name: &str, edit: fn(&mut PodSandboxConfig)) -> Self {
+        Self {
+            name: name.to_owned(),
+            edit,
+        }
+    }
+
+    pub(crate) fn config(&self, log_directory: &Path) -> PodSandboxConfig {
+        let namespaces = NamespaceOption {
+            pid: NamespaceMode::Container.into(),
+            ..Default::default()
+        };
+        let mut config = PodSandboxConfig {
+            metadata: Some(PodSandboxMetadata {
+                name: self.name.clone(),
+                uid: format!("uid-of-{}", self.name),
+                namespace: "e2e".into(),
+                attempt: 0,
+            }),
+            hostname: self.name.clone(),
+            log_directory: log_directory.display().to_string(),
+            linux: Some(LinuxPodSandboxConfig {
+                security_context: Some(LinuxSandboxSecurityContext {
+                    namespace_options: Some(namespaces),
+                    ..Default::default()
+                }),
+                ..Default::default()
+            }),
+            ..Default::default()
+        };
+        (self.edit)(&mut config);
+        config
+    }
+}
+
+/// A container that runs a command of the host's image.
+#[derive(Debug, Clone)]
+pub struct ContainerSettings {
+    pub name: String,
+    pub command: Vec<String>,
+    /// In place of the host's image.
+    pub image: Option<String>,
+    pub attempt: u32,
+    /// Changed before the request is sent.
+    pub edit: fn(&mut ContainerConfig),
+}
+
+impl ContainerSettings {
+    pub fn new<S: Into<String>>(name: &str, command: impl IntoIterator<Item = S>) -> Self {
+        Self {
+            name: name.to_owned(),
+            command: command.into_iter().map(Into::into).collect(),
+            image: None,
+            attempt: 0,
+            edit: |_| {},
+        }
+    }
+
+    /// Runs a shell script.
+    #[must_use]
+    pub fn sh(name: &str, script: &str) -> Self {
+        Self::new(name, ["sh", "-c", script])
+    }
+
+    /// Runs until it is stopped, and ends at once when it is.
+    #[must_use]
+    pub fn sleeper(name: &str) -> Self {
+        Self::sh(
+            name,
+            "trap 'exit 0' TERM; echo up; while :; do sleep 1 & wait $!; done",
+        )
+    }
+
+    #[must_use]
+    pub fn edited(mut self, edit: fn(&mut ContainerConfig)) -> Self {
+        self.edit = edit;
+        self
+    }
+
+    #[must_use]
+    pub fn image(mut self, reference: &str) -> Self {
+        self.image = Some(reference.to_owned());
+        self
+    }
+
+    #[must_use]
+    pub fn attempt(mut self, attempt: u32) -> Self {
+        self.attempt = attempt;
+        self
+    }
+
+    pub(crate) fn log_path(&self) -> String {
+        format!("{}_{}.log", self.name, self.attempt)
+    }
+
+    /// The CRI request.
+    #[must_use]
+    pub fn config(&self, image: &str) -> ContainerConfig {
+        let mut config = ContainerConfig {
+            metadata: Some(ContainerMetadata {
+                name: self.name.clone(),
+                attempt: self.attempt,
+            }),
+            image: Some(ImageSpec {
+                image: self.image.clone().unwrap_or_else(|| image.to_owned()),
+                ..Default::default()
+            }),
+            command: self.command.clone(),
+            log_path: self.log_path(),
+            linux: Some(LinuxContainerConfig::default()),
+            ..Default::default()
+        };
+        (self.edit)(&mut config);
+        config
+    }
+}

@@ -1,0 +1,3 @@
+//! All scenarios.
+
+mod status;

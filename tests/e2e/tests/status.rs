@@ -1,0 +1,109 @@
+//! What the runtime says of itself.
+
+use std::os::unix::fs::PermissionsExt;
+
+use e2e::scenario;
+use tonic::Code;
+
+#[test]
+fn version_and_status_are_honest() {
+    scenario(async |host| {
+        let version = host.cri.version().await?;
+        assert_eq!(version.runtime_name, "longshore");
+        assert_eq!(version.runtime_api_version, "v1");
+
+        let status = host.cri.status(true).await?;
+        let conditions = status.status.clone().unwrap().conditions;
+        for name in ["RuntimeReady", "NetworkReady"] {
+            let condition = conditions
+                .iter()
+                .find(|condition| condition.r#type == name)
+                .unwrap();
+            assert!(condition.status, "{condition:?}");
+        }
+        assert!(
+            status
+                .runtime_handlers
+                .iter()
+                .any(|handler| handler.name.is_empty())
+        );
+        assert!(status.features.is_some());
+        assert!(!status.info.is_empty());
+        Ok(())
+    });
+}
+
+#[test]
+fn the_socket_is_for_root_and_its_group() {
+    scenario(async |host| {
+        let mode = std::fs::metadata(host.daemon.socket())?
+            .permissions()
+            .mode();
+        assert_eq!(mode & 0o777, 0o660);
+        Ok(())
+    });
+}
+
+#[test]
+fn what_is_not_there_says_so() {
+    scenario(async |host| {
+        let mut rpc = host.cri.client.runtime_service();
+        let mut refusals = vec![
+            (
+                "Exec",
+                rpc.exec(cri::v1::ExecRequest::default()).await.map(drop),
+            ),
+            (
+                "Attach",
+                rpc.attach(cri::v1::AttachRequest::default())
+                    .await
+                    .map(drop),
+            ),
+            (
+                "PortForward",
+                rpc.port_forward(cri::v1::PortForwardRequest::default())
+                    .await
+                    .map(drop),
+            ),
+            (
+                "CheckpointContainer",
+                rpc.checkpoint_container(cri::v1::CheckpointContainerRequest::default())
+                    .await
+                    .map(drop),
+            ),
+            (
+                "GetContainerEvents",
+                rpc.get_container_events(cri::v1::GetEventsRequest::default())
+                    .await
+                    .map(drop),
+            ),
+        ];
+        refusals.push((
+            "PodSandboxStats",
+            rpc.pod_sandbox_stats(cri::v1::PodSandboxStatsRequest::default())
+                .await
+                .map(drop),
+        ));
+        for (name, refusal) in refusals {
+            let refusal = refusal.unwrap_err();
+            assert_eq!(refusal.code(), Code::Unimplemented, "{name}: {refusal}");
+            assert_eq!(refusal.message(), format!("not implemented: {name}"));
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn v1alpha2_is_the_same_service() {
+    scenario(async |host| {
+        let path = "/runtime.v1alpha2.RuntimeService/Version";
+        let reply: cri::v1::VersionResponse = e2e::call_path(
+            host.daemon.socket(),
+            path,
+            cri::v1::VersionRequest::default(),
+        )
+        .await?;
+        assert_eq!(reply.runtime_name, "longshore");
+        Ok(())
+    });
+}
