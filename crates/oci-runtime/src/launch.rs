@@ -1,8 +1,22 @@
+use std::cell::RefCell;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use oci_plan::{ContainerPlan, Process};
+use oci_plan::{ContainerPlan, IdMappings, NamespaceSource, Process, Rlimit};
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::process::{Signal, WaitId, WaitIdOptions};
 
-use crate::{Error, Host, PodHandles};
+use crate::credentials::Sets;
+use crate::error::{Context, Error, Stage};
+use crate::exec::{self, Exec};
+use crate::handshake::{self, Order, Word};
+use crate::host::Host;
+use crate::init::Init;
+use crate::namespaces::{Entries, Entry};
+use crate::pod::PodHandles;
+use crate::program::Program;
+use crate::slots::Slots;
+use crate::spawn::{Spawned, Story, spawn};
+use crate::{limits, refusals, rootfs};
 
 /// Where a new process belongs, prepared by the caller.
 #[derive(Debug, Clone, Copy, Default)]
@@ -27,6 +41,8 @@ pub struct ExecPlan<'a> {
     pub process: &'a Process,
     /// pidfd of the container's init: all of its namespaces are joined.
     pub container: BorrowedFd<'a>,
+    /// The same process's pid, not reaped yet.
+    pub pid: i32,
 }
 
 /// How far a launch has come.
@@ -34,9 +50,10 @@ pub struct ExecPlan<'a> {
 pub enum Progress {
     /// Nothing new; poll [`Launch::handshake`].
     Pending,
-    /// The container waits for [`Launch::start`]. With a terminal: its master side.
+    /// The container waits for [`Launch::start`]. With a terminal: its master side, non-blocking.
     Created { console: Option<OwnedFd> },
-    /// The program runs (`execve(2)` has succeeded). `console` is that of an exec with a terminal; a container's came with `Created`.
+    /// The program runs: `execve(2)` has succeeded. (Or the process was killed in the last microseconds before: its exit status then says
+    /// so.) `console` is that of an exec with a terminal; a container's came with `Created`.
     Started { console: Option<OwnedFd> },
 }
 
@@ -45,47 +62,134 @@ pub enum Progress {
 /// Dropped before it has started, it kills its process; reaping is the caller's, as for every child.
 #[derive(Debug)]
 pub struct Launch {
-    pid: i32,
-    pidfd: OwnedFd,
+    child: Child,
     handshake: OwnedFd,
+    state: State,
+    console: Option<OwnedFd>,
+    /// Set when the container starts: earlier they could hamper its making, and its own user namespace could not raise them.
+    limits: Vec<Rlimit>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// Before `Created`, or, for an exec, before `Going`.
+    Making,
+    Created,
+    /// After [`Launch::start`].
+    Starting,
+    /// The end of the handshake now means success.
+    Going,
+    Finished,
+}
+
+/// Kills its process when dropped, unless that runs its program.
+#[derive(Debug)]
+struct Child {
+    pid: i32,
+    /// Always there until [`Launch::into_pidfd`].
+    pidfd: Option<OwnedFd>,
+    doomed: bool,
 }
 
 impl Launch {
-    /// Clones the container's init and returns while it sets itself up. `fds` are those that the plan's slots index; none is consumed,
-    /// but a detached mount among them is used up. `targets` finds the pidfd of another container of the pod by id.
+    /// Clones the container's init and returns while it sets itself up. `fds` are those that the plan's slots index; none is closed, but a
+    /// detached mount among them is used up. `targets` finds the pidfd of another container of the pod by id.
+    ///
+    /// # Errors
+    ///
+    /// `Refused` for what the plan cannot have, and for a failure of what is prepared here. The child's own failures come from
+    /// [`advance`](Self::advance).
     pub fn container<'a>(
-        host: &Host,
-        plan: &ContainerPlan,
-        fds: &[OwnedFd],
-        pod: &PodHandles,
+        host: &'a Host,
+        plan: &'a ContainerPlan,
+        fds: &'a [OwnedFd],
+        pod: &'a PodHandles,
         targets: &dyn Fn(&str) -> Option<BorrowedFd<'a>>,
         placement: Placement<'_>,
         stdio: ChildStdio<'_>,
     ) -> Result<Self, Error> {
-        let _ = (host, plan, fds, pod, targets, placement, stdio);
-        Err(unfinished())
+        refusals::container(plan)?;
+        let slots = Slots(fds);
+        let entries = Entries::resolve(&plan.namespaces, slots, pod, targets)?;
+        let mappings = mappings_of(plan, pod);
+        let mounts = rootfs::prepare(host, plan, slots, pod, mappings)?;
+        let init = Init {
+            host,
+            plan,
+            entries: &entries,
+            root: slots.get(plan.rootfs.mount, "rootfs.mount")?,
+            mounts: &mounts,
+            placement,
+            stdio,
+            sets: Sets::within(host, plan.process.capabilities)?,
+            program: RefCell::new(Program::new(&plan.process)?),
+        };
+        let story = Story {
+            early: &|| init.early(),
+            late: &|socket| init.late(socket),
+        };
+        let spawned = spawn(host, &entries, mappings, placement.unified, &story)?;
+        if let (Entry::New, Some(score)) = (entries.user, plan.process.oom_score_adj) {
+            // In its user namespace it could not lower its own.
+            host.write_oom_score(&spawned.pid.to_string(), score.0);
+        }
+        Ok(Self::new(spawned, State::Making, &plan.process.rlimits))
     }
 
-    /// Clones a process into all namespaces of a living container.
+    /// Clones a process into all namespaces of a living container. It runs its program without a further word: only `Started` follows.
     pub fn exec(
         host: &Host,
         plan: ExecPlan<'_>,
         placement: Placement<'_>,
         stdio: ChildStdio<'_>,
     ) -> Result<Self, Error> {
-        let _ = (host, plan, placement, stdio);
-        Err(unfinished())
+        refusals::process(plan.process)?;
+        let exec = Exec {
+            host,
+            plan,
+            own_user: Exec::has_own_user(host, plan)?,
+            placement,
+            stdio,
+            sets: Sets::within(host, plan.process.capabilities)?,
+            program: RefCell::new(Program::new(plan.process)?),
+        };
+        let story = Story {
+            early: &|| exec.early(),
+            late: &|socket| exec.late(socket),
+        };
+        let entries = exec::entries(plan);
+        let spawned = spawn(host, &entries, None, placement.unified, &story)?;
+        Ok(Self::new(spawned, State::Starting, &[]))
+    }
+
+    fn new(spawned: Spawned, state: State, limits: &[Rlimit]) -> Self {
+        Self {
+            child: Child {
+                pid: spawned.pid,
+                pidfd: Some(spawned.pidfd),
+                doomed: true,
+            },
+            handshake: spawned.handshake,
+            state,
+            console: None,
+            limits: limits.to_vec(),
+        }
     }
 
     /// The process's pid in the caller's PID namespace.
     #[must_use]
     pub fn pid(&self) -> i32 {
-        self.pid
+        self.child.pid
     }
 
+    /// The process's pidfd: readable once it has ended.
     #[must_use]
     pub fn pidfd(&self) -> BorrowedFd<'_> {
-        self.pidfd.as_fd()
+        match &self.child.pidfd {
+            Some(pidfd) => pidfd.as_fd(),
+            // Only `into_pidfd` takes it, and the launch with it.
+            None => self.handshake.as_fd(),
+        }
     }
 
     /// Becomes readable (EPOLLIN or EPOLLHUP) when [`advance`](Self::advance) has something to say. Level-triggered.
@@ -94,24 +198,146 @@ impl Launch {
         self.handshake.as_fd()
     }
 
-    /// Takes what the child has said. Never blocks. After `Started` or an error there is nothing more to say: remove the handshake from the
-    /// poll set and take the launch apart.
+    /// Takes what the child has said. Does not block, except for a child that has ended without a word: up to a tenth of a second for its exit
+    /// status. After `Started` or an error there is nothing more to say.
+    ///
+    /// # Errors
+    ///
+    /// The step at which the child failed. It has ended or has been killed, and is to be reaped by the caller.
     pub fn advance(&mut self) -> Result<Progress, Error> {
-        Err(unfinished())
+        loop {
+            let word = match handshake::listen(self.handshake.as_fd()) {
+                Ok(word) => word,
+                Err(error) => return Err(self.fail(error)),
+            };
+            match (word, self.state) {
+                (Word::Nothing, _) => return Ok(Progress::Pending),
+                (Word::Console(master), State::Making | State::Starting) => {
+                    self.console = Some(master);
+                }
+                (Word::Created, State::Making) => {
+                    self.state = State::Created;
+                    return Ok(Progress::Created {
+                        console: self.console.take(),
+                    });
+                }
+                (Word::Going, State::Starting) => self.state = State::Going,
+                (Word::End, State::Going) => {
+                    self.state = State::Finished;
+                    self.child.doomed = false;
+                    return Ok(Progress::Started {
+                        console: self.console.take(),
+                    });
+                }
+                (Word::End, State::Making) => return Err(self.died("make its container")),
+                (Word::End, State::Created) => return Err(self.died("wait for its start")),
+                (Word::End, State::Starting) => return Err(self.died("become its program")),
+                (Word::Failed(error), _) => return Err(self.fail(error)),
+                (Word::End, State::Finished) => return Ok(Progress::Pending),
+                (
+                    Word::Clone { .. } | Word::Console(_) | Word::Created | Word::Going,
+                    State::Making
+                    | State::Created
+                    | State::Starting
+                    | State::Going
+                    | State::Finished,
+                ) => return Err(self.fail(Error::Handshake(1))),
+            }
+        }
     }
 
-    /// Lets a created container run its program. An error means that the child is gone or has been killed.
+    /// Lets a created container run its program.
+    ///
+    /// # Errors
+    ///
+    /// `Refused` before `Created` and after a start. Else the child is gone or has been killed.
     pub fn start(&mut self) -> Result<(), Error> {
-        Err(unfinished())
+        if self.state != State::Created {
+            return Err(Error::refused(
+                "start",
+                "the container is not waiting for it",
+            ));
+        }
+        if let Err(error) = limits::set(self.child.pid, &self.limits) {
+            return Err(self.fail(error));
+        }
+        match handshake::order(self.handshake.as_fd(), Order::Start) {
+            Ok(()) => {
+                self.state = State::Starting;
+                Ok(())
+            }
+            Err(rustix::io::Errno::PIPE) => Err(self.died("wait for its start")),
+            Err(error) => {
+                let failed = Err::<(), _>(error).at(Stage::Handshake, "its start");
+                failed.map_err(|error| self.fail(error))
+            }
+        }
     }
 
-    /// The pidfd of the process, for the caller to keep once it has started.
+    /// The pidfd of the process, for the caller to keep. The process lives on if it has started.
     #[must_use]
-    pub fn into_pidfd(self) -> OwnedFd {
-        self.pidfd
+    pub fn into_pidfd(mut self) -> Option<OwnedFd> {
+        if self.child.doomed {
+            self.child.kill();
+        }
+        self.child.doomed = false;
+        self.child.pidfd.take()
+    }
+
+    fn fail(&mut self, error: Error) -> Error {
+        self.state = State::Finished;
+        self.child.kill();
+        error
+    }
+
+    fn died(&mut self, during: &'static str) -> Error {
+        let status = last_words(self.pidfd());
+        self.fail(Error::Died { during, status })
     }
 }
 
-fn unfinished() -> Error {
-    Error::Handshake(0)
+impl Child {
+    fn kill(&self) {
+        if let Some(pidfd) = &self.pidfd {
+            // It may have ended by itself.
+            let _ = rustix::process::pidfd_send_signal(pidfd, Signal::KILL);
+        }
+    }
+}
+
+impl Drop for Child {
+    fn drop(&mut self) {
+        if self.doomed {
+            self.kill();
+        }
+    }
+}
+
+/// Mappings of the user namespace that the container will be in.
+fn mappings_of<'a>(plan: &'a ContainerPlan, pod: &'a PodHandles) -> Option<&'a IdMappings> {
+    match plan.namespaces.user {
+        NamespaceSource::New => plan.namespaces.mappings.as_ref(),
+        NamespaceSource::Pod => pod.mappings.as_ref(),
+        NamespaceSource::Host | NamespaceSource::Container(_) | NamespaceSource::Fd(_) => None,
+    }
+}
+
+/// How a child ended that has closed its handshake. It stays to be reaped.
+fn last_words(pidfd: BorrowedFd<'_>) -> String {
+    let mut ended = [PollFd::new(&pidfd, PollFlags::IN)];
+    let patience = Timespec {
+        tv_sec: 0,
+        tv_nsec: 100_000_000,
+    };
+    let _ = rustix::event::poll(&mut ended, Some(&patience));
+    let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+    match rustix::process::waitid(WaitId::PidFd(pidfd), options) {
+        Ok(Some(status)) => match (status.exit_status(), status.terminating_signal()) {
+            (Some(code), _) => format!("exit status {code}"),
+            (None, Some(signal)) => format!("signal {signal}"),
+            (None, None) => "an unknown end".to_owned(),
+        },
+        Ok(None) => "it is still ending".to_owned(),
+        Err(_) => "it has been reaped".to_owned(),
+    }
 }

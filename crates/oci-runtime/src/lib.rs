@@ -9,11 +9,28 @@
 //!  Launch::exec ───────▶ Pending ────────────────────────────────────▶ Started
 //!        any of them ──▶ Err: the child has been killed; the caller reaps it like every other child
 //! ```
+//!
+//! What a container's init and an exec have in common is one piece of code ([`credentials`]), so that they cannot come to differ.
 
+mod credentials;
 mod error;
+mod exec;
+mod handshake;
 mod host;
+mod init;
 mod launch;
+mod limits;
+mod namespaces;
 mod pod;
+mod program;
+mod refusals;
+mod rootfs;
+mod slots;
+mod spawn;
+mod streams;
+mod sysctls;
+mod terminal;
+mod user_namespace;
 
 pub use error::{Error, Kind, Stage};
 pub use host::Host;

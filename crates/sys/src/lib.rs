@@ -4,6 +4,7 @@
 
 mod clone;
 mod exec;
+mod keyring;
 mod limits;
 mod mount_attributes;
 mod namespaces;
@@ -14,10 +15,13 @@ mod stdio;
 
 pub use clone::{Clone, CloneFlags, clone_process, exit_at_panic, exit_process};
 pub use exec::{CStrings, execute};
+pub use keyring::leave_session_keyring;
 pub use limits::{Limit, get_limit, set_limit};
 pub use mount_attributes::{MountAttributes, set_mount_attributes};
 pub use namespaces::unshare;
 pub use replace::{Durability, replace_file};
 pub use seccomp::load_filter;
-pub use signals::{Signals, block_signals, receive_signal, reset_signals, signal_descriptor};
-pub use stdio::{close_from, place_descriptor};
+pub use signals::{
+    Signals, block_signals, receive_signal, reset_signals, signal_descriptor, signal_from_number,
+};
+pub use stdio::{close_from, close_from_except, place_descriptor};

@@ -112,3 +112,14 @@ pub fn receive_signal(descriptor: BorrowedFd<'_>) -> Result<Option<i32>, Errno> 
         Err(error) => Err(error),
     }
 }
+
+/// The signal of a number, also of the real-time ones; `None` for numbers that are none, and for 32 and 33, which the C library keeps to
+/// itself.
+#[must_use]
+pub fn signal_from_number(number: i32) -> Option<rustix::process::Signal> {
+    if !(1..=31).contains(&number) && !(34..=LAST).contains(&number) {
+        return None;
+    }
+    // SAFETY: it is a signal of the kernel's, and not one that the C library reserves.
+    Some(unsafe { rustix::process::Signal::from_raw_unchecked(number) })
+}

@@ -12,7 +12,7 @@ pub fn place_descriptor(
     descriptor: BorrowedFd<'_>,
     number: i32,
     inherited: bool,
-) -> Result<(), Errno> {
+) -> Result<BorrowedFd<'static>, Errno> {
     if !(0..=9).contains(&number) {
         return Err(Errno::BADF);
     }
@@ -25,10 +25,13 @@ pub fn place_descriptor(
             true => rustix::io::FdFlags::empty(),
             false => rustix::io::FdFlags::CLOEXEC,
         };
-        return rustix::io::fcntl_setfd(descriptor, flag);
+        rustix::io::fcntl_setfd(descriptor, flag)?;
+    } else {
+        // SAFETY: `dup3(2)` touches no memory; that `number` changes its meaning is what the caller asks for.
+        check(unsafe { libc::syscall(libc::SYS_dup3, descriptor.as_raw_fd(), number, flags) })?;
     }
-    // SAFETY: `dup3(2)` touches no memory; that `number` changes its meaning is what the caller asks for.
-    check(unsafe { libc::syscall(libc::SYS_dup3, descriptor.as_raw_fd(), number, flags) })
+    // SAFETY: `number` is open, not −1, and from now on the program's: nothing here owns or closes it.
+    Ok(unsafe { BorrowedFd::borrow_raw(number) })
 }
 
 /// Closes every descriptor from `first` on (`close_range(2)`).
@@ -37,4 +40,14 @@ pub fn place_descriptor(
 pub fn close_from(first: u32) -> Result<(), Errno> {
     // SAFETY: `close_range(2)` touches no memory; that descriptors vanish is what the caller asks for.
     check(unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, 0) })
+}
+
+/// As [`close_from`], but spares one descriptor.
+pub fn close_from_except(first: u32, spared: BorrowedFd<'_>) -> Result<(), Errno> {
+    let spared = spared.as_raw_fd().unsigned_abs();
+    if spared > first {
+        // SAFETY: as in `close_from`.
+        check(unsafe { libc::syscall(libc::SYS_close_range, first, spared - 1, 0) })?;
+    }
+    close_from(first.max(spared + 1))
 }

@@ -1,0 +1,111 @@
+//! A further process in a living container, from its clone to its program.
+
+use std::cell::RefCell;
+use std::convert::Infallible;
+use std::os::fd::BorrowedFd;
+
+use rustix::fs::{Mode, OFlags};
+use rustix::thread::ThreadNameSpaceType;
+
+use crate::credentials::{self, Sets};
+use crate::error::{Context, Error, Stage};
+use crate::handshake;
+use crate::host::Host;
+use crate::init::{enter_cgroups, start_afresh};
+use crate::launch::{ChildStdio, ExecPlan, Placement};
+use crate::namespaces::{Entries, Entry};
+use crate::program::Program;
+use crate::rootfs::Root;
+use crate::user_namespace::{become_root, shared};
+use crate::{limits, streams, terminal};
+
+pub(crate) struct Exec<'a> {
+    pub(crate) host: &'a Host,
+    pub(crate) plan: ExecPlan<'a>,
+    /// The container has a user namespace that is not the caller's.
+    pub(crate) own_user: bool,
+    pub(crate) placement: Placement<'a>,
+    pub(crate) stdio: ChildStdio<'a>,
+    pub(crate) sets: Sets,
+    pub(crate) program: RefCell<Program>,
+}
+
+impl Exec<'_> {
+    /// Whether the container has a user namespace of its own.
+    pub(crate) fn has_own_user(host: &Host, plan: ExecPlan<'_>) -> Result<bool, Error> {
+        Ok(!shared(host, plan.pid)?)
+    }
+
+    /// With the caller's own rights.
+    pub(crate) fn early(&self) -> Result<(), Error> {
+        start_afresh()?;
+        let process = self.plan.process;
+        if let Some(score) = process.oom_score_adj {
+            self.host.write_oom_score("self", score.0);
+        }
+        limits::set(0, &process.rlimits)?;
+        enter_cgroups(self.placement)
+    }
+
+    /// Returns only to report a failure.
+    pub(crate) fn late(&self, socket: BorrowedFd<'_>) -> Error {
+        match self.run(socket) {
+            Ok(never) => match never {},
+            Err(error) => error,
+        }
+    }
+
+    fn run(&self, socket: BorrowedFd<'_>) -> Result<Infallible, Error> {
+        self.join()?;
+        let process = self.plan.process;
+        let terminal = match process.terminal {
+            None => None,
+            Some(size) => {
+                let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+                let root =
+                    rustix::fs::open("/", flags, Mode::empty()).at(Stage::Terminal, "in /")?;
+                let root = Root::new(std::os::fd::AsFd::as_fd(&root));
+                Some(terminal::open(&root, size, &process.user)?)
+            }
+        };
+        if let Some(terminal) = &terminal {
+            handshake::say_console(socket, terminal.master_fd())
+                .at(Stage::Handshake, "its terminal")?;
+        }
+        let settled = streams::settle(self.host.null(), self.stdio, terminal.as_ref(), socket);
+        // Its descriptors are closed already.
+        std::mem::forget(terminal);
+        let mut program = self.program.borrow_mut();
+        credentials::run(self.host, process, self.sets, &mut program, settled?)
+    }
+
+    /// All at once; the PID namespace is that of the clone. The mount namespace brings its root and `/` as the working directory.
+    fn join(&self) -> Result<(), Error> {
+        let mut kinds = ThreadNameSpaceType::MOUNT
+            | ThreadNameSpaceType::NETWORK
+            | ThreadNameSpaceType::INTER_PROCESS_COMMUNICATION
+            | ThreadNameSpaceType::HOST_NAME_AND_NIS_DOMAIN_NAME
+            | ThreadNameSpaceType::CONTROL_GROUP;
+        if self.own_user {
+            kinds |= ThreadNameSpaceType::USER;
+        }
+        rustix::thread::move_into_thread_name_spaces(self.plan.container, kinds)
+            .at(Stage::JoinNamespace, "of the container")?;
+        match self.own_user {
+            true => become_root(),
+            false => Ok(()),
+        }
+    }
+}
+
+/// Namespaces as [`spawn`](crate::spawn::spawn) is to see them: only the PID namespace is its business.
+pub(crate) fn entries<'a>(plan: ExecPlan<'a>) -> Entries<'a> {
+    Entries {
+        pid: Entry::Join(plan.container),
+        net: Entry::Keep,
+        ipc: Entry::Keep,
+        uts: Entry::Keep,
+        user: Entry::Keep,
+        cgroup: Entry::Keep,
+    }
+}

@@ -1,0 +1,112 @@
+//! The first process of a container, from its clone to its program.
+
+use std::cell::RefCell;
+use std::convert::Infallible;
+use std::os::fd::BorrowedFd;
+
+use oci_plan::ContainerPlan;
+use rustix::fs::Mode;
+
+use crate::credentials::{self, Sets};
+use crate::error::{Context, Error, Stage};
+use crate::handshake::{self, Order};
+use crate::host::Host;
+use crate::launch::{ChildStdio, Placement};
+use crate::namespaces::{Entries, Entry};
+use crate::program::Program;
+use crate::rootfs::{self, Leaf, Prepared};
+use crate::{streams, sysctls, terminal};
+
+/// Everything that a container's init needs, made ready by its parent.
+pub(crate) struct Init<'a> {
+    pub(crate) host: &'a Host,
+    pub(crate) plan: &'a ContainerPlan,
+    pub(crate) entries: &'a Entries<'a>,
+    pub(crate) root: BorrowedFd<'a>,
+    pub(crate) mounts: &'a [Prepared<'a>],
+    pub(crate) placement: Placement<'a>,
+    pub(crate) stdio: ChildStdio<'a>,
+    pub(crate) sets: Sets,
+    /// The child takes it to complete it; the parent's copy stays as it is.
+    pub(crate) program: RefCell<Program>,
+}
+
+impl Init<'_> {
+    /// With the caller's own rights.
+    pub(crate) fn early(&self) -> Result<(), Error> {
+        start_afresh()?;
+        let in_own_user = matches!(self.entries.user, Entry::New);
+        if let (Some(score), false) = (self.plan.process.oom_score_adj, in_own_user) {
+            self.host.write_oom_score("self", score.0);
+        }
+        Ok(())
+    }
+
+    /// In the container's namespaces. Returns only to report a failure.
+    pub(crate) fn late(&self, socket: BorrowedFd<'_>) -> Error {
+        // `Infallible`: what comes back is an error.
+        match self.create(socket).and_then(|socket| self.run(socket)) {
+            Ok(never) => match never {},
+            Err(error) => error,
+        }
+    }
+
+    fn create(&self, socket: BorrowedFd<'_>) -> Result<BorrowedFd<'static>, Error> {
+        let plan = self.plan;
+        enter_cgroups(self.placement)?;
+        self.entries.enter_cgroup_namespace()?;
+        if let Some(hostname) = &plan.hostname {
+            rustix::system::sethostname(hostname.as_bytes()).at(Stage::Hostname, hostname)?;
+        }
+        sysctls::write(self.host, &plan.sysctls)?;
+
+        let root = rootfs::build(self.root, plan, self.mounts)?;
+        let process = &plan.process;
+        let owner = (process.user.uid, process.user.gid);
+        root.ensure(&process.cwd, Leaf::Directory, Some(owner))
+            .at(Stage::MakeWorkingDirectory, &process.cwd)?;
+        let terminal = match process.terminal {
+            Some(size) => Some(terminal::open(&root, size, &process.user)?),
+            None => None,
+        };
+        if let Some(terminal) = &terminal {
+            terminal::mount_console(&root, terminal)?;
+        }
+        rootfs::pivot(&root, plan)?;
+
+        if let Some(terminal) = &terminal {
+            handshake::say_console(socket, terminal.master_fd())
+                .at(Stage::Handshake, "its terminal")?;
+        }
+        let settled = streams::settle(self.host.null(), self.stdio, terminal.as_ref(), socket);
+        // Its descriptors are closed already.
+        std::mem::forget(terminal);
+        let settled = settled?;
+        handshake::say_created(settled).at(Stage::Handshake, "its creation")?;
+        Ok(settled)
+    }
+
+    fn run(&self, socket: BorrowedFd<'_>) -> Result<Infallible, Error> {
+        handshake::obey(socket, Order::Start).at(Stage::Handshake, "its start")?;
+        let mut program = self.program.borrow_mut();
+        let process = &self.plan.process;
+        credentials::run(self.host, process, self.sets, &mut program, socket)
+    }
+}
+
+/// Nothing of the caller's session, signal actions, keys and umask.
+pub(crate) fn start_afresh() -> Result<(), Error> {
+    rustix::process::setsid().at(Stage::Prepare, "a session")?;
+    sys::reset_signals().at(Stage::Prepare, "the signals' actions")?;
+    sys::leave_session_keyring().at(Stage::Prepare, "a session keyring")?;
+    rustix::process::umask(Mode::empty());
+    Ok(())
+}
+
+/// v1 hierarchies; a child is in its v2 one from birth.
+pub(crate) fn enter_cgroups(placement: Placement<'_>) -> Result<(), Error> {
+    for (index, tasks) in placement.tasks.iter().enumerate() {
+        rustix::io::write(tasks, b"0").at(Stage::EnterCgroup, index)?;
+    }
+    Ok(())
+}
