@@ -276,12 +276,15 @@ impl Launch {
 
     /// The pidfd of the process, for the caller to keep. The process lives on if it has started.
     #[must_use]
-    pub fn into_pidfd(mut self) -> Option<OwnedFd> {
+    pub fn into_pidfd(mut self) -> OwnedFd {
         if self.child.doomed {
             self.child.kill();
         }
         self.child.doomed = false;
-        self.child.pidfd.take()
+        self.child
+            .pidfd
+            .take()
+            .expect("only this takes it, and the launch with it")
     }
 
     fn fail(&mut self, error: Error) -> Error {

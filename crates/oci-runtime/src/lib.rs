@@ -22,6 +22,7 @@ mod launch;
 mod limits;
 mod namespaces;
 mod pod;
+mod pod_init;
 mod program;
 mod refusals;
 mod rootfs;

@@ -1,8 +1,25 @@
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use oci_plan::{IdMappings, SandboxPlan};
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::io::Errno;
+use rustix::mount::MountAttrFlags;
+use rustix::process::{Signal, WaitId, WaitIdOptions};
+use sys::{Clone, CloneFlags};
 
-use crate::{Error, Host};
+use crate::error::{Context, Error, Stage};
+use crate::handshake::{self, Order, Word};
+use crate::host::Host;
+use crate::init::start_afresh;
+use crate::rootfs::{Filesystem, attach};
+use crate::user_namespace::{become_root, open_namespace, outside, write_mappings};
+use crate::{pod_init, sysctls};
+
+/// How long the pod's first process may take. It waits for nobody; a machine out of memory may be slow.
+const PATIENCE: Timespec = Timespec {
+    tv_sec: 10,
+    tv_nsec: 0,
+};
 
 /// The namespaces that a pod's containers share, pinned by descriptors. `None`: the host's.
 #[derive(Debug, Default)]
@@ -12,6 +29,7 @@ pub struct PodHandles {
     pub uts: Option<OwnedFd>,
     pub pid: Option<OwnedFd>,
     pub user: Option<OwnedFd>,
+    /// Those of `user`.
     pub mappings: Option<IdMappings>,
     /// Root of the pod's `/dev/shm`, a tmpfs that is mounted in the caller's mount namespace.
     pub shm: Option<OwnedFd>,
@@ -19,7 +37,7 @@ pub struct PodHandles {
     pub init: Option<PodInit>,
 }
 
-/// The first process of a pod's own PID namespace: it reaps, and does nothing else. Its death kills the namespace.
+/// The first process of a pod's own PID namespace: it reaps, and does nothing else. Its death kills the namespace; it dies with the caller.
 #[derive(Debug)]
 pub struct PodInit {
     pub pid: i32,
@@ -29,12 +47,207 @@ pub struct PodInit {
 impl PodHandles {
     /// Makes the namespaces that the plan asks for: hostname, sysctls, user mappings, the init of a shared PID namespace, and the pod's
     /// `/dev/shm`, which is mounted on the directory `shm_mountpoint` of the caller's mount namespace. On failure nothing stays.
+    ///
+    /// Waits for the process that it makes, ten seconds at most.
     pub fn create(
         host: &Host,
         plan: &SandboxPlan,
         shm_mountpoint: BorrowedFd<'_>,
     ) -> Result<Self, Error> {
-        let _ = (host, plan, shm_mountpoint);
-        Ok(Self::default())
+        let namespaces = plan.namespaces;
+        sysctls::check(
+            &plan.sysctls,
+            namespaces.net,
+            namespaces.ipc,
+            namespaces.uts,
+        )?;
+        let mut handles = Self {
+            mappings: plan.user.clone(),
+            ..Self::default()
+        };
+        let needed = namespaces.net
+            || namespaces.ipc
+            || namespaces.uts
+            || namespaces.pid
+            || plan.user.is_some();
+        if needed {
+            let first = First::make(host, plan)?;
+            handles.pin(host, plan, &first)?;
+            if namespaces.pid {
+                handles.init = Some(first.keep());
+            }
+        }
+        if let Some(bytes) = plan.shm_bytes {
+            match make_shm(bytes, plan.user.as_ref(), shm_mountpoint) {
+                Ok(shm) => handles.shm = Some(shm),
+                Err(error) => {
+                    handles.end_init();
+                    return Err(error);
+                }
+            }
+        }
+        Ok(handles)
     }
+
+    fn pin(&mut self, host: &Host, plan: &SandboxPlan, first: &First) -> Result<(), Error> {
+        let pinned = |wanted: bool, name| match wanted {
+            true => open_namespace(host, first.pid, name).map(Some),
+            false => Ok(None),
+        };
+        self.net = pinned(plan.namespaces.net, "net")?;
+        self.ipc = pinned(plan.namespaces.ipc, "ipc")?;
+        self.uts = pinned(plan.namespaces.uts, "uts")?;
+        self.pid = pinned(plan.namespaces.pid, "pid")?;
+        self.user = pinned(plan.user.is_some(), "user")?;
+        Ok(())
+    }
+
+    fn end_init(&mut self) {
+        if let Some(init) = self.init.take() {
+            end(&init.pidfd);
+        }
+    }
+}
+
+/// The process that is born into the namespaces. Ends when dropped.
+struct First {
+    pid: i32,
+    pidfd: Option<OwnedFd>,
+}
+
+impl First {
+    fn make(host: &Host, plan: &SandboxPlan) -> Result<Self, Error> {
+        let namespaces = plan.namespaces;
+        let mut flags = CloneFlags::empty();
+        for (wanted, flag) in [
+            (namespaces.net, CloneFlags::NEWNET),
+            (namespaces.ipc, CloneFlags::NEWIPC),
+            (namespaces.uts, CloneFlags::NEWUTS),
+            (namespaces.pid, CloneFlags::NEWPID.with(CloneFlags::NEWNS)),
+            (plan.user.is_some(), CloneFlags::NEWUSER),
+        ] {
+            if wanted {
+                flags = flags.with(flag);
+            }
+        }
+        let (ours, theirs) = handshake::pair().at(Stage::Prepare, "a handshake")?;
+        let cloned =
+            sys::clone_process(flags, None).at(Stage::Clone, "for the pod's namespaces")?;
+        let first = match cloned {
+            Clone::Parent { pid, pidfd } => Self {
+                pid,
+                pidfd: Some(pidfd),
+            },
+            Clone::Child => {
+                sys::exit_at_panic();
+                drop(ours);
+                if let Err(error) = live(host, plan, theirs.as_fd()) {
+                    handshake::say_failed(theirs.as_fd(), &error);
+                }
+                sys::exit_process(1)
+            }
+        };
+        drop(theirs);
+        if let Some(mappings) = &plan.user {
+            write_mappings(host, first.pid, mappings)?;
+            handshake::order(ours.as_fd(), Order::Mapped).at(Stage::Handshake, "its mappings")?;
+        }
+        first.wait_until_ready(ours.as_fd())?;
+        Ok(first)
+    }
+
+    fn wait_until_ready(&self, handshake: BorrowedFd<'_>) -> Result<(), Error> {
+        let mut said = [PollFd::new(&handshake, PollFlags::IN)];
+        let polled = rustix::io::retry_on_intr(|| rustix::event::poll(&mut said, Some(&PATIENCE)));
+        if polled.at(Stage::Handshake, "the pod's namespaces")? == 0 {
+            return Err(Errno::TIMEDOUT).at(Stage::Handshake, "the pod's namespaces");
+        }
+        match handshake::listen(handshake)? {
+            Word::Created => Ok(()),
+            Word::Failed(error) => Err(error),
+            Word::Clone { .. } | Word::Console(_) | Word::Going | Word::End | Word::Nothing => {
+                Err(Error::Died {
+                    during: "make the pod's namespaces",
+                    status: "without a word".to_owned(),
+                })
+            }
+        }
+    }
+
+    fn keep(mut self) -> PodInit {
+        PodInit {
+            pid: self.pid,
+            pidfd: self.pidfd.take().expect("only this takes it, once"),
+        }
+    }
+}
+
+impl Drop for First {
+    fn drop(&mut self) {
+        if let Some(pidfd) = &self.pidfd {
+            end(pidfd);
+        }
+    }
+}
+
+/// Kills and reaps one of ours that holds nothing: microseconds, or what its namespaces take to go.
+fn end(pidfd: &OwnedFd) {
+    let _ = rustix::process::pidfd_send_signal(pidfd, Signal::KILL);
+    let _ = rustix::process::waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED);
+}
+
+/// In the child.
+fn live(host: &Host, plan: &SandboxPlan, socket: BorrowedFd<'_>) -> Result<(), Error> {
+    start_afresh()?;
+    if plan.user.is_some() {
+        handshake::obey(socket, Order::Mapped).at(Stage::Handshake, "its mappings")?;
+        become_root()?;
+    }
+    if plan.namespaces.uts {
+        rustix::system::sethostname(plan.hostname.as_bytes())
+            .at(Stage::Hostname, &plan.hostname)?;
+    }
+    sysctls::write(host, &plan.sysctls)?;
+    if plan.namespaces.pid {
+        pod_init::run(host, socket)?;
+    } else {
+        handshake::say_created(socket).at(Stage::Handshake, "its creation")?;
+        // Until its namespaces are pinned.
+        let _ = handshake::obey(socket, Order::Start);
+    }
+    Ok(())
+}
+
+fn make_shm(
+    bytes: u64,
+    mappings: Option<&IdMappings>,
+    mountpoint: BorrowedFd<'_>,
+) -> Result<OwnedFd, Error> {
+    let option = |key: &str, value: String| (key.to_owned(), Some(value));
+    let mut data = vec![
+        option("size", bytes.to_string()),
+        option("mode", "1777".to_owned()),
+    ];
+    if let Some(mappings) = mappings {
+        let root = |maps| {
+            outside(maps, 0)
+                .ok_or(Errno::INVAL)
+                .at(Stage::Mount, "an unmapped root's /dev/shm")
+        };
+        data.push(option("uid", root(&mappings.uids)?.to_string()));
+        data.push(option("gid", root(&mappings.gids)?.to_string()));
+    }
+    let shm = Filesystem {
+        fs_type: "tmpfs",
+        source: "shm",
+        data: &data,
+    }
+    .mount(
+        MountAttrFlags::MOUNT_ATTR_NOSUID
+            | MountAttrFlags::MOUNT_ATTR_NODEV
+            | MountAttrFlags::MOUNT_ATTR_NOEXEC,
+        "the pod's /dev/shm",
+    )?;
+    attach(shm.as_fd(), mountpoint).at(Stage::Mount, "the pod's /dev/shm")?;
+    Ok(shm)
 }

@@ -59,11 +59,11 @@ pub(crate) fn container(plan: &ContainerPlan) -> Result<(), Error> {
 
 pub(crate) fn process(process: &Process) -> Result<(), Error> {
     absolute(&process.cwd, || "process.cwd".to_owned())?;
-    if let Some(filter) = &process.seccomp {
-        if filter.program.is_empty() || !filter.program.len().is_multiple_of(8) {
-            let reason = format!("{} bytes are no filter", filter.program.len());
-            return Err(Error::refused("process.seccomp.program", reason));
-        }
+    if let Some(filter) = &process.seccomp
+        && (filter.program.is_empty() || !filter.program.len().is_multiple_of(8))
+    {
+        let reason = format!("{} bytes are no filter", filter.program.len());
+        return Err(Error::refused("process.seccomp.program", reason));
     }
     for (index, limit) in process.rlimits.iter().enumerate() {
         if limit.soft > limit.hard {

@@ -12,6 +12,7 @@ mod mask;
 mod mounts;
 mod root;
 
+pub(crate) use filesystem::Filesystem;
 pub(crate) use mounts::{Prepared, attach, prepare};
 pub(crate) use root::{Leaf, Root};
 
