@@ -33,7 +33,10 @@ pub(crate) struct Exec<'a> {
 impl Exec<'_> {
     /// Whether the container has a user namespace of its own.
     pub(crate) fn has_own_user(host: &Host, plan: ExecPlan<'_>) -> Result<bool, Error> {
-        Ok(!shared(host, plan.pid)?)
+        let pid = host
+            .pid_of(plan.container)
+            .at(Stage::JoinNamespace, "of the container")?;
+        Ok(!shared(host, pid)?)
     }
 
     /// With the caller's own rights.

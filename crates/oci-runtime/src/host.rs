@@ -1,10 +1,11 @@
 use std::cell::RefCell;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 
 use cgroup::Hierarchies;
 use oci_plan::IdMappings;
 use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
 use rustix::process::DumpableBehavior;
 use rustix::thread::CapabilitySet;
 
@@ -93,6 +94,20 @@ impl Host {
     #[must_use]
     pub fn null(&self) -> BorrowedFd<'_> {
         self.null.as_fd()
+    }
+
+    /// The pid of a pidfd's process in the caller's PID namespace; `ESRCH` if it has ended.
+    pub(crate) fn pid_of(&self, pidfd: BorrowedFd<'_>) -> Result<i32, Errno> {
+        let path = format!("self/fdinfo/{}", pidfd.as_raw_fd());
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+        let file = rustix::fs::openat(&self.proc, path.as_str(), flags, Mode::empty())?;
+        let mut buffer = [0_u8; 512];
+        let count = rustix::io::read(&file, &mut buffer)?;
+        String::from_utf8_lossy(&buffer[..count])
+            .lines()
+            .find_map(|line| line.strip_prefix("Pid:")?.trim().parse().ok())
+            .filter(|pid| *pid > 0)
+            .ok_or(Errno::SRCH)
     }
 
     pub(crate) fn permitted(&self) -> u64 {

@@ -41,8 +41,6 @@ pub struct ExecPlan<'a> {
     pub process: &'a Process,
     /// pidfd of the container's init: all of its namespaces are joined.
     pub container: BorrowedFd<'a>,
-    /// The same process's pid, not reaped yet.
-    pub pid: i32,
 }
 
 /// How far a launch has come.
@@ -100,17 +98,18 @@ impl Launch {
     /// `Refused` for what the plan cannot have, and for a failure of what is prepared here. The child's own failures come from
     /// [`advance`](Self::advance).
     pub fn container<'a>(
-        host: &'a Host,
-        plan: &'a ContainerPlan,
-        fds: &'a [OwnedFd],
-        pod: &'a PodHandles,
+        host: &Host,
+        plan: &ContainerPlan,
+        fds: &[OwnedFd],
+        pod: &PodHandles,
         targets: &dyn Fn(&str) -> Option<BorrowedFd<'a>>,
         placement: Placement<'_>,
         stdio: ChildStdio<'_>,
     ) -> Result<Self, Error> {
         refusals::container(plan)?;
         let slots = Slots(fds);
-        let entries = Entries::resolve(&plan.namespaces, slots, pod, targets)?;
+        let targets = |id: &str| targets(id);
+        let entries = Entries::resolve(&plan.namespaces, slots, pod, &targets)?;
         let mappings = mappings_of(plan, pod);
         let mounts = rootfs::prepare(host, plan, slots, pod, mappings)?;
         let init = Init {
