@@ -24,7 +24,7 @@
 mod socket;
 mod wire;
 
-pub use socket::{MAX_DESCRIPTORS, Outgoing, OutgoingError, ReceiveError, SPILLED_BYTES, receive};
+pub use socket::{MAX_DESCRIPTORS, Outgoing, OutgoingError, ReceiveError, SPILLED_BYTES, receive, sealed_memfd};
 
 pub use wire::{
     DecodeError, Encoded, ErrorKind, Frame, INLINE_BYTES, PROTOCOL_VERSION, SPILLED, WireError,

@@ -159,7 +159,8 @@ fn receive_datagram(
     Ok(Some((received.bytes, descriptors)))
 }
 
-fn sealed_memfd(body: &[u8]) -> Result<OwnedFd, Errno> {
+/// A memfd with these contents that nobody can change any more.
+pub fn sealed_memfd(body: &[u8]) -> Result<OwnedFd, Errno> {
     let memfd = rustix::fs::memfd_create(
         c"longshore-message",
         MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING,

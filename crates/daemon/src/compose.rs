@@ -1,0 +1,167 @@
+//! The whole daemon, composed in one place.
+
+use std::{
+    io,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use anyhow::Context;
+use cgroup::Hierarchies;
+use cni::builtin::{Bridge, BridgeConfig};
+use cri::v1::{
+    image_service_server::ImageServiceServer, runtime_service_server::RuntimeServiceServer,
+};
+use image::{Images, ImagesConfig};
+use snapshot::Overlay;
+use tokio::net::UnixListener;
+use tokio_stream::wrappers::UnixListenerStream;
+use tonic::transport::Server;
+
+use crate::{
+    config::Config,
+    inventory::Inventory,
+    rpc::{Cri, RewriteOlderPackage},
+    runtime::{Features, Runtime, RuntimeFlights},
+    spec::{Host, SeccompProfiles},
+    state::{BootId, Lock, Records, recover},
+    stats::Stats,
+    supervisor::Executable,
+};
+
+/// Builds the daemon, recovers what an earlier one left, and serves until asked to end.
+pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
+    let address = config.address.clone();
+    let runtime = Arc::new(build(config).await?);
+    recover(&runtime).await;
+    let listener = listen(&address)?;
+    tracing::info!(
+        address = %address.display(),
+        pods = runtime.inventory.pods().len(),
+        containers = runtime.inventory.containers().len(),
+        "serving"
+    );
+    serve(runtime, listener).await?;
+    // Pods outlive the daemon; only its socket goes.
+    if let Err(error) = std::fs::remove_file(&address) {
+        tracing::warn!(%error, address = %address.display(), "remove the socket");
+    }
+    tracing::info!("ended; pods go on");
+    Ok(())
+}
+
+async fn build(config: Config) -> anyhow::Result<Runtime> {
+    for directory in [&config.root, &config.state] {
+        private_directory(directory)
+            .with_context(|| format!("make the directory {}", directory.display()))?;
+    }
+    let lock = Lock::take(&config.state)?;
+    let root_lock = Lock::take(&config.root)?;
+    let hierarchies = Hierarchies::open()?;
+    // Pods whose request names no parent get this one; it stays.
+    hierarchies.ensure(&config.cgroup_parent, &oci_plan::Resources::default())?;
+    let overlay = Arc::new(Overlay::open(&config.root)?);
+    let mut images = ImagesConfig::new(&config.root);
+    images.insecure_registries.clone_from(&config.insecure_registries);
+    let images = Images::open(images, Arc::clone(&overlay)).await?;
+    let network = Bridge::open(bridge(&config)).await?;
+    let capabilities = bounding_set()?;
+    Ok(Runtime {
+        boot: BootId::current().context("read the boot id")?,
+        records: Records::open(&config.state)?,
+        inventory: Inventory::default(),
+        flights: RuntimeFlights::default(),
+        executable: Executable::load(&config.supervisor)?,
+        hierarchies,
+        images,
+        overlay,
+        network,
+        seccomp: SeccompProfiles::new(config.seccomp_directory.clone()),
+        stats: Stats::default(),
+        host: Host::discover(capabilities),
+        features: Features {
+            // mount_setattr(2) is older than the oldest kernel we run on.
+            recursive_read_only: true,
+            user_namespaces: Path::new("/proc/self/ns/user").exists(),
+        },
+        config,
+        _locks: [lock, root_lock],
+    })
+}
+
+fn bridge(config: &Config) -> BridgeConfig {
+    let network = &config.network;
+    BridgeConfig {
+        name: network.bridge.clone(),
+        state_dir: config.root.join("network"),
+        masquerade: network.masquerade,
+        mtu: network.mtu,
+        ipv4: network.ipv4,
+        ipv6: network.ipv6,
+    }
+}
+
+/// Records hold environments, and those hold secrets.
+fn private_directory(path: &PathBuf) -> io::Result<()> {
+    std::fs::create_dir_all(path)?;
+    std::fs::set_permissions(path, PermissionsExt::from_mode(0o711))
+}
+
+fn bounding_set() -> anyhow::Result<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").context("read /proc/self/status")?;
+    let line = status.lines().find_map(|line| line.strip_prefix("CapBnd:"));
+    let set = line.context("/proc/self/status has no CapBnd")?.trim();
+    u64::from_str_radix(set, 16).with_context(|| format!("CapBnd {set:?}"))
+}
+
+/// Replaces the socket of a daemon that is gone; the lock says that it is.
+fn listen(address: &Path) -> anyhow::Result<UnixListener> {
+    match std::fs::remove_file(address) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            return Err(error).with_context(|| format!("replace the socket {}", address.display()));
+        }
+        Ok(()) | Err(_) => {}
+    }
+    if let Some(directory) = address.parent() {
+        std::fs::create_dir_all(directory)
+            .with_context(|| format!("make the directory {}", directory.display()))?;
+    }
+    let listener = UnixListener::bind(address)
+        .with_context(|| format!("listen on {}", address.display()))?;
+    std::fs::set_permissions(address, PermissionsExt::from_mode(0o660))
+        .with_context(|| format!("set the mode of {}", address.display()))?;
+    Ok(listener)
+}
+
+async fn serve(runtime: Arc<Runtime>, listener: UnixListener) -> anyhow::Result<()> {
+    let cri = Cri { runtime };
+    let limit = cri::MAX_MESSAGE_BYTES;
+    let runtime_service = RuntimeServiceServer::new(cri.clone())
+        .max_decoding_message_size(limit)
+        .max_encoding_message_size(limit);
+    let image_service = ImageServiceServer::new(cri)
+        .max_decoding_message_size(limit)
+        .max_encoding_message_size(limit);
+    Server::builder()
+        .layer(RewriteOlderPackage)
+        .add_service(runtime_service)
+        .add_service(image_service)
+        .serve_with_incoming_shutdown(UnixListenerStream::new(listener), asked_to_end())
+        .await
+        .context("serve CRI")
+}
+
+async fn asked_to_end() {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (Ok(mut terminate), Ok(mut interrupt)) =
+        (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+    else {
+        // Without handlers the signals' default ends us.
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+}

@@ -1,0 +1,443 @@
+//! CreateContainer: everything up to an init that waits to be started. Each step records what it makes before it makes it, and a
+//! failure at any of them takes the container apart as RemoveContainer does.
+
+use std::{
+    io,
+    os::fd::{AsFd, OwnedFd},
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use image::Image;
+use oci_plan::{
+    ContainerPlan, FdSlot, NamespaceSource,
+    spec::{Context, bind_sources, container_plan},
+};
+use snapshot::UserMapping;
+use supervisor_api::{CreateContainer, ReplyBody, RequestBody, Stdio};
+
+use super::{
+    Container, LogError, Phase, Turn,
+    config::ContainerConfig,
+    log,
+    mounts::{self, MountError},
+    remove::take_apart,
+    volumes::{self, VolumeError},
+};
+use crate::{
+    flight::Crashed,
+    id::{ContainerId, PodId},
+    pod::{FilesError, Pod, config::NamespaceMode, join_cgroup},
+    runtime::{BlockingError, DISK_BOUND, Runtime, blocking, now_ns},
+    spec::{
+        self, Accounts, AccountsError, ContainerSpec, DeviceError, Files, NamespacePaths,
+        ProfileError, Signal, SpecError, SpecInput,
+    },
+    state::{ContainerRecord, ContainerStage, RecordError},
+    supervisor::{CallError, Link},
+};
+
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CreateError {
+    #[error("create container {name} in pod {pod}: the pod is not ready; run another")]
+    PodNotReady { name: String, pod: PodId },
+    #[error(
+        "container {name} attempt {attempt} exists already in its pod as {id}, with another configuration: remove it first, or use \
+         another attempt"
+    )]
+    Conflict { name: String, attempt: u32, id: ContainerId },
+    #[error("config.image.image {image:?}")]
+    ImageName { image: String, #[source] source: image::FindError },
+    #[error("config.image.image {image:?}: there is no such image on the node: pull it first")]
+    ImageMissing { image: String },
+    #[error("container {0} was removed while it was being made")]
+    Overtaken(ContainerId),
+    #[error("container {0}: make an id")]
+    Id(String, #[source] io::Error),
+    #[error("container {0}: keep its record")]
+    Record(ContainerId, #[source] RecordError),
+    #[error("container {0}: hold on to its image")]
+    Pin(ContainerId, #[source] image::PinError),
+    #[error("container {0}: read its image's configuration")]
+    ImageConfig(ContainerId, #[source] ImageConfigError),
+    #[error("container {0}: make its writable layer")]
+    Layer(ContainerId, #[source] snapshot::ContainerError),
+    #[error("container {0}: make its volumes")]
+    Volumes(ContainerId, #[source] VolumeError),
+    #[error("container {0}: read its image's users")]
+    Accounts(ContainerId, #[source] AccountsError),
+    #[error("container {0}: devices")]
+    Device(ContainerId, #[source] DeviceError),
+    #[error("container {0}: seccomp profile")]
+    Profile(ContainerId, #[source] ProfileError),
+    #[error("container {0}: compile its seccomp profile")]
+    Seccomp(ContainerId, #[source] seccomp::CompileError),
+    #[error("container {0}")]
+    Spec(ContainerId, #[source] SpecError),
+    #[error("container {0}")]
+    Plan(ContainerId, #[source] oci_plan::spec::SpecError),
+    #[error("container {0}")]
+    Mount(ContainerId, #[source] MountError),
+    #[error("container {0}")]
+    Log(ContainerId, #[source] LogError),
+    #[error("container {0}: its hostname")]
+    Hostname(ContainerId, #[source] FilesError),
+    #[error("container {0}: make it")]
+    Supervisor(ContainerId, #[source] CallError),
+    #[error("container {0}")]
+    Blocking(ContainerId, #[source] BlockingError),
+    #[error(transparent)]
+    Crashed(#[from] Crashed),
+}
+
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ImageConfigError {
+    #[error(transparent)]
+    Store(#[from] image::StoreError),
+    #[error("the store has none for {0}")]
+    Missing(String),
+    #[error("it does not decode")]
+    Decode(#[source] serde_json::Error),
+}
+
+/// Makes a container, or returns the one that the same request made. Cancellation: the container is made to the end; the same
+/// request joins.
+pub(crate) async fn create(
+    runtime: &Arc<Runtime>,
+    pod: &Arc<Pod>,
+    config: ContainerConfig,
+) -> Result<Arc<Container>, Arc<CreateError>> {
+    if !pod.is_ready() {
+        let name = config.metadata.name.clone();
+        return Err(Arc::new(CreateError::PodNotReady { name, pod: pod.id.clone() }));
+    }
+    let (image, fresh) = prepare(runtime, pod, &config)?;
+    let container = match runtime.inventory.claim_container_name(&fresh) {
+        Ok(()) => fresh,
+        Err(holder) => holder,
+    };
+    if container.config != config {
+        return Err(Arc::new(CreateError::Conflict {
+            name: config.metadata.name.clone(),
+            attempt: config.metadata.attempt,
+            id: container.id.clone(),
+        }));
+    }
+    match container.phase() {
+        Phase::Creating => {}
+        Phase::Created { .. } | Phase::Running { .. } | Phase::Exited(_) => return Ok(container),
+        Phase::Removed => return Err(Arc::new(CreateError::Overtaken(container.id.clone()))),
+    }
+    let joined = runtime.flights.create_container.join(container.id.clone(), || {
+        let (runtime, container) = (Arc::clone(runtime), Arc::clone(&container));
+        async move { make(&runtime, container, &image).await.map_err(Arc::new) }
+    });
+    joined.await.map_err(|crashed| Arc::new(crashed.into()))?
+}
+
+/// The image, and a container that has nothing yet but its names.
+fn prepare(
+    runtime: &Runtime,
+    pod: &Arc<Pod>,
+    config: &ContainerConfig,
+) -> Result<(Arc<Image>, Arc<Container>), CreateError> {
+    let name = &config.image.image;
+    let image = runtime
+        .images
+        .find(name)
+        .map_err(|source| CreateError::ImageName { image: name.clone(), source })?
+        .ok_or_else(|| CreateError::ImageMissing { image: name.clone() })?;
+    let id = ContainerId::generate()
+        .map_err(|error| CreateError::Id(config.metadata.name.clone(), error))?;
+    let log_path = log::path(&pod.config.log_directory, &config.log_path)
+        .map_err(|error| CreateError::Log(id.clone(), error))?;
+    let record = ContainerRecord {
+        pod: pod.id.clone(),
+        config: config.clone(),
+        created_at_ns: now_ns(),
+        stage: ContainerStage::Creating,
+        image_ref: image.repo_digests.first().unwrap_or(&image.id).clone(),
+        image_id: image.id.clone(),
+        cgroup: join_cgroup(&pod.cgroup_parent, id.as_str()),
+        log_path,
+        user: None,
+        // An image's odd signal is no reason not to run it: SIGTERM stops it then.
+        image_stop_signal: image.config.stop_signal.parse::<Signal>().ok(),
+        start_error: None,
+        id,
+    };
+    Ok((image, Arc::new(Container::new(record, Arc::clone(pod), Phase::Creating))))
+}
+
+async fn make(
+    runtime: &Arc<Runtime>,
+    container: Arc<Container>,
+    image: &Arc<Image>,
+) -> Result<Arc<Container>, CreateError> {
+    let turn = container.turn().await;
+    match container.phase() {
+        Phase::Creating => {}
+        Phase::Created { .. } | Phase::Running { .. } | Phase::Exited(_) => {
+            return Ok(Arc::clone(&container));
+        }
+        Phase::Removed => return Err(CreateError::Overtaken(container.id.clone())),
+    }
+    match build(runtime, &container, image, &turn).await {
+        Ok(()) => Ok(Arc::clone(&container)),
+        Err(error) => {
+            if let Err(left) = take_apart(runtime, &container, &turn).await {
+                tracing::error!(
+                    container = %container.id,
+                    error = &left as &dyn std::error::Error,
+                    "undoing a container that could not be made left something behind; its pod's removal takes it along"
+                );
+                runtime.inventory.forget_container(&container);
+            }
+            Err(error)
+        }
+    }
+}
+
+async fn build(
+    runtime: &Arc<Runtime>,
+    container: &Arc<Container>,
+    image: &Arc<Image>,
+    turn: &Turn<'_>,
+) -> Result<(), CreateError> {
+    let id = &container.id;
+    let link = container.pod.link().ok_or_else(|| not_ready(container))?;
+    let record = runtime.records.create_container(&container.record());
+    record.map_err(|error| CreateError::Record(id.clone(), error))?;
+    let pinned = runtime.images.pin(id.as_str(), &image.id);
+    pinned.map_err(|error| CreateError::Pin(id.clone(), error))?;
+
+    let user_namespace = user_namespace(runtime, &container.pod, &link).await?;
+    let on_disk = {
+        let (runtime, container, image) =
+            (Arc::clone(runtime), Arc::clone(container), Arc::clone(image));
+        move || specify(&runtime, &container, &image, user_namespace)
+    };
+    let Specified { spec, root } = blocking(DISK_BOUND, on_disk)
+        .await
+        .map_err(|error| CreateError::Blocking(id.clone(), error))??;
+    let (plan, mut descriptors) = translate(runtime, container, &spec, root).await?;
+    let log = match &container.log_path {
+        None => None,
+        Some(path) => {
+            let log = log::open(path).await.map_err(|error| CreateError::Log(id.clone(), error))?;
+            descriptors.push(log);
+            Some(slot(descriptors.len() - 1))
+        }
+    };
+    let kept = runtime.records.save_spec(&container.record(), &spec.spec);
+    kept.map_err(|error| CreateError::Record(id.clone(), error))?;
+
+    let stdio =
+        Stdio { log, stdin: container.config.stdin, stdin_once: container.config.stdin_once };
+    let request = RequestBody::CreateContainer(Box::new(CreateContainer { plan, stdio }));
+    let pid = match link.call(request, descriptors).await {
+        Ok((ReplyBody::Created { pid }, _)) => pid,
+        Ok((other, _)) => {
+            let reply = format!("{other:?}");
+            let error = CallError::Mismatch { request: "CreateContainer", reply };
+            return Err(CreateError::Supervisor(id.clone(), error));
+        }
+        Err(error) => return Err(CreateError::Supervisor(id.clone(), error)),
+    };
+    container
+        .update(turn, &runtime.records, |record| {
+            record.stage = ContainerStage::Created;
+            record.user = Some(spec.user.clone());
+        })
+        .map_err(|error| CreateError::Record(id.clone(), error))?;
+    container.phase.send_replace(Phase::Created { pid });
+    runtime.inventory.list_container(container);
+    // The pod may have been stopped, or lost, while this container was on no list.
+    if container.pod.link().is_none() {
+        return Err(not_ready(container));
+    }
+    Ok(())
+}
+
+fn not_ready(container: &Container) -> CreateError {
+    CreateError::PodNotReady {
+        name: container.config.metadata.name.clone(),
+        pod: container.pod.id.clone(),
+    }
+}
+
+fn slot(index: usize) -> FdSlot {
+    // The link refuses more descriptors than a message holds, far below this type's range.
+    FdSlot(u16::try_from(index).unwrap_or(u16::MAX))
+}
+
+/// The pod's user namespace, where it has one: its supervisor holds it.
+async fn user_namespace(
+    _runtime: &Runtime,
+    pod: &Pod,
+    link: &Link,
+) -> Result<Option<OwnedFd>, CreateError> {
+    let _ = (pod, link);
+    Ok(None)
+}
+
+struct Specified {
+    spec: ContainerSpec,
+    /// The root file system, detached.
+    root: OwnedFd,
+}
+
+/// Makes what is on disk, and the specification from what is found there. Blocks.
+fn specify(
+    runtime: &Runtime,
+    container: &Container,
+    image: &Image,
+    user_namespace: Option<OwnedFd>,
+) -> Result<Specified, CreateError> {
+    let (id, pod) = (&container.id, &container.pod);
+    let options = &pod.config.linux.security_context.namespace_options;
+    let root_of = |mappings: &[crate::pod::config::IdMapping]| {
+        mappings.iter().find(|mapping| mapping.container_id == 0).map_or(0, |m| m.host_id)
+    };
+    let mapping = match (&user_namespace, &options.userns_options) {
+        (Some(namespace), Some(user)) => Some(UserMapping {
+            namespace: namespace.as_fd(),
+            root_uid: root_of(&user.uids),
+            root_gid: root_of(&user.gids),
+        }),
+        (Some(_), None) | (None, _) => None,
+    };
+    let overlay = &runtime.overlay;
+    let failed = |error| CreateError::Layer(id.clone(), error);
+    overlay.create(id.as_str(), &image.layers, mapping.as_ref()).map_err(failed)?;
+    let root = overlay.mount(id.as_str(), &image.layers, mapping).map_err(failed)?;
+
+    let config = image_config(runtime, image)
+        .map_err(|error| CreateError::ImageConfig(id.clone(), error))?;
+    let targets = spec::image_volumes(&config, &container.config);
+    let volumes = volumes::create(&runtime.config.root, id, &targets, root.as_fd())
+        .map_err(|error| CreateError::Volumes(id.clone(), error))?;
+    let accounts =
+        Accounts::read(root.as_fd()).map_err(|error| CreateError::Accounts(id.clone(), error))?;
+    let device_error = |error| CreateError::Device(id.clone(), error);
+    let mut devices = match container.config.linux.security_context.privileged {
+        true => spec::host_devices().map_err(device_error)?,
+        false => Vec::new(),
+    };
+    devices.extend(spec::requested_devices(&container.config.devices).map_err(device_error)?);
+    let localhost_seccomp = runtime
+        .seccomp
+        .localhost(&container.config)
+        .map_err(|error| CreateError::Profile(id.clone(), error))?;
+    let files = pod.files();
+    let hostname = crate::pod::hostname(&pod.config)
+        .map_err(|error| CreateError::Hostname(id.clone(), error))?;
+    let spec = spec::container_spec(SpecInput {
+        sandbox_id: pod.id.as_str(),
+        pod: &pod.config,
+        container: &container.config,
+        image: &config,
+        accounts: &accounts,
+        root: &overlay.container_dir(id.as_str()).join("rootfs"),
+        files: Files {
+            hosts: Some(&files.hosts),
+            hostname: Some(&files.hostname),
+            resolv_conf: Some(&files.resolv_conf),
+            shm: Some(&shm_path(pod)),
+        },
+        hostname: &hostname,
+        volumes: &volumes,
+        devices: &devices,
+        namespaces: &namespace_paths(runtime, container),
+        localhost_seccomp,
+        cgroups_path: &container.cgroup,
+        host: &runtime.host,
+    })
+    .map_err(|error| CreateError::Spec(id.clone(), error))?;
+    Ok(Specified { spec, root })
+}
+
+fn image_config(
+    runtime: &Runtime,
+    image: &Image,
+) -> Result<oci_spec::image::ImageConfiguration, ImageConfigError> {
+    let json = runtime.images.config_json(&image.id)?;
+    let json = json.ok_or_else(|| ImageConfigError::Missing(image.id.clone()))?;
+    serde_json::from_slice(&json).map_err(ImageConfigError::Decode)
+}
+
+/// The pod's shared memory as a specification names it; the supervisor holds it, and the embedded core never opens this path.
+fn shm_path(pod: &Pod) -> PathBuf {
+    match pod.config.linux.security_context.namespace_options.ipc {
+        NamespaceMode::Node => PathBuf::from("/dev/shm"),
+        NamespaceMode::Pod | NamespaceMode::Container | NamespaceMode::Target => {
+            pod.directory.join("shm")
+        }
+    }
+}
+
+/// Namespaces as a specification names them. The network's path is real; for the others, which the supervisor holds by
+/// descriptor, the path is a name that [`translate`] resolves.
+fn namespace_paths(runtime: &Runtime, container: &Container) -> NamespacePaths {
+    let pod = &container.pod;
+    let options = &pod.config.linux.security_context.namespace_options;
+    let own = |mode: NamespaceMode| mode != NamespaceMode::Node;
+    let held = |name: &str| pod.directory.join("namespaces").join(name);
+    let target = &container.config.linux.security_context.namespace_options.target_id;
+    let target = runtime.inventory.find_container(target).ok().filter(|target| {
+        target.pod.id == pod.id && matches!(target.phase(), Phase::Running { .. })
+    });
+    NamespacePaths {
+        net: own(options.network).then(|| runtime.netns_path(&pod.id)),
+        ipc: own(options.ipc).then(|| held("ipc")),
+        uts: own(options.network).then(|| held("uts")),
+        pid: (options.pid == NamespaceMode::Pod).then(|| held("pid")),
+        user: options.userns_options.as_ref().filter(|user| own(user.mode)).map(|_| held("user")),
+        target_pid: target.map(|target| held("containers").join(target.id.as_str())),
+    }
+}
+
+/// The plan, and the descriptors that its slots count.
+async fn translate(
+    runtime: &Runtime,
+    container: &Container,
+    made: &ContainerSpec,
+    root: OwnedFd,
+) -> Result<(ContainerPlan, Vec<OwnedFd>), CreateError> {
+    let (id, pod) = (&container.id, &container.pod);
+    let shm = shm_path(pod);
+    let pod_shm: Option<&Path> = shm.starts_with(&pod.directory).then_some(shm.as_path());
+    let planned = |error| CreateError::Plan(id.clone(), error);
+    let mut descriptors = vec![root];
+    let mut binds = Vec::new();
+    for source in bind_sources(&made.spec, pod_shm).map_err(planned)? {
+        let tree = mounts::open(&source.path, source.recursive)
+            .await
+            .map_err(|error| CreateError::Mount(id.clone(), error))?;
+        descriptors.push(tree);
+        binds.push((source.index, slot(descriptors.len() - 1)));
+    }
+    let paths = namespace_paths(runtime, container);
+    let pods = [paths.net, paths.ipc, paths.uts, paths.pid, paths.user];
+    let mut namespaces: Vec<(PathBuf, NamespaceSource)> =
+        pods.into_iter().flatten().map(|path| (path, NamespaceSource::Pod)).collect();
+    if let Some(path) = paths.target_pid {
+        let target =
+            path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        namespaces.push((path, NamespaceSource::Container(target)));
+    }
+    let seccomp = runtime
+        .seccomp
+        .program(&made.spec)
+        .map_err(|error| CreateError::Seccomp(id.clone(), error))?;
+    let context = Context {
+        id: id.as_str(),
+        rootfs: FdSlot(0),
+        binds: &binds,
+        namespaces: &namespaces,
+        pod_shm,
+        seccomp,
+    };
+    let plan = container_plan(&made.spec, context).map_err(planned)?;
+    Ok((plan, descriptors))
+}

@@ -1,0 +1,97 @@
+//! How a container ended, and taking that in.
+
+use std::sync::Arc;
+
+use supervisor_api::ExitRecord;
+
+use super::{Container, Phase};
+use crate::{id::ContainerId, runtime::Runtime};
+
+/// How a container ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Exit {
+    /// The exit status, or 128 and the signal.
+    pub(crate) code: i32,
+    pub(crate) reason: ExitReason,
+    pub(crate) message: String,
+    /// Nanoseconds since the Unix epoch; 0 if it never ran.
+    pub(crate) started_at_ns: i64,
+    pub(crate) finished_at_ns: i64,
+}
+
+/// CRI's `reason`, in the words that the kubelet and people know from the peers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ExitReason {
+    Completed,
+    Error,
+    OomKilled,
+    StartError,
+}
+
+impl ExitReason {
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Completed => "Completed",
+            Self::Error => "Error",
+            Self::OomKilled => "OOMKilled",
+            Self::StartError => "StartError",
+        }
+    }
+}
+
+/// The exit code of a container whose program could not be run, as on the peers.
+pub(super) const START_ERROR_CODE: i32 = 128;
+
+impl Exit {
+    pub(crate) fn from_record(record: &ExitRecord) -> Self {
+        let reason = match record {
+            ExitRecord { oom_killed: true, .. } => ExitReason::OomKilled,
+            ExitRecord { exit_code: 0, .. } => ExitReason::Completed,
+            ExitRecord { .. } => ExitReason::Error,
+        };
+        Self {
+            code: record.exit_code,
+            reason,
+            message: record.message.clone().unwrap_or_default(),
+            started_at_ns: record.started_at_ns,
+            finished_at_ns: record.finished_at_ns,
+        }
+    }
+
+    pub(crate) fn start_error(message: String, finished_at_ns: i64) -> Self {
+        Self {
+            code: START_ERROR_CODE,
+            reason: ExitReason::StartError,
+            message,
+            started_at_ns: 0,
+            finished_at_ns,
+        }
+    }
+}
+
+/// A supervisor has told of an exit; its record is on disk.
+pub(crate) fn exited(runtime: &Runtime, id: &str, record: &ExitRecord) {
+    let container = ContainerId::parse(id).and_then(|id| runtime.inventory.container(&id));
+    // One that is being created or removed is not listed, and its exit is no news to whoever does that.
+    if let Some(container) = container {
+        container.take_exit(record);
+    }
+}
+
+impl Container {
+    /// The first word on how it ended stands.
+    pub(crate) fn take_exit(&self, record: &ExitRecord) {
+        let started_at_ns = self.started_at_ns();
+        self.phase.send_if_modified(|phase| {
+            let news = matches!(phase, Phase::Created { .. } | Phase::Running { .. });
+            if news {
+                let mut exit = Exit::from_record(record);
+                if exit.started_at_ns == 0 {
+                    exit.started_at_ns = started_at_ns;
+                }
+                *phase = Phase::Exited(Arc::new(exit));
+            }
+            news
+        });
+    }
+}

@@ -1,0 +1,181 @@
+//! A container of a pod.
+//!
+//! ```text
+//!        CreateContainer            StartContainer               it ends
+//!  (record) ──▶ Creating ──▶ Created ─────────────▶ Running ───────────────▶ Exited ──▶ Removing ──▶ (gone)
+//!                  │            │  its program cannot run (StartError)          ▲           ▲
+//!                  ▼            ├───────────────────────────────────────────────┤           │
+//!              (undone)         └── StopContainer, or its pod stops or is lost ─┘    RemoveContainer
+//! ```
+//!
+//! `Creating` owns a record, a pin on its image, a writable layer with its volumes, and an init that waits in the supervisor; undoing takes
+//! them apart from the end. A container is listed from `Created` on. After a restart of the daemon `Creating` is undone and `Removing` taken up
+//! again; which of `Created`, `Running` and `Exited` it is, its supervisor knows, or its exit record where the supervisor has gone.
+//!
+//! As with pods, an operation that changes a container holds its turn, and everything else reads the published [`Phase`].
+
+pub(crate) mod config;
+mod create;
+mod exec;
+mod exit;
+mod log;
+mod mounts;
+mod remove;
+mod start;
+mod stop;
+mod volumes;
+
+use std::{
+    path::PathBuf,
+    sync::{Arc, Mutex, OnceLock, PoisonError},
+};
+
+pub(crate) use create::{CreateError, create};
+pub(crate) use exec::{ExecError, ExecOutput, Execs, exec_exited, exec_sync, forget_execs};
+pub(crate) use exit::{Exit, ExitReason, exited};
+pub(crate) use log::{LogError, reopen};
+pub(crate) use mounts::MountError;
+use oci_spec::runtime::Spec;
+pub(crate) use remove::{RemoveError, remove, remove_cgroup};
+pub(crate) use start::{StartError, start};
+pub(crate) use stop::{StopError, stop};
+pub(crate) use volumes::sweep as sweep_volumes;
+use tokio::{
+    sync::{MutexGuard, watch},
+    time::Instant,
+};
+
+use crate::{
+    container::config::ContainerConfig,
+    id::ContainerId,
+    pod::Pod,
+    spec::{Signal, User},
+    state::{ContainerRecord, RecordError, Records},
+};
+
+/// A container.
+#[derive(Debug)]
+pub(crate) struct Container {
+    pub(crate) id: ContainerId,
+    pub(crate) pod: Arc<Pod>,
+    pub(crate) config: ContainerConfig,
+    pub(crate) created_at_ns: i64,
+    pub(crate) image_id: String,
+    pub(crate) image_ref: String,
+    pub(crate) cgroup: String,
+    pub(crate) log_path: Option<PathBuf>,
+    phase: watch::Sender<Phase>,
+    record: Mutex<ContainerRecord>,
+    turn: tokio::sync::Mutex<()>,
+    /// When the stop in progress kills; a later request may only bring it forward.
+    stop_by: watch::Sender<Option<Instant>>,
+    /// Read from the disk by the first exec after a restart.
+    spec: OnceLock<Arc<Spec>>,
+}
+
+/// Where a container is in its life.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Phase {
+    Creating,
+    Created { pid: i32 },
+    Running { pid: i32, started_at_ns: i64 },
+    Exited(Arc<Exit>),
+    Removed,
+}
+
+/// The right to change a container.
+pub(crate) type Turn<'a> = MutexGuard<'a, ()>;
+
+impl Container {
+    pub(crate) fn new(record: ContainerRecord, pod: Arc<Pod>, phase: Phase) -> Self {
+        Self {
+            id: record.id.clone(),
+            pod,
+            config: record.config.clone(),
+            created_at_ns: record.created_at_ns,
+            image_id: record.image_id.clone(),
+            image_ref: record.image_ref.clone(),
+            cgroup: record.cgroup.clone(),
+            log_path: record.log_path.clone(),
+            phase: watch::Sender::new(phase),
+            record: Mutex::new(record),
+            turn: tokio::sync::Mutex::new(()),
+            stop_by: watch::Sender::new(None),
+            spec: OnceLock::new(),
+        }
+    }
+
+    pub(crate) fn phase(&self) -> Phase {
+        self.phase.borrow().clone()
+    }
+
+    pub(crate) fn has_exited(&self) -> bool {
+        matches!(*self.phase.borrow(), Phase::Exited(_) | Phase::Removed)
+    }
+
+    /// What a restarted daemon found it to be.
+    pub(crate) fn recovered(&self, phase: Phase) {
+        self.phase.send_replace(phase);
+    }
+
+    /// Completes when the container has exited, at once if it has.
+    pub(crate) async fn exited(&self) {
+        let mut phase = self.phase.subscribe();
+        // The sender lives in `self`: the wait cannot fail.
+        let _exited = phase.wait_for(|p| matches!(p, Phase::Exited(_) | Phase::Removed)).await;
+    }
+
+    /// 0 if it never ran.
+    pub(crate) fn started_at_ns(&self) -> i64 {
+        match &*self.phase.borrow() {
+            Phase::Running { started_at_ns, .. } => *started_at_ns,
+            Phase::Exited(exit) => exit.started_at_ns,
+            Phase::Creating | Phase::Created { .. } | Phase::Removed => 0,
+        }
+    }
+
+    pub(crate) async fn turn(&self) -> Turn<'_> {
+        self.turn.lock().await
+    }
+
+    pub(crate) fn record(&self) -> ContainerRecord {
+        self.record.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The user that its init runs as, once that is known.
+    pub(crate) fn user(&self) -> Option<User> {
+        self.record.lock().unwrap_or_else(PoisonError::into_inner).user.clone()
+    }
+
+    /// What asks it to end: the request's signal, the image's, or SIGTERM.
+    pub(crate) fn stop_signal(&self) -> Signal {
+        let image = || {
+            let record = self.record.lock().unwrap_or_else(PoisonError::into_inner);
+            record.image_stop_signal
+        };
+        self.config.stop_signal.or_else(image).unwrap_or(Signal::TERM)
+    }
+
+    /// Changes the record, on disk first. The turn serialises writers, so the lock is not held while writing.
+    fn update(
+        &self,
+        _turn: &Turn<'_>,
+        records: &Records,
+        change: impl FnOnce(&mut ContainerRecord),
+    ) -> Result<(), RecordError> {
+        let mut record = self.record();
+        change(&mut record);
+        records.save_container(&record)?;
+        *self.record.lock().unwrap_or_else(PoisonError::into_inner) = record;
+        Ok(())
+    }
+
+    /// Its OCI specification, as its init got it.
+    pub(crate) fn spec(&self, records: &Records) -> Result<Arc<Spec>, RecordError> {
+        if let Some(spec) = self.spec.get() {
+            return Ok(Arc::clone(spec));
+        }
+        let spec = Arc::new(records.load_spec(&self.pod.id, &self.id)?);
+        Ok(Arc::clone(self.spec.get_or_init(|| spec)))
+    }
+}

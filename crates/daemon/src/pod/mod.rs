@@ -1,0 +1,162 @@
+//! A pod sandbox: the namespaces, network and supervisor that its containers share.
+//!
+//! ```text
+//!            RunPodSandbox                       StopPodSandbox        RemovePodSandbox
+//!  (record) ──▶ Starting ────────────▶ Ready ──▶ Stopping ──▶ Stopped ──▶ Removing ──▶ (gone)
+//!                  │                     │          ▲                        ▲
+//!                  │ a stage fails       │          │                        │
+//!                  ▼                     └─▶ Lost ──┴── (RemovePodSandbox stops first)
+//!               (undone)            the supervisor hung up
+//! ```
+//!
+//! `Starting` owns, in this order, a record, a supervisor with the pod's namespaces, and an attachment to the network
+//! ([`run`]); undoing reads backwards. A pod is listed from `Ready` on. `Lost` and everything after it is CRI's
+//! `SANDBOX_NOTREADY`. After a restart of the daemon, `Starting` is undone, `Ready` is redialled (and becomes `Lost` where nobody
+//! answers), `Stopping` and `Removing` are taken up again.
+//!
+//! One operation at a time changes a pod: it holds the pod's turn. Nothing else waits for a turn; lists and statuses read the
+//! published [`Phase`].
+
+pub(crate) mod config;
+mod files;
+mod lost;
+mod network;
+mod remove;
+mod run;
+mod stop;
+
+use std::{
+    net::IpAddr,
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+pub(crate) use files::{FilesError, PodFiles, hostname};
+pub(crate) use lost::{KillError, follow, identify, kill_cgroup, lose, settle_container};
+pub(crate) use network::{NetworkError, unpin};
+pub(crate) use remove::{RemoveError, remove};
+pub(crate) use run::{RunError, run};
+pub(crate) use stop::{StopError, stop};
+use tokio::sync::{MutexGuard, watch};
+
+use crate::{
+    container::Execs,
+    id::PodId,
+    pod::config::PodConfig,
+    state::{NetworkRecord, PodRecord, RecordError, Records},
+    supervisor::Link,
+};
+
+/// A pod sandbox.
+#[derive(Debug)]
+pub(crate) struct Pod {
+    pub(crate) id: PodId,
+    pub(crate) config: PodConfig,
+    pub(crate) handler: String,
+    pub(crate) created_at_ns: i64,
+    pub(crate) directory: PathBuf,
+    pub(crate) cgroup_parent: String,
+    phase: watch::Sender<Phase>,
+    record: Mutex<PodRecord>,
+    link: Mutex<Option<Arc<Link>>>,
+    turn: tokio::sync::Mutex<()>,
+    pub(crate) execs: Execs,
+}
+
+/// What a pod is to the outside.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Phase {
+    Starting,
+    Ready,
+    /// Its supervisor is gone; the reason is for people.
+    Lost { reason: String },
+    Stopped { reason: Option<String> },
+    Removed,
+}
+
+/// The right to change a pod.
+pub(crate) type Turn<'a> = MutexGuard<'a, ()>;
+
+impl Pod {
+    pub(crate) fn new(record: PodRecord, directory: PathBuf, phase: Phase) -> Self {
+        Self {
+            id: record.id.clone(),
+            config: record.config.clone(),
+            handler: record.handler.clone(),
+            created_at_ns: record.created_at_ns,
+            directory,
+            cgroup_parent: record.cgroup_parent.clone(),
+            phase: watch::Sender::new(phase),
+            record: Mutex::new(record),
+            link: Mutex::new(None),
+            turn: tokio::sync::Mutex::new(()),
+            execs: Execs::default(),
+        }
+    }
+
+    pub(crate) fn phase(&self) -> Phase {
+        self.phase.borrow().clone()
+    }
+
+    pub(crate) fn is_ready(&self) -> bool {
+        *self.phase.borrow() == Phase::Ready
+    }
+
+    fn set_phase(&self, phase: Phase) {
+        self.phase.send_replace(phase);
+    }
+
+    /// The way to the supervisor; `None` when there is none (any more).
+    pub(crate) fn link(&self) -> Option<Arc<Link>> {
+        self.link.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) fn set_link(&self, link: Option<Arc<Link>>) {
+        *self.link.lock().unwrap_or_else(PoisonError::into_inner) = link;
+    }
+
+    pub(crate) async fn turn(&self) -> Turn<'_> {
+        self.turn.lock().await
+    }
+
+    pub(crate) fn record(&self) -> PodRecord {
+        self.record.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Changes the record, on disk first. The turn serialises writers, so the lock is not held while writing.
+    fn update(
+        &self,
+        _turn: &Turn<'_>,
+        records: &Records,
+        change: impl FnOnce(&mut PodRecord),
+    ) -> Result<(), RecordError> {
+        let mut record = self.record();
+        change(&mut record);
+        records.save_pod(&record)?;
+        *self.record.lock().unwrap_or_else(PoisonError::into_inner) = record;
+        Ok(())
+    }
+
+    pub(crate) fn network(&self) -> Option<NetworkRecord> {
+        self.record.lock().unwrap_or_else(PoisonError::into_inner).network.clone()
+    }
+
+    /// The pod's addresses, the primary one first; empty on the host's network.
+    pub(crate) fn ips(&self) -> Vec<IpAddr> {
+        self.network().map(|network| network.ips).unwrap_or_default()
+    }
+
+    /// The pod's own cgroup, beside its containers'.
+    pub(crate) fn cgroup(&self) -> String {
+        join_cgroup(&self.cgroup_parent, self.id.as_str())
+    }
+
+    pub(crate) fn files(&self) -> PodFiles {
+        PodFiles::new(&self.directory)
+    }
+}
+
+/// `parent/name`, relative to each hierarchy's root, as plans and the `cgroup` crate have it.
+pub(crate) fn join_cgroup(parent: &str, name: &str) -> String {
+    format!("{}/{name}", parent.trim_matches('/')).trim_start_matches('/').to_owned()
+}

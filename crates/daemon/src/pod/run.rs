@@ -1,0 +1,359 @@
+//! RunPodSandbox, as a story of stages. Each owns the one before it and knows its own way back; a failure at any of them
+//! unwinds the rest.
+
+use std::{
+    io,
+    os::fd::OwnedFd,
+    sync::Arc,
+};
+
+use oci_plan::{IdMap, IdMappings, PodNamespaces, Resources, SandboxPlan};
+use supervisor_api::{ReplyBody, RequestBody};
+
+use super::{
+    Phase, Pod, RemoveError, Turn,
+    config::{NamespaceMode, PodConfig},
+    files::{FilesError, hostname},
+    follow, lost,
+    network::{self, NetworkError},
+};
+use crate::{
+    flight::Crashed,
+    id::PodId,
+    runtime::{EMBEDDED_HANDLER, Runtime, now_ns},
+    spec::{self, SpecError, pod_sysctls},
+    state::{PodRecord, PodStage, RecordError},
+    supervisor::{self, CallError, Link, SpawnError},
+};
+
+/// Docker's and the peers' size of `/dev/shm`.
+const SHM_BYTES: u64 = 64 * 1024 * 1024;
+
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum RunError {
+    #[error(
+        "runtime_handler {0:?} is not configured: use {EMBEDDED_HANDLER:?}, or leave it empty"
+    )]
+    UnknownHandler(String),
+    #[error(
+        "pod {namespace}/{name} attempt {attempt} (uid {uid}) exists already as {id}, with another configuration: remove it first, or \
+         use another attempt"
+    )]
+    Conflict { namespace: String, name: String, uid: String, attempt: u32, id: PodId },
+    #[error(
+        "pod {namespace}/{name} attempt {attempt} exists already as {id} and is not ready: remove it first, or use another attempt"
+    )]
+    NotReady { namespace: String, name: String, attempt: u32, id: PodId },
+    #[error("pod {0}")]
+    Config(String, #[source] SpecError),
+    #[error("pod {0}")]
+    Spec(PodId, #[source] SpecError),
+    #[error("pod {0}: make an id")]
+    Id(String, #[source] io::Error),
+    #[error("pod {0}: keep its record")]
+    Record(PodId, #[source] RecordError),
+    #[error("pod {0}: make its cgroup parent")]
+    Cgroup(PodId, #[source] cgroup::Error),
+    #[error("pod {0}: start its supervisor")]
+    Supervisor(PodId, #[source] SpawnError),
+    #[error("pod {0}: connect its supervisor")]
+    Link(PodId, #[source] io::Error),
+    #[error("pod {0}: make its namespaces")]
+    Sandbox(PodId, #[source] CallError),
+    #[error("pod {0}: write its files")]
+    Files(PodId, #[source] FilesError),
+    #[error("pod {0}: set up its network")]
+    Network(PodId, #[source] NetworkError),
+    #[error("pod {0} was removed while it was being made")]
+    Overtaken(PodId),
+    #[error(transparent)]
+    Crashed(#[from] Crashed),
+}
+
+/// Makes a pod, or returns the one that the same request made. Cancellation: the pod is made to the end; the same request
+/// joins.
+pub(crate) async fn run(
+    runtime: &Arc<Runtime>,
+    config: PodConfig,
+    handler: String,
+) -> Result<Arc<Pod>, Arc<RunError>> {
+    // Validated before anything is claimed or made.
+    let checked = spec::check_pod(&config).and_then(|()| pod_sysctls(&config));
+    if let Err(error) = checked {
+        return Err(Arc::new(RunError::Config(config.metadata.name, error)));
+    }
+    if !handler.is_empty() && handler != EMBEDDED_HANDLER {
+        return Err(Arc::new(RunError::UnknownHandler(handler)));
+    }
+    let pod = match runtime.inventory.pod_named(&config.metadata) {
+        Some(pod) => pod,
+        None => Arc::new(new_pod(runtime, config.clone(), handler.clone())?),
+    };
+    let pod = match runtime.inventory.claim_pod_name(&pod) {
+        Ok(()) => pod,
+        Err(holder) => holder,
+    };
+    if pod.config != config || pod.handler != handler {
+        let name = &pod.config.metadata;
+        return Err(Arc::new(RunError::Conflict {
+            namespace: name.namespace.clone(),
+            name: name.name.clone(),
+            uid: name.uid.clone(),
+            attempt: name.attempt,
+            id: pod.id.clone(),
+        }));
+    }
+    match pod.phase() {
+        Phase::Starting => {}
+        Phase::Ready => return Ok(pod),
+        Phase::Lost { .. } | Phase::Stopped { .. } | Phase::Removed => {
+            let name = &pod.config.metadata;
+            return Err(Arc::new(RunError::NotReady {
+                namespace: name.namespace.clone(),
+                name: name.name.clone(),
+                attempt: name.attempt,
+                id: pod.id.clone(),
+            }));
+        }
+    }
+    let joined = runtime.flights.run_pod.join(pod.id.clone(), || {
+        let (runtime, pod) = (Arc::clone(runtime), Arc::clone(&pod));
+        async move { make(&runtime, pod).await.map_err(Arc::new) }
+    });
+    joined.await.map_err(|crashed| Arc::new(crashed.into()))?
+}
+
+fn new_pod(runtime: &Runtime, config: PodConfig, handler: String) -> Result<Pod, RunError> {
+    let id = PodId::generate().map_err(|e| RunError::Id(config.metadata.name.clone(), e))?;
+    let cgroup_parent = match config.linux.cgroup_parent.as_str() {
+        "" => runtime.config.cgroup_parent.clone(),
+        parent => parent.to_owned(),
+    };
+    let record = PodRecord {
+        id: id.clone(),
+        boot: runtime.boot.clone(),
+        config,
+        handler,
+        created_at_ns: now_ns(),
+        stage: PodStage::Starting,
+        cgroup_parent,
+        network: None,
+        supervisor: None,
+    };
+    let directory = runtime.records.pod_directory(&id);
+    Ok(Pod::new(record, directory, Phase::Starting))
+}
+
+async fn make(runtime: &Arc<Runtime>, pod: Arc<Pod>) -> Result<Arc<Pod>, RunError> {
+    let turn = pod.turn().await;
+    // A request that joined too late finds the work done; one that was overtaken by a removal must not make it again.
+    match pod.phase() {
+        Phase::Starting => {}
+        Phase::Ready => return Ok(Arc::clone(&pod)),
+        Phase::Lost { .. } | Phase::Stopped { .. } | Phase::Removed => {
+            return Err(RunError::Overtaken(pod.id.clone()));
+        }
+    }
+    let reserved = Reserved::enter(runtime, &pod, &turn).await?;
+    let supervised = reserved.supervise().await?;
+    let networked = supervised.attach().await?;
+    networked.ready().await?;
+    Ok(Arc::clone(&pod))
+}
+
+/// The pod has a record and a cgroup parent.
+struct Reserved<'a> {
+    runtime: &'a Arc<Runtime>,
+    pod: &'a Arc<Pod>,
+    turn: &'a Turn<'a>,
+    sysctls: Vec<(String, String)>,
+}
+
+impl<'a> Reserved<'a> {
+    async fn enter(
+        runtime: &'a Arc<Runtime>,
+        pod: &'a Arc<Pod>,
+        turn: &'a Turn<'a>,
+    ) -> Result<Self, RunError> {
+        let sysctls = pod_sysctls(&pod.config).map_err(|e| RunError::Spec(pod.id.clone(), e));
+        let reserved = Self { runtime, pod, turn, sysctls: sysctls? };
+        if let Err(error) = runtime.records.create_pod(&pod.record()) {
+            // Nothing was made but, perhaps, part of the record.
+            if let Err(left) = runtime.records.remove_pod(&pod.id) {
+                tracing::warn!(pod = %pod.id, error = &left as &dyn std::error::Error, "undo");
+            }
+            pod.set_phase(Phase::Removed);
+            runtime.inventory.forget_pod(pod);
+            return Err(RunError::Record(pod.id.clone(), error));
+        }
+        match runtime.hierarchies.ensure(&pod.cgroup_parent, &Resources::default()) {
+            Ok(_parent) => Ok(reserved),
+            Err(error) => Err(reserved.undo(RunError::Cgroup(pod.id.clone(), error)).await),
+        }
+    }
+
+    async fn supervise(self) -> Result<Supervised<'a>, RunError> {
+        let (runtime, pod) = (self.runtime, self.pod);
+        let (child, socket) =
+            match supervisor::spawn(&runtime.executable, pod.id.as_str(), &pod.directory) {
+                Ok(started) => started,
+                Err(error) => {
+                    return Err(self.undo(RunError::Supervisor(pod.id.clone(), error)).await);
+                }
+            };
+        let supervisor = child.id().and_then(|pid| lost::identify(pid.cast_signed()));
+        reap(child);
+        let (link, events) = match Link::new(socket) {
+            Ok((link, events)) => (Arc::new(link), events),
+            Err(error) => return Err(self.undo(RunError::Link(pod.id.clone(), error)).await),
+        };
+        pod.set_link(Some(Arc::clone(&link)));
+        tokio::spawn(follow(Arc::downgrade(runtime), Arc::clone(pod), events));
+        let recorded =
+            pod.update(self.turn, &runtime.records, |record| record.supervisor = supervisor);
+        if let Err(error) = recorded {
+            return Err(self.undo(RunError::Record(pod.id.clone(), error)).await);
+        }
+        let plan = match plan(pod, self.sysctls.clone()) {
+            Ok(plan) => plan,
+            Err(error) => return Err(self.undo(RunError::Files(pod.id.clone(), error)).await),
+        };
+        match link.call(RequestBody::CreateSandbox(plan), Vec::new()).await {
+            Ok((ReplyBody::Sandbox, mut descriptors)) => {
+                Ok(Supervised { netns: descriptors.pop(), reserved: self })
+            }
+            Ok((other, _)) => {
+                let error = supervisor_mismatch(&other);
+                Err(self.undo(RunError::Sandbox(pod.id.clone(), error)).await)
+            }
+            Err(error) => Err(self.undo(RunError::Sandbox(pod.id.clone(), error)).await),
+        }
+    }
+
+    /// Undoes whatever of the pod is there; every step does nothing where there is nothing.
+    async fn undo(self, error: RunError) -> RunError {
+        if let Err(left) = dismantle(self.runtime, self.pod, self.turn).await {
+            tracing::error!(
+                pod = %self.pod.id,
+                error = &left as &dyn std::error::Error,
+                "undoing a pod that could not be made left something behind; its removal is tried again at the next start"
+            );
+            // Nobody knows its id, so nobody would ever remove it: the name is free again and the record stays for recovery.
+            self.runtime.inventory.forget_pod(self.pod);
+            self.pod.set_phase(Phase::Removed);
+        }
+        error
+    }
+}
+
+/// The pod has a supervisor that holds its namespaces.
+struct Supervised<'a> {
+    reserved: Reserved<'a>,
+    netns: Option<OwnedFd>,
+}
+
+impl<'a> Supervised<'a> {
+    async fn attach(mut self) -> Result<Networked<'a>, RunError> {
+        let (runtime, pod) = (self.reserved.runtime, self.reserved.pod);
+        let network = match self.netns.take() {
+            Some(netns) if network::own_namespace(&pod.config) => {
+                let path = runtime.netns_path(&pod.id);
+                match network::attach(runtime, pod.id.as_str(), path, netns, &pod.config).await {
+                    Ok(network) => Some(network),
+                    Err(error) => {
+                        let error = RunError::Network(pod.id.clone(), error);
+                        return Err(self.reserved.undo(error).await);
+                    }
+                }
+            }
+            Some(_) | None => None,
+        };
+        Ok(Networked { supervised: self, network })
+    }
+}
+
+/// The pod has addresses, or the host's.
+struct Networked<'a> {
+    supervised: Supervised<'a>,
+    network: Option<crate::state::NetworkRecord>,
+}
+
+impl Networked<'_> {
+    async fn ready(self) -> Result<(), RunError> {
+        let Networked { supervised: Supervised { reserved, .. }, network } = self;
+        let (runtime, pod, turn) = (reserved.runtime, reserved.pod, reserved.turn);
+        let ips = network.as_ref().map(|network| network.ips.clone()).unwrap_or_default();
+        let finished = match pod.files().write(&pod.config, &ips) {
+            Err(error) => Err(RunError::Files(pod.id.clone(), error)),
+            Ok(()) => pod
+                .update(turn, &runtime.records, |record| {
+                    record.network = network;
+                    record.stage = PodStage::Ready;
+                })
+                .map_err(|error| RunError::Record(pod.id.clone(), error)),
+        };
+        if let Err(error) = finished {
+            return Err(reserved.undo(error).await);
+        }
+        pod.set_phase(Phase::Ready);
+        runtime.inventory.list_pod(pod);
+        Ok(())
+    }
+}
+
+/// Takes a pod apart from the end, whatever stage it had reached.
+pub(super) async fn dismantle(
+    runtime: &Arc<Runtime>,
+    pod: &Arc<Pod>,
+    turn: &Turn<'_>,
+) -> Result<(), RemoveError> {
+    super::remove::take_apart(runtime, pod, turn).await
+}
+
+fn supervisor_mismatch(reply: &ReplyBody) -> CallError {
+    CallError::Mismatch { request: "CreateSandbox", reply: format!("{reply:?}") }
+}
+
+/// A child that nobody waits for stays a zombie.
+fn reap(mut child: tokio::process::Child) {
+    tokio::spawn(async move {
+        if let Err(error) = child.wait().await {
+            tracing::warn!(%error, "wait for a supervisor");
+        }
+    });
+}
+
+fn plan(pod: &Pod, sysctls: Vec<(String, String)>) -> Result<SandboxPlan, FilesError> {
+    let options = &pod.config.linux.security_context.namespace_options;
+    let own = |mode: NamespaceMode| mode != NamespaceMode::Node;
+    let net = own(options.network);
+    let user = options.userns_options.as_ref().filter(|user| own(user.mode)).map(|user| {
+        let map = |mappings: &[super::config::IdMapping]| {
+            mappings
+                .iter()
+                .map(|mapping| IdMap {
+                    container_id: mapping.container_id,
+                    host_id: mapping.host_id,
+                    length: mapping.length,
+                })
+                .collect()
+        };
+        IdMappings { uids: map(&user.uids), gids: map(&user.gids) }
+    });
+    Ok(SandboxPlan {
+        id: pod.id.to_string(),
+        hostname: hostname(&pod.config)?,
+        namespaces: PodNamespaces {
+            net,
+            ipc: own(options.ipc),
+            // A pod on the host's network keeps the host's name, as on the peers.
+            uts: net,
+            pid: options.pid == NamespaceMode::Pod,
+        },
+        user,
+        sysctls,
+        cgroup: pod.cgroup(),
+        resources: Resources::default(),
+        shm_bytes: own(options.ipc).then_some(SHM_BYTES),
+    })
+}

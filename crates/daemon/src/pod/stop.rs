@@ -1,0 +1,121 @@
+//! StopPodSandbox: every container dies, the namespaces and the attachment go, and what is left is for reading.
+
+use std::{sync::Arc, time::Duration};
+
+use supervisor_api::RequestBody;
+
+use super::{Phase, Pod, Turn, lost, network::{self, NetworkError}};
+use crate::{
+    flight::Crashed,
+    id::PodId,
+    runtime::Runtime,
+    state::{PodStage, RecordError},
+    supervisor::CallError,
+};
+
+/// How long the containers' exits may take to arrive after the supervisor has said that nothing runs.
+const EXITS_WITHIN: Duration = Duration::from_secs(5);
+
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum StopError {
+    #[error("pod {0}: keep its record")]
+    Record(PodId, #[source] RecordError),
+    #[error("pod {0}: end its containers")]
+    Containers(PodId, #[source] CallError),
+    #[error("pod {0}: end the processes that its supervisor left")]
+    Orphans(PodId, #[source] lost::KillError),
+    #[error("pod {0}: take down its network")]
+    Network(PodId, #[source] NetworkError),
+    #[error(transparent)]
+    Crashed(#[from] Crashed),
+}
+
+/// Stops a pod; one that is stopped is stopped. Cancellation: the stop goes on, and the same request joins it.
+pub(crate) async fn stop(runtime: &Arc<Runtime>, pod: &Arc<Pod>) -> Result<(), Arc<StopError>> {
+    let joined = runtime.flights.stop_pod.join(pod.id.clone(), || {
+        let (runtime, pod) = (Arc::clone(runtime), Arc::clone(pod));
+        async move {
+            let turn = pod.turn().await;
+            stop_in_turn(&runtime, &pod, &turn).await.map_err(Arc::new)
+        }
+    });
+    joined.await.map_err(|crashed| Arc::new(crashed.into()))?
+}
+
+pub(super) async fn stop_in_turn(
+    runtime: &Arc<Runtime>,
+    pod: &Arc<Pod>,
+    turn: &Turn<'_>,
+) -> Result<(), StopError> {
+    let reason = match pod.phase() {
+        Phase::Stopped { .. } | Phase::Removed => return Ok(()),
+        Phase::Lost { reason } => Some(reason),
+        Phase::Starting | Phase::Ready => None,
+    };
+    let stage = |stage| {
+        move |record: &mut crate::state::PodRecord| {
+            record.stage = stage;
+        }
+    };
+    pod.update(turn, &runtime.records, stage(PodStage::Stopping))
+        .map_err(|error| StopError::Record(pod.id.clone(), error))?;
+    end_processes(runtime, pod).await?;
+    let path = runtime.netns_path(&pod.id);
+    if network::own_namespace(&pod.config) {
+        network::detach(runtime, pod.id.as_str(), &path)
+            .await
+            .map_err(|error| StopError::Network(pod.id.clone(), error))?;
+    }
+    pod.update(turn, &runtime.records, |record| {
+        record.stage = PodStage::Stopped { reason: reason.clone() };
+        record.network = None;
+        record.supervisor = None;
+    })
+    .map_err(|error| StopError::Record(pod.id.clone(), error))?;
+    pod.set_phase(Phase::Stopped { reason });
+    Ok(())
+}
+
+/// Asks the supervisor; where there is none, or it does not answer, kills by cgroup.
+async fn end_processes(runtime: &Arc<Runtime>, pod: &Arc<Pod>) -> Result<(), StopError> {
+    if let Some(link) = pod.link() {
+        match link.order("StopSandbox", RequestBody::StopSandbox, Vec::new()).await {
+            Ok(()) => {
+                await_exits(runtime, pod).await;
+                // From here on its hang-up is no news.
+                pod.set_link(None);
+                match link.order("Shutdown", RequestBody::Shutdown, Vec::new()).await {
+                    Ok(()) | Err(CallError::Gone) => return Ok(()),
+                    Err(error) => tracing::warn!(
+                        pod = %pod.id,
+                        error = &error as &dyn std::error::Error,
+                        "the supervisor did not shut down; killing it"
+                    ),
+                }
+            }
+            Err(CallError::Refused(refusal)) => {
+                let refused = CallError::Refused(refusal);
+                return Err(StopError::Containers(pod.id.clone(), refused));
+            }
+            Err(error) => tracing::warn!(
+                pod = %pod.id,
+                error = &error as &dyn std::error::Error,
+                "the supervisor did not stop the pod; killing it by its cgroups"
+            ),
+        }
+    }
+    pod.set_link(None);
+    lost::kill(runtime, pod).await.map_err(|error| StopError::Orphans(pod.id.clone(), error))?;
+    lost::settle_containers(runtime, pod);
+    Ok(())
+}
+
+/// The exits were sent before the supervisor's reply; this waits until they have been taken in.
+async fn await_exits(runtime: &Runtime, pod: &Pod) {
+    for container in runtime.inventory.containers_of(&pod.id) {
+        if tokio::time::timeout(EXITS_WITHIN, container.exited()).await.is_err() {
+            tracing::warn!(pod = %pod.id, container = %container.id, "no word of the container's exit");
+        }
+    }
+    lost::settle_containers(runtime, pod);
+}

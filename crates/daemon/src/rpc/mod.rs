@@ -1,0 +1,369 @@
+//! CRI's two services: each RPC a file that decodes, calls once, and encodes. Policy is elsewhere.
+
+pub(crate) mod decode;
+pub(crate) mod encode;
+mod status;
+
+mod batch;
+mod container_stats;
+mod container_status;
+mod create_container;
+mod exec_sync;
+mod image_fs_info;
+mod image_status;
+mod list_containers;
+mod list_images;
+mod list_pod_sandbox;
+mod pod_sandbox_status;
+mod pull_image;
+mod remove_container;
+mod remove_image;
+mod remove_pod_sandbox;
+mod reopen_container_log;
+mod run_pod_sandbox;
+mod runtime_config;
+mod start_container;
+mod status_rpc;
+mod stop_container;
+mod stop_pod_sandbox;
+mod v1alpha2;
+mod version;
+
+use std::{pin::Pin, sync::Arc};
+
+use cri::v1::{self, image_service_server::ImageService, runtime_service_server::RuntimeService};
+use tokio_stream::Stream;
+use tonic::{Request, Response, Status};
+pub(crate) use v1alpha2::{OlderPackage, RewriteOlderPackage};
+
+use crate::runtime::Runtime;
+
+/// Both services, on one runtime.
+#[derive(Debug, Clone)]
+pub(crate) struct Cri {
+    pub(crate) runtime: Arc<Runtime>,
+}
+
+type Reply<T> = Result<Response<T>, Status>;
+type Streamed<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+/// What every RPC answers that is not served yet.
+fn not_implemented(name: &str) -> Status {
+    Status::unimplemented(format!("not implemented: {name}"))
+}
+
+#[tonic::async_trait]
+impl RuntimeService for Cri {
+    type StreamPodSandboxesStream = Streamed<v1::StreamPodSandboxesResponse>;
+    type StreamContainersStream = Streamed<v1::StreamContainersResponse>;
+    type StreamContainerStatsStream = Streamed<v1::StreamContainerStatsResponse>;
+    type StreamPodSandboxStatsStream = Streamed<v1::StreamPodSandboxStatsResponse>;
+    type StreamPodSandboxMetricsStream = Streamed<v1::StreamPodSandboxMetricsResponse>;
+    type GetContainerEventsStream = Streamed<v1::ContainerEventResponse>;
+
+    async fn version(
+        &self,
+        request: Request<v1::VersionRequest>,
+    ) -> Reply<v1::VersionResponse> {
+        version::version(&self.runtime, request).await.map(Response::new)
+    }
+
+    async fn status(
+        &self,
+        request: Request<v1::StatusRequest>,
+    ) -> Reply<v1::StatusResponse> {
+        status_rpc::status(&self.runtime, request).await.map(Response::new)
+    }
+
+    async fn runtime_config(
+        &self,
+        request: Request<v1::RuntimeConfigRequest>,
+    ) -> Reply<v1::RuntimeConfigResponse> {
+        runtime_config::runtime_config(&self.runtime, request).await.map(Response::new)
+    }
+
+    async fn run_pod_sandbox(
+        &self,
+        request: Request<v1::RunPodSandboxRequest>,
+    ) -> Reply<v1::RunPodSandboxResponse> {
+        run_pod_sandbox::run_pod_sandbox(&self.runtime, request).await.map(Response::new)
+    }
+
+    async fn stop_pod_sandbox(
+        &self,
+        request: Request<v1::StopPodSandboxRequest>,
+    ) -> Reply<v1::StopPodSandboxResponse> {
+        stop_pod_sandbox::stop_pod_sandbox(&self.runtime, request).await.map(Response::new)
+    }
+
+    async fn remove_pod_sandbox(
+        &self,
+        request: Request<v1::RemovePodSandboxRequest>,
+    ) -> Reply<v1::RemovePodSandboxResponse> {
+        remove_pod_sandbox::remove_pod_sandbox(&self.runtime, request).await.map(Response::new)
+    }
+
+    async fn pod_sandbox_status(
+        &self,
+        request: Request<v1::PodSandboxStatusRequest>,
+    ) -> Reply<v1::PodSandboxStatusResponse> {
+        pod_sandbox_status::pod_sandbox_status(&self.runtime, request).await.map(Response::new)
+    }
+
+    async fn list_pod_sandbox(
+        &self,
+        request: Request<v1::ListPodSandboxRequest>,
+    ) -> Reply<v1::ListPodSandboxResponse> {
+        list_pod_sandbox::list_pod_sandbox(&self.runtime, request).await.map(Response::new)
+    }
+
+    async fn stream_pod_sandboxes(
+        &self,
+        request: Request<v1::StreamPodSandboxesRequest>,
+    ) -> Reply<Self::StreamPodSandboxesStream> {
+        list_pod_sandbox::stream_pod_sandboxes(&self.runtime, request).await.map(Response::new)
+    }
+
+    async fn create_container(
+        &self,
+        request: Request<v1::CreateContainerRequest>,
+    ) -> Reply<v1::CreateContainerResponse> {
+        create_container::create_container(&self.runtime, request).await.map(Response::new)
+    }
+
+    async fn start_container(
+        &self,
+        request: Request<v1::StartContainerRequest>,
+    ) -> Reply<v1::StartContainerResponse> {
+        start_container::start_container(&self.runtime, request).await.map(Response::new)
+    }
+
+    async fn stop_container(
+        &self,
+        request: Request<v1::StopContainerRequest>,
+    ) -> Reply<v1::StopContainerResponse> {
+        stop_container::stop_container(&self.runtime, request).await.map(Response::new)
+    }
+
+    async fn remove_container(
+        &self,
+        request: Request<v1::RemoveContainerRequest>,
+    ) -> Reply<v1::RemoveContainerResponse> {
+        remove_container::remove_container(&self.runtime, request).await.map(Response::new)
+    }
+
+    async fn container_status(
+        &self,
+        request: Request<v1::ContainerStatusRequest>,
+    ) -> Reply<v1::ContainerStatusResponse> {
+        container_status::container_status(&self.runtime, request).await.map(Response::new)
+    }
+
+    async fn list_containers(
+        &self,
+        request: Request<v1::ListContainersRequest>,
+    ) -> Reply<v1::ListContainersResponse> {
+        list_containers::list_containers(&self.runtime, request).await.map(Response::new)
+    }
+
+    async fn stream_containers(
+        &self,
+        request: Request<v1::StreamContainersRequest>,
+    ) -> Reply<Self::StreamContainersStream> {
+        list_containers::stream_containers(&self.runtime, request).await.map(Response::new)
+    }
+
+    async fn reopen_container_log(
+        &self,
+        request: Request<v1::ReopenContainerLogRequest>,
+    ) -> Reply<v1::ReopenContainerLogResponse> {
+        reopen_container_log::reopen_container_log(&self.runtime, request).await.map(Response::new)
+    }
+
+    async fn exec_sync(
+        &self,
+        request: Request<v1::ExecSyncRequest>,
+    ) -> Reply<v1::ExecSyncResponse> {
+        exec_sync::exec_sync(&self.runtime, request).await.map(Response::new)
+    }
+
+    async fn container_stats(
+        &self,
+        request: Request<v1::ContainerStatsRequest>,
+    ) -> Reply<v1::ContainerStatsResponse> {
+        container_stats::container_stats(&self.runtime, request).await.map(Response::new)
+    }
+
+    async fn list_container_stats(
+        &self,
+        request: Request<v1::ListContainerStatsRequest>,
+    ) -> Reply<v1::ListContainerStatsResponse> {
+        container_stats::list_container_stats(&self.runtime, request).await.map(Response::new)
+    }
+
+    async fn stream_container_stats(
+        &self,
+        request: Request<v1::StreamContainerStatsRequest>,
+    ) -> Reply<Self::StreamContainerStatsStream> {
+        container_stats::stream_container_stats(&self.runtime, request).await.map(Response::new)
+    }
+
+    async fn update_container_resources(
+        &self,
+        _request: Request<v1::UpdateContainerResourcesRequest>,
+    ) -> Reply<v1::UpdateContainerResourcesResponse> {
+        Err(not_implemented("UpdateContainerResources"))
+    }
+
+    async fn exec(
+        &self,
+        _request: Request<v1::ExecRequest>,
+    ) -> Reply<v1::ExecResponse> {
+        Err(not_implemented("Exec"))
+    }
+
+    async fn attach(
+        &self,
+        _request: Request<v1::AttachRequest>,
+    ) -> Reply<v1::AttachResponse> {
+        Err(not_implemented("Attach"))
+    }
+
+    async fn port_forward(
+        &self,
+        _request: Request<v1::PortForwardRequest>,
+    ) -> Reply<v1::PortForwardResponse> {
+        Err(not_implemented("PortForward"))
+    }
+
+    async fn pod_sandbox_stats(
+        &self,
+        _request: Request<v1::PodSandboxStatsRequest>,
+    ) -> Reply<v1::PodSandboxStatsResponse> {
+        Err(not_implemented("PodSandboxStats"))
+    }
+
+    async fn list_pod_sandbox_stats(
+        &self,
+        _request: Request<v1::ListPodSandboxStatsRequest>,
+    ) -> Reply<v1::ListPodSandboxStatsResponse> {
+        Err(not_implemented("ListPodSandboxStats"))
+    }
+
+    async fn stream_pod_sandbox_stats(
+        &self,
+        _request: Request<v1::StreamPodSandboxStatsRequest>,
+    ) -> Reply<Self::StreamPodSandboxStatsStream> {
+        Err(not_implemented("StreamPodSandboxStats"))
+    }
+
+    async fn update_runtime_config(
+        &self,
+        _request: Request<v1::UpdateRuntimeConfigRequest>,
+    ) -> Reply<v1::UpdateRuntimeConfigResponse> {
+        Err(not_implemented("UpdateRuntimeConfig"))
+    }
+
+    async fn checkpoint_container(
+        &self,
+        _request: Request<v1::CheckpointContainerRequest>,
+    ) -> Reply<v1::CheckpointContainerResponse> {
+        Err(not_implemented("CheckpointContainer"))
+    }
+
+    async fn checkpoint_pod(
+        &self,
+        _request: Request<v1::CheckpointPodRequest>,
+    ) -> Reply<v1::CheckpointPodResponse> {
+        Err(not_implemented("CheckpointPod"))
+    }
+
+    async fn restore_pod(
+        &self,
+        _request: Request<v1::RestorePodRequest>,
+    ) -> Reply<v1::RestorePodResponse> {
+        Err(not_implemented("RestorePod"))
+    }
+
+    async fn get_container_events(
+        &self,
+        _request: Request<v1::GetEventsRequest>,
+    ) -> Reply<Self::GetContainerEventsStream> {
+        Err(not_implemented("GetContainerEvents"))
+    }
+
+    async fn list_metric_descriptors(
+        &self,
+        _request: Request<v1::ListMetricDescriptorsRequest>,
+    ) -> Reply<v1::ListMetricDescriptorsResponse> {
+        Err(not_implemented("ListMetricDescriptors"))
+    }
+
+    async fn list_pod_sandbox_metrics(
+        &self,
+        _request: Request<v1::ListPodSandboxMetricsRequest>,
+    ) -> Reply<v1::ListPodSandboxMetricsResponse> {
+        Err(not_implemented("ListPodSandboxMetrics"))
+    }
+
+    async fn stream_pod_sandbox_metrics(
+        &self,
+        _request: Request<v1::StreamPodSandboxMetricsRequest>,
+    ) -> Reply<Self::StreamPodSandboxMetricsStream> {
+        Err(not_implemented("StreamPodSandboxMetrics"))
+    }
+
+    async fn update_pod_sandbox_resources(
+        &self,
+        _request: Request<v1::UpdatePodSandboxResourcesRequest>,
+    ) -> Reply<v1::UpdatePodSandboxResourcesResponse> {
+        Err(not_implemented("UpdatePodSandboxResources"))
+    }
+}
+
+#[tonic::async_trait]
+impl ImageService for Cri {
+    type StreamImagesStream = Streamed<v1::StreamImagesResponse>;
+
+    async fn list_images(
+        &self,
+        request: Request<v1::ListImagesRequest>,
+    ) -> Reply<v1::ListImagesResponse> {
+        list_images::list_images(&self.runtime, request).await.map(Response::new)
+    }
+
+    async fn stream_images(
+        &self,
+        request: Request<v1::StreamImagesRequest>,
+    ) -> Reply<Self::StreamImagesStream> {
+        list_images::stream_images(&self.runtime, request).await.map(Response::new)
+    }
+
+    async fn image_status(
+        &self,
+        request: Request<v1::ImageStatusRequest>,
+    ) -> Reply<v1::ImageStatusResponse> {
+        image_status::image_status(&self.runtime, request).await.map(Response::new)
+    }
+
+    async fn pull_image(
+        &self,
+        request: Request<v1::PullImageRequest>,
+    ) -> Reply<v1::PullImageResponse> {
+        pull_image::pull_image(&self.runtime, request).await.map(Response::new)
+    }
+
+    async fn remove_image(
+        &self,
+        request: Request<v1::RemoveImageRequest>,
+    ) -> Reply<v1::RemoveImageResponse> {
+        remove_image::remove_image(&self.runtime, request).await.map(Response::new)
+    }
+
+    async fn image_fs_info(
+        &self,
+        request: Request<v1::ImageFsInfoRequest>,
+    ) -> Reply<v1::ImageFsInfoResponse> {
+        image_fs_info::image_fs_info(&self.runtime, request).await.map(Response::new)
+    }
+}

@@ -1,0 +1,53 @@
+use std::sync::Arc;
+
+use cri::v1;
+use image::{Auth, PullErrorKind, PullRequest};
+use tonic::{Code, Request, Status};
+
+use super::status::chain;
+use crate::runtime::Runtime;
+
+pub(super) async fn pull_image(
+    runtime: &Arc<Runtime>,
+    request: Request<v1::PullImageRequest>,
+) -> Result<v1::PullImageResponse, Status> {
+    let request = request.into_inner();
+    let reference = request.image.unwrap_or_default().image;
+    if reference.is_empty() {
+        return Err(Status::invalid_argument("image.image: missing: name the image to pull"));
+    }
+    let auth = request.auth.map(|auth| Auth {
+        username: auth.username,
+        password: auth.password,
+        auth: auth.auth,
+        server_address: auth.server_address,
+        identity_token: auth.identity_token,
+        registry_token: auth.registry_token,
+    });
+    let pulled = runtime.images.pull(PullRequest { reference, auth, progress: None }).await;
+    match pulled {
+        // The id is what the kubelet hands back in CreateContainer.
+        Ok(image) => Ok(v1::PullImageResponse { image_ref: image.id.clone() }),
+        Err(error) => {
+            let message = chain(&error);
+            tracing::warn!(message, "a pull failed");
+            Err(Status::new(code(error.kind()), message))
+        }
+    }
+}
+
+fn code(kind: PullErrorKind) -> Code {
+    match kind {
+        PullErrorKind::InvalidArgument => Code::InvalidArgument,
+        PullErrorKind::NotFound => Code::NotFound,
+        PullErrorKind::Unauthenticated => Code::Unauthenticated,
+        PullErrorKind::PermissionDenied => Code::PermissionDenied,
+        PullErrorKind::Unavailable => Code::Unavailable,
+        PullErrorKind::DeadlineExceeded => Code::DeadlineExceeded,
+        PullErrorKind::ResourceExhausted => Code::ResourceExhausted,
+        PullErrorKind::DataLoss => Code::DataLoss,
+        PullErrorKind::Unsupported => Code::FailedPrecondition,
+        PullErrorKind::Cancelled => Code::Cancelled,
+        PullErrorKind::Internal => Code::Internal,
+    }
+}

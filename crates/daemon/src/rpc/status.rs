@@ -1,0 +1,217 @@
+//! The one table from our errors to gRPC's codes. A message is the whole chain, outermost first.
+
+use std::error::Error;
+
+use cni::builtin::AttachError;
+use supervisor_api::ErrorKind;
+use tonic::{Code, Status};
+
+use super::decode::InvalidField;
+use crate::{
+    container::{self, CreateError, ExecError, LogError},
+    inventory::FindError,
+    pod::{self, RunError},
+    supervisor::CallError,
+};
+
+/// An error as a reply.
+pub(super) trait IntoStatus {
+    fn into_status(self) -> Status;
+}
+
+impl<E: Coded> IntoStatus for E {
+    fn into_status(self) -> Status {
+        let message = chain(self.error());
+        let code = self.code();
+        match code {
+            // A defect or the node's trouble: the operator should find it in the log too.
+            Code::Internal | Code::Unavailable | Code::DeadlineExceeded => {
+                tracing::warn!(?code, message, "a request failed");
+            }
+            _ => tracing::debug!(?code, message, "a request was refused"),
+        }
+        Status::new(code, message)
+    }
+}
+
+/// An error with a code of its own.
+pub(super) trait Coded {
+    fn code(&self) -> Code;
+    fn error(&self) -> &dyn Error;
+}
+
+impl<E: Coded> Coded for std::sync::Arc<E> {
+    fn code(&self) -> Code {
+        E::code(self)
+    }
+
+    fn error(&self) -> &dyn Error {
+        E::error(self)
+    }
+}
+
+macro_rules! coded {
+    ($($error:ty: $this:ident { $($pattern:pat => $code:expr,)* })*) => {
+        $(impl Coded for $error {
+            fn code(&self) -> Code {
+                use $error as E;
+                let $this = self;
+                match $this { $($pattern => $code,)* }
+            }
+
+            fn error(&self) -> &dyn Error {
+                self
+            }
+        })*
+    };
+}
+
+coded! {
+    InvalidField: error {
+        E { .. } => Code::InvalidArgument,
+    }
+    FindError: error {
+        E::Empty { .. } | E::Ambiguous { .. } => Code::InvalidArgument,
+        E::NotFound { .. } => Code::NotFound,
+    }
+    RunError: error {
+        E::UnknownHandler(_) | E::Config(..) | E::Spec(..) => Code::InvalidArgument,
+        E::Conflict { .. } | E::NotReady { .. } => Code::AlreadyExists,
+        E::Overtaken(_) => Code::Aborted,
+        E::Sandbox(_, call) => call.code(),
+        E::Network(_, network) => network_code(network),
+        E::Cgroup(_, cgroup) => cgroup_code(cgroup),
+        E::Id(..) | E::Record(..) | E::Supervisor(..) | E::Link(..) | E::Files(..)
+        | E::Crashed(_) => os_code(error),
+    }
+    pod::StopError: error {
+        E::Containers(_, call) => call.code(),
+        E::Orphans(_, pod::KillError::Undead { .. }) => Code::DeadlineExceeded,
+        E::Record(..) | E::Orphans(..) | E::Network(..) | E::Crashed(_) => os_code(error),
+    }
+    pod::RemoveError: error {
+        E::Stop(_, stop) => stop.code(),
+        E::Container(_, _, remove) => remove.code(),
+        E::Cgroup(..) | E::Record(..) | E::Crashed(_) => os_code(error),
+    }
+    CreateError: error {
+        E::PodNotReady { .. } => Code::FailedPrecondition,
+        E::Conflict { .. } => Code::AlreadyExists,
+        E::ImageName { .. } => Code::InvalidArgument,
+        E::ImageMissing { .. } => Code::NotFound,
+        E::Overtaken(_) => Code::Aborted,
+        E::Log(_, log) => log.code(),
+        E::Mount(_, container::MountError::Hung { .. }) => Code::DeadlineExceeded,
+        E::Mount(..) => Code::InvalidArgument,
+        E::Spec(..) | E::Plan(..) | E::Profile(..) | E::Device(..) | E::Accounts(..) => Code::InvalidArgument,
+        E::Supervisor(_, call) => call.code(),
+        E::Blocking(..) => Code::DeadlineExceeded,
+        E::Id(..) | E::Record(..) | E::Pin(..) | E::Layer(..) | E::Volumes(..) | E::ImageConfig(..)
+        | E::Seccomp(..) | E::Hostname(..) | E::Crashed(_) => os_code(error),
+    }
+    container::StartError: error {
+        E::State { .. } | E::FailedBefore { .. } | E::PodNotReady(_) => Code::FailedPrecondition,
+        E::Supervisor(_, call) => call.code(),
+        E::Crashed(_) => Code::Internal,
+    }
+    container::StopError: error {
+        E::Signal(_, call) => call.code(),
+        E::Undead(..) | E::Blocking(..) => Code::DeadlineExceeded,
+        E::Orphans(..) | E::Crashed(_) => os_code(error),
+    }
+    container::RemoveError: error {
+        E::Stop(_, stop) => stop.code(),
+        E::Supervisor(_, call) => call.code(),
+        E::Blocking(..) => Code::DeadlineExceeded,
+        E::Record(..) | E::Kill(..) | E::Cgroup(..) | E::Layer(..) | E::Volumes(..) | E::Image(..)
+        | E::Crashed(_) => os_code(error),
+    }
+    LogError: error {
+        E::Escapes(_) | E::NoDirectory(_) => Code::InvalidArgument,
+        E::Open { .. } => os_code(error),
+        E::Hung { .. } => Code::DeadlineExceeded,
+        E::NotRunning(_) | E::NoLog(_) => Code::FailedPrecondition,
+        E::Supervisor(_, call) => call.code(),
+    }
+    ExecError: error {
+        E::NoCommand => Code::InvalidArgument,
+        E::NotRunning(_) => Code::FailedPrecondition,
+        E::Supervisor { source, .. } => source.code(),
+        // The kubelet turns this code into a probe's timeout.
+        E::TimedOut { .. } => Code::DeadlineExceeded,
+        E::Lost(_) => Code::Unavailable,
+        E::Record(..) | E::Spec(..) | E::Seccomp(..) | E::Pipe(..) | E::Read(..) => os_code(error),
+    }
+    CallError: error {
+        E::Refused(refusal) => match refusal.kind {
+            ErrorKind::NotFound => Code::NotFound,
+            ErrorKind::InvalidArgument => Code::InvalidArgument,
+            ErrorKind::FailedPrecondition | ErrorKind::CannotExecute => Code::FailedPrecondition,
+            ErrorKind::ResourceExhausted => Code::ResourceExhausted,
+            ErrorKind::Internal => Code::Internal,
+        },
+        E::Gone => Code::Unavailable,
+        E::Silent => Code::DeadlineExceeded,
+        E::Send(_) | E::Prepare(_) | E::Mismatch { .. } => os_code(error),
+    }
+    image::FindError: error {
+        E::Reference(_) | E::Ambiguous { .. } => Code::InvalidArgument,
+    }
+    image::RemoveError: error {
+        E::Find(_) => Code::InvalidArgument,
+        E::Store { source, .. } => match source.is_exhausted() {
+            true => Code::ResourceExhausted,
+            false => Code::Internal,
+        },
+    }
+}
+
+/// What the operating system's error at the end of a chain means to a client.
+fn os_code(error: &(dyn Error + 'static)) -> Code {
+    use std::io::ErrorKind as Kind;
+    let mut next = Some(error);
+    while let Some(error) = next {
+        let kind = error
+            .downcast_ref::<std::io::Error>()
+            .map(std::io::Error::kind)
+            .or_else(|| error.downcast_ref::<rustix::io::Errno>().map(|errno| errno.kind()));
+        if let Some(Kind::StorageFull | Kind::QuotaExceeded | Kind::OutOfMemory) = kind {
+            return Code::ResourceExhausted;
+        }
+        next = error.source();
+    }
+    Code::Internal
+}
+
+fn network_code(error: &pod::NetworkError) -> Code {
+    match error {
+        pod::NetworkError::Attach(AttachError::Port { .. }) => Code::InvalidArgument,
+        pod::NetworkError::Attach(AttachError::PortTaken { .. }) => Code::AlreadyExists,
+        pod::NetworkError::Attach(AttachError::Exhausted { .. }) => Code::ResourceExhausted,
+        pod::NetworkError::Attach(AttachError::Stuck { .. }) => Code::DeadlineExceeded,
+        other => os_code(other),
+    }
+}
+
+fn cgroup_code(error: &cgroup::Error) -> Code {
+    match error {
+        cgroup::Error::Path(_) => Code::InvalidArgument,
+        other => os_code(other),
+    }
+}
+
+/// The error and its sources, joined as they are read.
+pub(crate) fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(source) = next {
+        let words = source.to_string();
+        // `#[error(transparent)]` repeats its source.
+        if !text.ends_with(&words) {
+            text.push_str(": ");
+            text.push_str(&words);
+        }
+        next = source.source();
+    }
+    text
+}

@@ -1,0 +1,64 @@
+use std::{collections::BTreeMap, sync::Arc};
+
+use cri::v1;
+use serde_json::json;
+use tonic::{Request, Status};
+
+use super::container_status::verbose;
+use crate::runtime::{EMBEDDED_HANDLER, Runtime};
+
+pub(super) async fn status(
+    runtime: &Arc<Runtime>,
+    request: Request<v1::StatusRequest>,
+) -> Result<v1::StatusResponse, Status> {
+    let good = |kind: &str, reason: &str, message: String| v1::RuntimeCondition {
+        r#type: kind.to_owned(),
+        status: true,
+        reason: reason.to_owned(),
+        message,
+    };
+    let mut conditions = vec![
+        good("RuntimeReady", "EmbeddedCore", "the embedded OCI core serves".to_owned()),
+        good(
+            "NetworkReady",
+            "BuiltInBridge",
+            format!("the built-in bridge network {} serves", runtime.config.network.bridge),
+        ),
+    ];
+    // Conditions of our own: the kubelet shows those it knows, people see the others. `status` is false where something is wrong.
+    conditions.extend(runtime.conditions().into_iter().map(|condition| v1::RuntimeCondition {
+        r#type: condition.kind.to_owned(),
+        status: false,
+        reason: condition.reason.to_owned(),
+        message: condition.message,
+    }));
+    let features = v1::RuntimeHandlerFeatures {
+        recursive_read_only_mounts: runtime.features.recursive_read_only,
+        user_namespaces: runtime.features.user_namespaces,
+    };
+    let handler = |name: &str| v1::RuntimeHandler {
+        name: name.to_owned(),
+        features: Some(features),
+    };
+    let info = match request.into_inner().verbose {
+        true => verbose(&json!({
+            "version": env!("CARGO_PKG_VERSION"),
+            "root": runtime.config.root,
+            "state": runtime.config.state,
+            "cgroupDriver": "cgroupfs",
+            "cgroupMode": format!("{:?}", runtime.hierarchies.mode()),
+            "network": { "bridge": runtime.config.network.bridge },
+        })),
+        false => BTreeMap::new(),
+    };
+    Ok(v1::StatusResponse {
+        status: Some(v1::RuntimeStatus { conditions }),
+        info,
+        runtime_handlers: vec![handler(""), handler(EMBEDDED_HANDLER)],
+        features: Some(v1::RuntimeFeatures {
+            supplemental_groups_policy: true,
+            user_namespaces_host_network: false,
+            mount_options: false,
+        }),
+    })
+}

@@ -1,0 +1,140 @@
+//! The parts that every operation works with, composed once.
+
+use std::{
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use cgroup::Hierarchies;
+use cni::builtin::Bridge;
+use image::Images;
+use snapshot::Overlay;
+
+use crate::{
+    config::Config,
+    container::{Container, RemoveError as RemoveContainerError},
+    flight::Flights,
+    id::{ContainerId, PodId},
+    inventory::Inventory,
+    pod::{Pod, RemoveError as RemovePodError, RunError, StopError as StopPodError},
+    spec::{Host, SeccompProfiles},
+    state::{BootId, Lock, Records},
+    stats::Stats,
+    supervisor::Executable,
+};
+
+/// The name of the embedded OCI core's handler; the empty name means it too.
+pub(crate) const EMBEDDED_HANDLER: &str = "longshore";
+
+/// Bit of capability 24 (`capabilities(7)`).
+const CAP_SYS_RESOURCE: u64 = 1 << 24;
+
+/// The daemon without its RPC surface.
+#[derive(Debug)]
+pub(crate) struct Runtime {
+    pub(crate) config: Config,
+    pub(crate) boot: BootId,
+    pub(crate) records: Records,
+    pub(crate) inventory: Inventory,
+    pub(crate) flights: RuntimeFlights,
+    pub(crate) executable: Executable,
+    pub(crate) hierarchies: Hierarchies,
+    pub(crate) images: Images,
+    pub(crate) overlay: Arc<Overlay>,
+    pub(crate) network: Bridge,
+    pub(crate) seccomp: SeccompProfiles,
+    pub(crate) stats: Stats,
+    /// What this machine can do, as specifications need to know it.
+    pub(crate) host: Host,
+    pub(crate) features: Features,
+    pub(crate) _locks: [Lock; 2],
+}
+
+/// What the embedded core can do on this kernel, as Status says it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Features {
+    pub(crate) recursive_read_only: bool,
+    pub(crate) user_namespaces: bool,
+}
+
+/// Something about the node that an operator should know.
+#[derive(Debug, Clone)]
+pub(crate) struct Condition {
+    pub(crate) kind: &'static str,
+    pub(crate) reason: &'static str,
+    pub(crate) message: String,
+}
+
+/// Operations that a repeated request joins.
+#[derive(Debug, Default)]
+pub(crate) struct RuntimeFlights {
+    pub(crate) run_pod: Flights<PodId, Result<Arc<Pod>, Arc<RunError>>>,
+    pub(crate) stop_pod: Flights<PodId, Result<(), Arc<StopPodError>>>,
+    pub(crate) remove_pod: Flights<PodId, Result<(), Arc<RemovePodError>>>,
+    pub(crate) create_container:
+        Flights<ContainerId, Result<Arc<Container>, Arc<crate::container::CreateError>>>,
+    pub(crate) start_container: Flights<ContainerId, Result<(), Arc<crate::container::StartError>>>,
+    pub(crate) stop_container: Flights<ContainerId, Result<(), Arc<crate::container::StopError>>>,
+    pub(crate) remove_container: Flights<ContainerId, Result<(), Arc<RemoveContainerError>>>,
+}
+
+impl Runtime {
+    /// What is wrong with the node, though pods run.
+    pub(crate) fn conditions(&self) -> Vec<Condition> {
+        let mut conditions: Vec<_> = self
+            .network
+            .conditions()
+            .into_iter()
+            .map(|message| Condition {
+                kind: "LongshoreNetwork",
+                reason: "NetworkImpaired",
+                message: message.to_string(),
+            })
+            .collect();
+        if self.host.capabilities & CAP_SYS_RESOURCE == 0 {
+            conditions.push(Condition {
+                kind: "LongshoreResourcePrivilege",
+                reason: "NoCapSysResource",
+                message: "the daemon lacks CAP_SYS_RESOURCE: negative oom_score_adj and raised hard limits are clamped to its own"
+                    .to_owned(),
+            });
+        }
+        conditions
+    }
+
+    /// Where the network namespace of a pod is pinned.
+    pub(crate) fn netns_path(&self, pod: &PodId) -> PathBuf {
+        self.config.netns_directory.join(format!("longshore-{pod}"))
+    }
+}
+
+/// Nanoseconds since the Unix epoch.
+pub(crate) fn now_ns() -> i64 {
+    let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
+    i64::try_from(since_epoch.as_nanos()).unwrap_or(i64::MAX)
+}
+
+/// Runs something that may block on the disk where it stalls nobody else, for as long as `bound`. A call that outlives the bound is
+/// left behind on its thread: its operation fails, and no other one waits for it.
+pub(crate) async fn blocking<T: Send + 'static>(
+    bound: Duration,
+    call: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, BlockingError> {
+    match tokio::time::timeout(bound, tokio::task::spawn_blocking(call)).await {
+        Ok(Ok(value)) => Ok(value),
+        Ok(Err(_panicked)) => Err(BlockingError::Crashed),
+        Err(_elapsed) => Err(BlockingError::Stuck(bound)),
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum BlockingError {
+    #[error("the disk did not answer within {} s", .0.as_secs())]
+    Stuck(Duration),
+    #[error("a call ended without a result; the daemon's log has the reason")]
+    Crashed,
+}
+
+/// How long a local disk may take over one step before the operation gives up on it.
+pub(crate) const DISK_BOUND: Duration = Duration::from_secs(60);

@@ -1,0 +1,185 @@
+//! One connection to one supervisor.
+
+use std::{
+    collections::HashMap,
+    io,
+    os::fd::{AsFd, OwnedFd},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use rustix::io::Errno;
+pub(crate) use supervisor_api::Event;
+use supervisor_api::{
+    Message, Outgoing, OutgoingError, ReceiveError, ReplyBody, Request, RequestBody, WireError,
+};
+use tokio::{
+    io::unix::AsyncFd,
+    sync::{mpsc, oneshot},
+    task::JoinHandle,
+};
+
+/// A supervisor that takes longer than this over anything is as good as gone for the caller; the operation itself goes on there.
+const ANSWER_WITHIN: Duration = Duration::from_secs(90);
+
+/// Why a request to a supervisor has no reply.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CallError {
+    /// The supervisor answered, and the answer is a refusal.
+    #[error(transparent)]
+    Refused(WireError),
+    #[error("the pod's supervisor is gone")]
+    Gone,
+    #[error("the pod's supervisor did not answer within {} s", ANSWER_WITHIN.as_secs())]
+    Silent,
+    #[error("send a request to the pod's supervisor")]
+    Send(#[source] io::Error),
+    #[error("prepare a request to the pod's supervisor")]
+    Prepare(#[source] OutgoingError),
+    #[error("the pod's supervisor answered {request} with {reply}")]
+    Mismatch { request: &'static str, reply: String },
+}
+
+/// A reply and the descriptors that came with it.
+type Answer = Result<(ReplyBody, Vec<OwnedFd>), WireError>;
+
+/// Requests that wait for their reply; `None` once the connection has ended.
+type Waiting = Mutex<Option<HashMap<u64, oneshot::Sender<Answer>>>>;
+
+/// A connection to a supervisor. Dropping it closes the connection and stops the reader.
+#[derive(Debug)]
+pub(crate) struct Link {
+    socket: Arc<AsyncFd<OwnedFd>>,
+    waiting: Arc<Waiting>,
+    sequence: AtomicU64,
+    reader: JoinHandle<()>,
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        self.reader.abort();
+    }
+}
+
+impl Link {
+    /// Takes a connected, non-blocking `SOCK_SEQPACKET` socket. Events arrive on the returned channel, which closes when the
+    /// supervisor hangs up: that is how its death is noticed.
+    pub(crate) fn new(socket: OwnedFd) -> io::Result<(Self, mpsc::UnboundedReceiver<Event>)> {
+        let socket = Arc::new(AsyncFd::new(socket)?);
+        let waiting: Arc<Waiting> = Arc::new(Mutex::new(Some(HashMap::new())));
+        let (events, receiver) = mpsc::unbounded_channel();
+        let reader = tokio::spawn(read(Arc::clone(&socket), Arc::clone(&waiting), events));
+        Ok((Self { socket, waiting, sequence: AtomicU64::new(1), reader }, receiver))
+    }
+
+    /// Sends a request and waits for its reply. Dropping the future drops the reply, not the request.
+    pub(crate) async fn call(
+        &self,
+        body: RequestBody,
+        descriptors: Vec<OwnedFd>,
+    ) -> Result<(ReplyBody, Vec<OwnedFd>), CallError> {
+        let sequence = self.sequence.fetch_add(1, Ordering::Relaxed);
+        let (sender, receiver) = oneshot::channel();
+        lock(&self.waiting).as_mut().ok_or(CallError::Gone)?.insert(sequence, sender);
+        if let Err(error) = self.send(&Request { sequence, body }, descriptors).await {
+            if let Some(waiting) = lock(&self.waiting).as_mut() {
+                waiting.remove(&sequence);
+            }
+            return Err(error);
+        }
+        match tokio::time::timeout(ANSWER_WITHIN, receiver).await {
+            Ok(Ok(answer)) => answer.map_err(CallError::Refused),
+            Ok(Err(_closed)) => Err(CallError::Gone),
+            Err(_elapsed) => Err(CallError::Silent),
+        }
+    }
+
+    /// As [`Link::call`], for requests answered by [`ReplyBody::Done`].
+    pub(crate) async fn order(
+        &self,
+        request: &'static str,
+        body: RequestBody,
+        descriptors: Vec<OwnedFd>,
+    ) -> Result<(), CallError> {
+        match self.call(body, descriptors).await? {
+            (ReplyBody::Done, _) => Ok(()),
+            (other, _) => Err(mismatch(request, &other)),
+        }
+    }
+
+    async fn send(
+        &self,
+        request: &Request,
+        descriptors: Vec<OwnedFd>,
+    ) -> Result<(), CallError> {
+        let outgoing = Outgoing::new(request, descriptors).map_err(CallError::Prepare)?;
+        loop {
+            let mut ready = self.socket.writable().await.map_err(CallError::Send)?;
+            match ready.try_io(|socket| Ok(outgoing.send(socket.as_fd())?)) {
+                Ok(Err(error)) if error.kind() == io::ErrorKind::BrokenPipe => {
+                    return Err(CallError::Gone);
+                }
+                Ok(sent) => return sent.map_err(CallError::Send),
+                Err(_would_block) => {}
+            }
+        }
+    }
+}
+
+/// A reply of the wrong kind: the other side has a defect, and its words are worth seeing.
+pub(crate) fn mismatch(request: &'static str, reply: &ReplyBody) -> CallError {
+    CallError::Mismatch { request, reply: format!("{reply:?}") }
+}
+
+fn lock(waiting: &Waiting) -> std::sync::MutexGuard<'_, Option<HashMap<u64, oneshot::Sender<Answer>>>> {
+    waiting.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+async fn read(
+    socket: Arc<AsyncFd<OwnedFd>>,
+    waiting: Arc<Waiting>,
+    events: mpsc::UnboundedSender<Event>,
+) {
+    loop {
+        match receive(&socket).await {
+            Ok(Some((Message::Event(event), _))) => {
+                if events.send(event).is_err() {
+                    break;
+                }
+            }
+            Ok(Some((Message::Reply { sequence, result }, descriptors))) => {
+                let waiter = lock(&waiting).as_mut().and_then(|waiting| waiting.remove(&sequence));
+                if let Some(waiter) = waiter {
+                    // A caller that has gone does not want its reply.
+                    let _gone = waiter.send(result.map(|body| (body, descriptors)));
+                }
+            }
+            Ok(None) => break,
+            Err(error) => {
+                tracing::warn!(%error, "a supervisor's message could not be read; hanging up");
+                break;
+            }
+        }
+    }
+    // Dropping the senders tells every waiting caller; `None` tells the later ones.
+    lock(&waiting).take();
+}
+
+/// The next message and its descriptors; `None` at the end of the connection.
+async fn receive(
+    socket: &AsyncFd<OwnedFd>,
+) -> Result<Option<(Message, Vec<OwnedFd>)>, ReceiveError> {
+    loop {
+        let mut ready = match socket.readable().await {
+            Ok(ready) => ready,
+            Err(_runtime_shutting_down) => return Ok(None),
+        };
+        match supervisor_api::receive(socket.get_ref().as_fd()) {
+            Err(ReceiveError::Socket(Errno::AGAIN)) => ready.clear_ready(),
+            other => return other,
+        }
+    }
+}
