@@ -14,6 +14,7 @@ mod auth;
 mod config;
 mod digest;
 mod error;
+mod failpoint;
 mod image;
 mod images;
 mod progress;

@@ -1,5 +1,29 @@
 //! One layer from the network to the disk.
+//!
+//! ```text
+//! async task          thread "layer-inflate"              thread "layer-extract"
+//! HTTP body ─Bytes─►  sha256 ─► gzip, zstd or plain ─128 KiB─►  diffID sha256 ─► tar ─► files ─► measure
+//! ```
+//!
+//! Both channels are short: a slow disk slows the network down, and memory is bounded whatever the layer holds. Nothing of a layer
+//! is trusted before both digests have been compared; until then it is in an [`Ingest`] directory.
 
+mod archive;
+mod attributes;
 mod error;
+mod extract;
+mod inflate;
+mod ingest;
+mod pax;
+mod pipeline;
+mod place;
+mod sparse;
+#[cfg(test)]
+mod tests;
 
 pub use error::LayerError;
+pub(crate) use ingest::Ingest;
+pub(crate) use pipeline::{Expected, Unpacked, unpack};
+pub(crate) use place::Below;
+
+use crate::StoreError;

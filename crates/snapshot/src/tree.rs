@@ -52,23 +52,35 @@ pub fn measure(path: &Path) -> Result<Usage, Errno> {
 /// Removes `path` and all below it. Succeeds if there is nothing. Needs no space, follows no link, and takes immutable files
 /// too.
 pub fn remove_tree(path: &Path) -> Result<(), Errno> {
-    match unlinkat(CWD, path, AtFlags::empty()) {
+    remove_tree_at(CWD, path)
+}
+
+/// As [`remove_tree`], for a path relative to an open directory.
+pub fn remove_tree_at(
+    parent: BorrowedFd<'_>,
+    path: impl rustix::path::Arg + Copy,
+) -> Result<(), Errno> {
+    match unlinkat(parent, path, AtFlags::empty()) {
         Ok(()) | Err(Errno::NOENT) => return Ok(()),
         // Linux says EISDIR, POSIX EPERM, for a directory.
         Err(Errno::ISDIR | Errno::PERM) => {}
         Err(errno) => return Err(errno),
     }
-    match open_directory(CWD, path) {
-        Ok(top) => walk(top, &mut Removal)?,
+    match open_directory(parent, path) {
+        Ok(top) => {
+            clear_flags(&top)?;
+            walk(top, &mut Removal)?;
+        }
         Err(Errno::NOENT) => return Ok(()),
+        // An immutable file.
+        Err(Errno::NOTDIR) => {
+            make_mutable(parent, path)?;
+            return unlinkat(parent, path, AtFlags::empty());
+        }
         Err(errno) => return Err(errno),
     }
-    match unlinkat(CWD, path, AtFlags::REMOVEDIR) {
+    match unlinkat(parent, path, AtFlags::REMOVEDIR) {
         Ok(()) | Err(Errno::NOENT) => Ok(()),
-        Err(Errno::PERM) => {
-            make_mutable(CWD, path)?;
-            unlinkat(CWD, path, AtFlags::REMOVEDIR)
-        }
         Err(errno) => Err(errno),
     }
 }

@@ -75,6 +75,14 @@ pub enum RegistryFailure {
         /// Bytes promised.
         expected: u64,
     },
+    /// The server announces another size than the manifest does.
+    #[error("the body would have {found} bytes instead of {expected}")]
+    Mismatch {
+        /// Bytes announced.
+        found: u64,
+        /// Bytes promised by the manifest.
+        expected: u64,
+    },
     /// A redirect that is not followed.
     #[error("the redirect is not followed: {reason}")]
     Redirect {
@@ -108,10 +116,33 @@ impl RegistryError {
             | RegistryFailure::TimedOut { .. }
             | RegistryFailure::TooSlow { .. }
             | RegistryFailure::Redirect { .. } => PullErrorKind::Unavailable,
-            RegistryFailure::TooLarge { .. } | RegistryFailure::Truncated { .. } => {
-                PullErrorKind::DataLoss
-            }
+            RegistryFailure::TooLarge { .. }
+            | RegistryFailure::Truncated { .. }
+            | RegistryFailure::Mismatch { .. } => PullErrorKind::DataLoss,
             RegistryFailure::Request { .. } => PullErrorKind::InvalidArgument,
+        }
+    }
+}
+
+impl RegistryFailure {
+    /// Whether the same request may succeed later.
+    pub(super) fn is_transient(&self) -> bool {
+        match self {
+            Self::Status { status, .. } => {
+                status.is_server_error()
+                    || *status == StatusCode::TOO_MANY_REQUESTS
+                    || *status == StatusCode::REQUEST_TIMEOUT
+            }
+            Self::Transport(_)
+            | Self::TimedOut { .. }
+            | Self::TooSlow { .. }
+            | Self::Truncated { .. } => true,
+            Self::Unauthenticated { .. }
+            | Self::Challenge { .. }
+            | Self::TooLarge { .. }
+            | Self::Mismatch { .. }
+            | Self::Redirect { .. }
+            | Self::Request { .. } => false,
         }
     }
 }

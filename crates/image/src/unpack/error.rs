@@ -66,6 +66,13 @@ pub enum LayerError {
     /// The store.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// No thread could be had.
+    #[error("cannot start a thread to unpack it")]
+    Thread {
+        /// What the kernel said.
+        #[source]
+        source: io::Error,
+    },
     /// A stage before has failed, and says why.
     #[error("its pipeline was cut short")]
     Cut,
@@ -90,8 +97,17 @@ impl LayerError {
             Self::Extract { source, .. } if crate::error::exhausted(source) => {
                 PullErrorKind::ResourceExhausted
             }
+            // A name that the file system cannot hold.
+            Self::Extract { source, .. }
+                if matches!(
+                    source.kind(),
+                    io::ErrorKind::InvalidFilename | io::ErrorKind::InvalidInput
+                ) =>
+            {
+                PullErrorKind::DataLoss
+            }
             Self::Extract { .. } | Self::Cut => PullErrorKind::Internal,
-            Self::TooLarge { .. } => PullErrorKind::ResourceExhausted,
+            Self::TooLarge { .. } | Self::Thread { .. } => PullErrorKind::ResourceExhausted,
             Self::Below(error) if error.is_exhausted() => PullErrorKind::ResourceExhausted,
             Self::Below(_) => PullErrorKind::Internal,
             Self::Store(StoreError::Stopped { .. }) => PullErrorKind::Cancelled,

@@ -1,0 +1,187 @@
+use std::time::{Duration, Instant};
+
+use bytes::{Buf, Bytes};
+use http::header::{CONTENT_LENGTH, CONTENT_RANGE, HeaderMap, HeaderValue, RANGE};
+use http::{Response, StatusCode};
+use hyper::body::Incoming;
+use tokio::sync::mpsc;
+
+use super::session::{Failed, Session};
+use super::{RegistryError, RegistryFailure};
+
+/// Why a blob was not handed over.
+#[derive(Debug)]
+pub(crate) enum FetchError {
+    Registry(RegistryError),
+    /// The other end wants no more, and says why.
+    Closed,
+}
+
+/// An attempt that brought this much has earned the others again.
+const PROGRESS_BYTES: u64 = 1 << 20;
+
+impl Session {
+    /// Streams a blob of `size` bytes to `sink`. A body that breaks off is continued where it did, by range where the server has
+    /// ranges. `progress` is told how many bytes have come.
+    pub(crate) async fn blob(
+        &self,
+        digest: &str,
+        size: u64,
+        sink: mpsc::Sender<Bytes>,
+        progress: impl Fn(u64),
+    ) -> Result<(), FetchError> {
+        let path = format!("{}/blobs/{digest}", self.repository());
+        let mut stream = Stream {
+            sink,
+            size,
+            sent: 0,
+            closed: false,
+        };
+        let mut attempt = 1;
+        loop {
+            let before = stream.sent;
+            let result = self.stream(&path, &mut stream, &progress).await;
+            if stream.closed {
+                return Err(FetchError::Closed);
+            }
+            let Err(failed) = result else { return Ok(()) };
+            if stream.sent - before >= PROGRESS_BYTES {
+                attempt = 1;
+            }
+            if let Err(failure) = self.wait(failed, &mut attempt).await {
+                let error = self.error(format!("GET blob {digest}"), failure);
+                return Err(FetchError::Registry(error));
+            }
+        }
+    }
+
+    async fn stream(
+        &self,
+        path: &str,
+        stream: &mut Stream,
+        progress: &impl Fn(u64),
+    ) -> Result<(), Failed> {
+        let mut headers = HeaderMap::new();
+        if stream.sent > 0
+            && let Ok(range) = HeaderValue::from_str(&format!("bytes={}-", stream.sent))
+        {
+            headers.insert(RANGE, range);
+        }
+        let response = self.get(path, &headers).await?;
+        let mut skip = stream.start_of(&response)?;
+        let mut body = response.into_body();
+        let mut rate = Rate::default();
+        let timeouts = &self.client.timeouts;
+        loop {
+            let asked = Instant::now();
+            let piece = match self.client.frame(&mut body).await {
+                Ok(piece) => piece,
+                Err(RegistryFailure::Transport(error)) if is_incomplete(&*error) => None,
+                Err(failure) => return Err(failure.into()),
+            };
+            let Some(mut piece) = piece else {
+                if stream.sent < stream.size {
+                    return Err(RegistryFailure::Truncated {
+                        found: stream.sent,
+                        expected: stream.size,
+                    }
+                    .into());
+                }
+                return Ok(());
+            };
+            rate.add(asked.elapsed(), piece.len() as u64);
+            rate.check(timeouts.rate_window, timeouts.min_rate_bytes)?;
+            let skipped = piece.len().min(usize::try_from(skip).unwrap_or(usize::MAX));
+            piece.advance(skipped);
+            skip -= skipped as u64;
+            if !piece.is_empty() && !stream.send(piece).await? {
+                return Ok(());
+            }
+            progress(stream.sent);
+        }
+    }
+}
+
+struct Stream {
+    sink: mpsc::Sender<Bytes>,
+    size: u64,
+    sent: u64,
+    closed: bool,
+}
+
+impl Stream {
+    /// How many bytes of the response have been sent before.
+    fn start_of(&self, response: &Response<Incoming>) -> Result<u64, RegistryFailure> {
+        let header = |name| response.headers().get(name)?.to_str().ok();
+        let (start, skip) = match response.status() {
+            StatusCode::PARTIAL_CONTENT => {
+                let start = header(CONTENT_RANGE)
+                    .and_then(|range| range.strip_prefix("bytes ")?.split('-').next()?.parse().ok());
+                if start != Some(self.sent) {
+                    return Err(RegistryFailure::Request {
+                        reason: format!("the server continued elsewhere than at byte {}", self.sent),
+                    });
+                }
+                (self.sent, 0)
+            }
+            // The server has no ranges: all of it comes again.
+            _ => (0, self.sent),
+        };
+        let length: Option<u64> = header(CONTENT_LENGTH).and_then(|length| length.parse().ok());
+        match length.map(|length| start.saturating_add(length)) {
+            Some(end) if end > self.size => Err(RegistryFailure::TooLarge { limit: self.size }),
+            Some(end) if end < self.size => Err(RegistryFailure::Mismatch {
+                found: end,
+                expected: self.size,
+            }),
+            _ => Ok(skip),
+        }
+    }
+
+    /// False when the other end wants no more.
+    async fn send(&mut self, piece: Bytes) -> Result<bool, RegistryFailure> {
+        let sent = self.sent + piece.len() as u64;
+        if sent > self.size {
+            return Err(RegistryFailure::TooLarge { limit: self.size });
+        }
+        if self.sink.send(piece).await.is_err() {
+            self.closed = true;
+            return Ok(false);
+        }
+        self.sent = sent;
+        Ok(true)
+    }
+}
+
+/// The connection was closed before the body's promised end.
+fn is_incomplete(error: &(dyn std::error::Error + Send + Sync + 'static)) -> bool {
+    error
+        .downcast_ref::<hyper::Error>()
+        .is_some_and(|error| error.is_incomplete_message() || error.is_body_write_aborted())
+}
+
+/// How fast a body comes, counting only the time that was spent waiting for it.
+#[derive(Default)]
+struct Rate {
+    waited: Duration,
+    bytes: u64,
+}
+
+impl Rate {
+    fn add(&mut self, waited: Duration, bytes: u64) {
+        self.waited += waited;
+        self.bytes += bytes;
+    }
+
+    fn check(&mut self, window: Duration, least: u64) -> Result<(), RegistryFailure> {
+        if self.waited < window {
+            return Ok(());
+        }
+        let found = (self.bytes as f64 / self.waited.as_secs_f64()) as u64;
+        *self = Self::default();
+        if found < least {
+            return Err(RegistryFailure::TooSlow { found, least });
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,214 @@
+use std::io::{self, BufRead, Read};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+
+use bytes::Bytes;
+use rustix::fs::{CWD, Mode, OFlags};
+use rustix::thread::UnshareFlags;
+use snapshot::Usage;
+use tokio::sync::{mpsc, oneshot};
+
+use super::archive::Archive;
+use super::extract::{ExtractError, Extracted, Extractor};
+use super::inflate::{CHUNK_BYTES, inflate};
+use super::ingest::Ingest;
+use super::place::Below;
+use super::{LayerError, StoreError};
+use crate::Digest;
+use crate::digest::Hasher;
+
+/// Chunks between the two threads.
+const CHUNKS: usize = 4;
+
+/// What a layer must turn out to be.
+#[derive(Debug)]
+pub(crate) struct Expected {
+    /// Of the compressed layer.
+    pub(crate) digest: Digest,
+    /// Compressed.
+    pub(crate) size: u64,
+    /// Of the archive.
+    pub(crate) diff_id: Digest,
+    /// The most that the archive, and the files in it, may have in bytes.
+    pub(crate) limit: u64,
+}
+
+/// What has become of a layer.
+#[derive(Debug)]
+pub(crate) enum Unpacked {
+    /// It is in its ingest directory, whole and verified.
+    Whole {
+        ingest: Ingest,
+        /// Whether its meaning depends on the layers below.
+        depends: bool,
+        usage: Usage,
+    },
+    /// It depends on the layers below, and was stopped at the first entry that does.
+    NeedsBelow,
+}
+
+/// Unpacks what comes through `network` into `ingest`, on two threads of its own. Dropping the future, or the other end of
+/// `network`, stops them; what they have made goes with the ingest directory.
+pub(crate) async fn unpack(
+    expected: Expected,
+    network: mpsc::Receiver<Bytes>,
+    ingest: Ingest,
+    below: Below,
+) -> Result<Unpacked, LayerError> {
+    let (full, chunks) = sync_channel(CHUNKS);
+    let (recycle, empty) = sync_channel(CHUNKS + 2);
+    let (inflated_sender, inflated) = oneshot::channel();
+    let (extracted_sender, extracted) = oneshot::channel();
+    let Expected {
+        digest,
+        size,
+        diff_id,
+        limit,
+    } = expected;
+    spawn("layer-inflate", move || {
+        let _ = inflated_sender.send(inflate(network, full, empty, &digest, size));
+    })?;
+    spawn("layer-extract", move || {
+        // If nobody waits any more, the answer is dropped, and the ingest directory removed, here.
+        let _ = extracted_sender.send(extract(chunks, recycle, &diff_id, limit, ingest, below));
+    })?;
+    // Both threads have stopped before this returns, so that the ingest directory is nobody's.
+    let inflated = inflated.await.unwrap_or(Err(LayerError::Cut));
+    let extracted = extracted.await.unwrap_or(Err(LayerError::Cut));
+    match (inflated, extracted) {
+        (_, Ok(Unpacked::NeedsBelow)) => Ok(Unpacked::NeedsBelow),
+        // The second thread sees nothing but an early end when the first one fails.
+        (Err(LayerError::Cut), Err(error)) => Err(error),
+        (Err(error), _) | (Ok(()), Err(error)) => Err(error),
+        (Ok(()), Ok(unpacked)) => Ok(unpacked),
+    }
+}
+
+fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Result<(), LayerError> {
+    std::thread::Builder::new()
+        .name(name.into())
+        .stack_size(512 * 1024)
+        .spawn(body)
+        .map(drop)
+        .map_err(|source| LayerError::Thread { source })
+}
+
+fn extract(
+    chunks: Receiver<Vec<u8>>,
+    recycle: SyncSender<Vec<u8>>,
+    diff_id: &Digest,
+    limit: u64,
+    ingest: Ingest,
+    below: Below,
+) -> Result<Unpacked, LayerError> {
+    // The working directory and the umask become this thread's own, so that new files get the modes that are asked for. It is
+    // deprecated for the sake of UnshareFlags::FILES.
+    #[allow(deprecated)]
+    let own_umask = rustix::thread::unshare(UnshareFlags::FS).is_ok();
+    if own_umask {
+        rustix::process::umask(Mode::empty());
+    }
+    let path = ingest.path();
+    let root = rustix::fs::openat(
+        CWD,
+        path,
+        OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
+        Mode::empty(),
+    )
+    .map_err(|errno| StoreError::path("open", path)(errno.into()))?;
+    let mut archive = Archive::new(Plain {
+        chunks,
+        recycle,
+        current: Vec::new(),
+        position: 0,
+        hasher: Hasher::like(diff_id),
+        left: limit,
+        exceeded: false,
+    });
+    let result = Extractor::new(root, below, limit, own_umask).run(&mut archive);
+    let mut plain = archive.into_reader();
+    let Extracted { depends } = match result {
+        Ok(extracted) => extracted,
+        Err(ExtractError::NeedsBelow) => return Ok(Unpacked::NeedsBelow),
+        Err(ExtractError::Layer(_)) if plain.exceeded => return Err(LayerError::TooLarge { limit }),
+        Err(ExtractError::Layer(error)) => return Err(error),
+    };
+    plain.drain().map_err(|error| match plain.exceeded {
+        true => LayerError::TooLarge { limit },
+        false => LayerError::Archive(error),
+    })?;
+    let found = plain.hasher.finish();
+    if found != *diff_id {
+        return Err(LayerError::DiffId {
+            found: found.to_string(),
+            expected: diff_id.to_string(),
+        });
+    }
+    let usage = snapshot::measure(path)
+        .map_err(|errno| StoreError::path("measure", path)(errno.into()))?;
+    Ok(Unpacked::Whole {
+        ingest,
+        depends,
+        usage,
+    })
+}
+
+/// The archive, hashed on the way.
+struct Plain {
+    chunks: Receiver<Vec<u8>>,
+    recycle: SyncSender<Vec<u8>>,
+    current: Vec<u8>,
+    position: usize,
+    hasher: Hasher,
+    left: u64,
+    exceeded: bool,
+}
+
+impl Plain {
+    /// What follows the archive's end belongs to the diffID as well.
+    fn drain(&mut self) -> io::Result<()> {
+        loop {
+            let rest = self.fill_buf()?.len();
+            if rest == 0 {
+                return Ok(());
+            }
+            self.consume(rest);
+        }
+    }
+}
+
+impl BufRead for Plain {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        if self.position == self.current.len() {
+            let used = std::mem::take(&mut self.current);
+            if used.capacity() >= CHUNK_BYTES {
+                // A full channel or a finished first thread: the chunk is freed instead.
+                let _ = self.recycle.try_send(used);
+            }
+            self.position = 0;
+            if let Ok(chunk) = self.chunks.recv() {
+                let left = self.left.checked_sub(chunk.len() as u64);
+                self.left = left.ok_or_else(|| {
+                    self.exceeded = true;
+                    io::Error::from(io::ErrorKind::FileTooLarge)
+                })?;
+                self.hasher.update(&chunk);
+                self.current = chunk;
+            }
+        }
+        Ok(&self.current[self.position..])
+    }
+
+    fn consume(&mut self, amount: usize) {
+        self.position += amount;
+    }
+}
+
+impl Read for Plain {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let available = self.fill_buf()?;
+        let length = available.len().min(buffer.len());
+        buffer[..length].copy_from_slice(&available[..length]);
+        self.consume(length);
+        Ok(length)
+    }
+}
