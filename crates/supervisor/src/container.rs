@@ -23,7 +23,7 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
-use oci_plan::{FdSlot, NamespaceSource, Resources, TerminalSize};
+use oci_plan::{ContainerPlan, FdSlot, NamespaceSource, Resources, TerminalSize};
 use oci_runtime::ChildStdio;
 use rustix::io::Errno;
 use rustix::process::Signal;
@@ -41,7 +41,7 @@ use crate::runtime::{
     resource_exhausted,
 };
 use crate::sandbox::Sandbox;
-use crate::streams::Streams;
+use crate::streams::{Streams, host_user};
 use crate::supervisor::{Supervisor, complain, now_ns, take_slot};
 
 /// How long an init may take to set itself up, and to execute its program.
@@ -81,7 +81,10 @@ pub(crate) struct Container {
     reopening: Vec<Option<Asker>>,
     console: Option<OwnedFd>,
     /// Kept open for attach.
-    #[expect(dead_code, reason = "attach will write to it; until then it keeps the program from reading an end of file")]
+    #[expect(
+        dead_code,
+        reason = "attach will write to it; until then it keeps the program from reading an end of file"
+    )]
     stdin: Option<OwnedFd>,
     started_at_ns: i64,
     start_error: Option<String>,
@@ -192,7 +195,13 @@ impl Supervisor {
         descriptors: &[OwnedFd],
     ) -> Result<(), WireError> {
         let CreateContainer { plan, stdio } = request;
-        if !matches!(self.sandbox, Sandbox::Ready { init_died: false, .. }) {
+        if !matches!(
+            self.sandbox,
+            Sandbox::Ready {
+                init_died: false,
+                ..
+            }
+        ) {
             return Err(failed_precondition("the sandbox is not ready".to_owned()));
         }
         if !names_a_file(&plan.id) {
@@ -210,9 +219,14 @@ impl Supervisor {
         let (child, mut streams) = if with_terminal {
             (None, None)
         } else {
-            let (child, ours) = Streams::open(stdio.stdin).map_err(|error| {
-                resource_exhausted(format!("open pipes for its standard streams: {error}"))
-            })?;
+            let (child, ours) = Streams::open(stdio.stdin)
+                .and_then(|(child, ours)| {
+                    child.give_to(self.host_user(&plan))?;
+                    Ok((child, ours))
+                })
+                .map_err(|error| {
+                    resource_exhausted(format!("open pipes for its standard streams: {error}"))
+                })?;
             (Some(child), Some(ours))
         };
         self.exits
@@ -226,7 +240,9 @@ impl Supervisor {
                 let target = containers.iter().find(|one| one.id == id)?;
                 target.init()
             },
-            child.as_ref().map_or_else(ChildStdio::default, Streams::as_child),
+            child
+                .as_ref()
+                .map_or_else(ChildStdio::default, Streams::as_child),
         );
         let Launched { launch, body } = match launched {
             Ok(launched) => launched,
@@ -270,6 +286,15 @@ impl Supervisor {
         Ok(())
     }
 
+    fn host_user(&self, plan: &ContainerPlan) -> u32 {
+        let mappings = match (&plan.namespaces.user, &self.sandbox) {
+            (NamespaceSource::New, _) => plan.namespaces.mappings.as_ref(),
+            (NamespaceSource::Pod, Sandbox::Ready { plan, .. }) => plan.user.as_ref(),
+            _ => None,
+        };
+        host_user(plan.process.user.uid, mappings)
+    }
+
     pub(crate) fn start_container(&mut self, asker: Asker, id: &str) {
         let result = self.container(id).and_then(|container| {
             match (&container.phase, &mut container.launch) {
@@ -279,10 +304,7 @@ impl Supervisor {
                     container.asker = Some(asker);
                     Ok(container.key)
                 }
-                _ => Err(failed_precondition(format!(
-                    "it {}",
-                    container.describe()
-                ))),
+                _ => Err(failed_precondition(format!("it {}", container.describe()))),
             }
         });
         match result {
@@ -559,7 +581,11 @@ impl Supervisor {
         let Some(container) = self.logged(key) else {
             return;
         };
-        let askers: Vec<Asker> = container.reopening.iter_mut().filter_map(Option::take).collect();
+        let askers: Vec<Asker> = container
+            .reopening
+            .iter_mut()
+            .filter_map(Option::take)
+            .collect();
         let error = internal(format!(
             "reopen the log of container {}: a write to the old file has blocked for {} s",
             container.id,
@@ -785,7 +811,9 @@ impl Supervisor {
 
     fn forget_exit(&self, id: &str) {
         if let Err(error) = self.exits.remove(id) {
-            complain(&format!("remove the exit record of container {id}: {error}"));
+            complain(&format!(
+                "remove the exit record of container {id}: {error}"
+            ));
         }
     }
 }

@@ -18,9 +18,7 @@ use rustix::mount::{
 /// Where the pod's `/dev/shm` is mounted.
 pub(crate) const SHM: &str = "/shm";
 
-const DIRECTORY: OFlags = OFlags::PATH
-    .union(OFlags::DIRECTORY)
-    .union(OFlags::CLOEXEC);
+const DIRECTORY: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
 
 /// Leaves the host's mount namespace. `borrowed` is any directory of the host; the new root is made on it, unseen by others.
 /// Returns the directory [`SHM`].

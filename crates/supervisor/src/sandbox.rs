@@ -5,7 +5,6 @@
 //!    └──────────────────────────────StopSandbox────────────────────────────────▲
 //! ```
 
-use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use oci_plan::SandboxPlan;
@@ -53,7 +52,9 @@ impl Supervisor {
             } if **existing == plan => Ok(()),
             Sandbox::Ready {
                 init_died: false, ..
-            } => Err(failed_precondition("there is one, of another plan".to_owned())),
+            } => Err(failed_precondition(
+                "there is one, of another plan".to_owned(),
+            )),
             Sandbox::Ready { .. } => Err(failed_precondition(
                 "the init of its PID namespace has died".to_owned(),
             )),
@@ -61,7 +62,10 @@ impl Supervisor {
                 Err(failed_precondition("it has been stopped".to_owned()))
             }
         };
-        let network = self.handler.network().map(|network| network.try_clone_to_owned());
+        let network = self
+            .handler
+            .network()
+            .map(|network| network.try_clone_to_owned());
         match (result, network.transpose()) {
             (Ok(()), Ok(network)) => {
                 self.sandbox = Sandbox::Ready {
@@ -90,12 +94,16 @@ impl Supervisor {
     /// The init of the pod's PID namespace, while it lives.
     pub(crate) fn live_init(&self) -> Option<i32> {
         match self.sandbox {
-            Sandbox::Ready { init_died: false, .. } | Sandbox::Stopping { init_died: false, .. } => {
-                self.handler.sandbox_init().map(|(pid, _)| pid)
+            Sandbox::Ready {
+                init_died: false, ..
             }
-            Sandbox::Empty | Sandbox::Ready { .. } | Sandbox::Stopping { .. } | Sandbox::Stopped => {
-                None
-            }
+            | Sandbox::Stopping {
+                init_died: false, ..
+            } => self.handler.sandbox_init().map(|(pid, _)| pid),
+            Sandbox::Empty
+            | Sandbox::Ready { .. }
+            | Sandbox::Stopping { .. }
+            | Sandbox::Stopped => None,
         }
     }
 
@@ -221,11 +229,16 @@ impl Supervisor {
         let Ok(text) = std::fs::read_to_string(format!("/proc/self/task/{own}/children")) else {
             return Vec::new();
         };
-        let children = text.split_ascii_whitespace().filter_map(|pid| pid.parse().ok());
+        let children = text
+            .split_ascii_whitespace()
+            .filter_map(|pid| pid.parse().ok());
         let known = |pid: &i32| {
             self.logs.pid() == Some(*pid)
                 || self.live_init() == Some(*pid)
-                || self.containers.iter().any(|one| one.pid == *pid && !one.reaped)
+                || self
+                    .containers
+                    .iter()
+                    .any(|one| one.pid == *pid && !one.reaped)
                 || self.execs.iter().any(|one| one.pid == *pid && !one.reaped)
         };
         children.filter(|pid| !known(pid)).collect()

@@ -6,7 +6,6 @@ use std::fmt;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 
-use cgroup::Hierarchies;
 use oci_runtime::Host;
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
@@ -73,17 +72,18 @@ pub(crate) fn start(arguments: impl Iterator<Item = OsString>) -> Result<Supervi
 
     let listener = take_listener().map_err(at("take the socket that is standard input"))?;
     let host = Host::open().map_err(|error| StartError::new("look at the host", error))?;
-    let hierarchies =
-        Hierarchies::open().map_err(|error| StartError::new("find the cgroups", error))?;
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let pod_directory = rustix::fs::open(&directory, flags, Mode::empty()).map_err(|error| {
-        StartError::new(format!("open the pod's directory {}", directory.display()), error)
+        StartError::new(
+            format!("open the pod's directory {}", directory.display()),
+            error,
+        )
     })?;
     let exits = Exits::open(&pod_directory).map_err(at("open the directory of exit records"))?;
-    let shm = root::enter(pod_directory.as_fd())
-        .map_err(|(step, error)| StartError::new(step, error))?;
+    let shm =
+        root::enter(pod_directory.as_fd()).map_err(|(step, error)| StartError::new(step, error))?;
 
-    let handler = Handler::Embedded(Embedded::new(host, hierarchies, shm));
+    let handler = Handler::Embedded(Embedded::new(host, shm));
     Supervisor::new(listener, signals, handler, exits).map_err(at("set up the event loop"))
 }
 
@@ -114,11 +114,7 @@ fn pod_directory(mut arguments: impl Iterator<Item = OsString>) -> Result<PathBu
 /// The socket moves away from number 0, where every child would get it.
 fn take_listener() -> Result<OwnedFd, Errno> {
     let listener = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdin(), 3)?;
-    let null = rustix::fs::open(
-        "/dev/null",
-        OFlags::RDWR | OFlags::CLOEXEC,
-        Mode::empty(),
-    )?;
+    let null = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
     sys::place_descriptor(null.as_fd(), 0, true)?;
     Ok(listener)
 }

@@ -191,7 +191,9 @@ impl Supervisor {
             init_pid: self.live_init(),
             sandbox: match &self.sandbox {
                 Sandbox::Empty => SandboxState::Empty,
-                Sandbox::Ready { init_died: false, .. } => SandboxState::Ready,
+                Sandbox::Ready {
+                    init_died: false, ..
+                } => SandboxState::Ready,
                 // Nothing runs in it any more, or soon.
                 Sandbox::Ready { .. } | Sandbox::Stopping { .. } | Sandbox::Stopped => {
                     SandboxState::Stopped

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 /// A container's log, for as long as the supervisor lives; never used twice.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub(crate) struct LogKey(pub(crate) u64);
 
 #[derive(Debug, Serialize, Deserialize)]

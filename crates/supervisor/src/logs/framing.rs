@@ -136,10 +136,7 @@ mod tests {
     #[test]
     fn a_line_of_exactly_the_limit_is_one_entry() {
         let line = [vec![b'x'; MAX_LINE_BYTES], vec![b'\n']].concat();
-        assert_eq!(
-            frame(&[&line]),
-            [('F', vec![b'x'; MAX_LINE_BYTES])]
-        );
+        assert_eq!(frame(&[&line]), [('F', vec![b'x'; MAX_LINE_BYTES])]);
         // However it arrives.
         assert_eq!(frame(&[&line[..MAX_LINE_BYTES], b"\n"]).len(), 1);
     }

@@ -104,12 +104,7 @@ impl Logs {
     }
 
     /// Continues in `file`; [`Finished::Reopened`] once no byte will go to the old one.
-    pub(crate) fn reopen(
-        &mut self,
-        poll: &Poll,
-        key: LogKey,
-        file: OwnedFd,
-    ) -> Result<(), Errno> {
+    pub(crate) fn reopen(&mut self, poll: &Poll, key: LogKey, file: OwnedFd) -> Result<(), Errno> {
         let log = self.logs.get_mut(&key).ok_or(Errno::NOENT)?;
         let copy = file.try_clone().map_err(errno)?;
         log.file = Some(file);

@@ -88,9 +88,8 @@ pub(super) fn run(control: OwnedFd) -> Result<(), Errno> {
 
 impl LogProcess {
     fn finished(&self) -> bool {
-        self.orphaned_until.is_some_and(|until| {
-            Instant::now() >= until || self.logs.iter().all(Log::ended)
-        })
+        self.orphaned_until
+            .is_some_and(|until| Instant::now() >= until || self.logs.iter().all(Log::ended))
     }
 
     fn turn(&mut self) -> Result<(), Errno> {
@@ -201,8 +200,7 @@ impl LogProcess {
         let Some(log) = self.logs.iter_mut().find(|log| log.key == key) else {
             return;
         };
-        if let ReadResult::End = log.read(&self.epoll, stream, &mut self.input, &mut self.entries)
-        {
+        if let ReadResult::End = log.read(&self.epoll, stream, &mut self.input, &mut self.entries) {
             self.answer_if_drained(key);
         }
     }

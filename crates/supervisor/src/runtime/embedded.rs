@@ -1,28 +1,27 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use cgroup::{Cgroup, Hierarchies};
+use cgroup::Cgroup;
 use oci_plan::{ContainerPlan, Process, SandboxPlan};
 use oci_runtime::{ChildStdio, ExecPlan, Host, Launch, Placement, PodHandles};
+use rustix::process::Signal;
 use supervisor_api::WireError;
 
-use super::{Body, Launched, failed_precondition, failure};
+use super::{Body, Launched, failed_precondition, failure, internal, loopback};
 use crate::root;
 
 /// The OCI core in this process: containers are children, and live in cgroups that were made here.
 #[derive(Debug)]
 pub(crate) struct Embedded {
     host: Host,
-    hierarchies: Hierarchies,
     shm_mountpoint: OwnedFd,
     pod: Option<PodHandles>,
     cgroup: Option<Cgroup>,
 }
 
 impl Embedded {
-    pub(crate) fn new(host: Host, hierarchies: Hierarchies, shm_mountpoint: OwnedFd) -> Self {
+    pub(crate) fn new(host: Host, shm_mountpoint: OwnedFd) -> Self {
         Self {
             host,
-            hierarchies,
             shm_mountpoint,
             pod: None,
             cgroup: None,
@@ -31,10 +30,11 @@ impl Embedded {
 
     pub(super) fn create_sandbox(&mut self, plan: &SandboxPlan) -> Result<(), WireError> {
         let cgroup = self
-            .hierarchies
+            .host
+            .hierarchies()
             .ensure(&plan.cgroup, &plan.resources)
             .map_err(|error| failure::cgroup(&error))?;
-        match PodHandles::create(&self.host, plan, self.shm_mountpoint.as_fd()) {
+        match self.make_namespaces(plan) {
             Ok(pod) => {
                 self.pod = Some(pod);
                 self.cgroup = Some(cgroup);
@@ -44,9 +44,25 @@ impl Embedded {
                 root::unmount_shm();
                 // The first error is the one to tell.
                 let _ = cgroup.remove();
-                Err(failure::core(&error))
+                Err(error)
             }
         }
+    }
+
+    fn make_namespaces(&self, plan: &SandboxPlan) -> Result<PodHandles, WireError> {
+        let pod = PodHandles::create(&self.host, plan, self.shm_mountpoint.as_fd())
+            .map_err(|error| failure::core(&error))?;
+        if let Some(network) = &pod.net
+            && let Err(error) = loopback::bring_up(&self.host, network.as_fd())
+        {
+            if let Some(init) = &pod.init {
+                let _ = rustix::process::pidfd_send_signal(&init.pidfd, Signal::KILL);
+            }
+            return Err(internal(format!(
+                "bring its loopback interface up: {error}"
+            )));
+        }
+        Ok(pod)
     }
 
     pub(super) fn network(&self) -> Option<BorrowedFd<'_>> {
@@ -84,7 +100,8 @@ impl Embedded {
             .as_ref()
             .ok_or_else(|| failed_precondition("the pod has no sandbox".to_owned()))?;
         let cgroup = self
-            .hierarchies
+            .host
+            .hierarchies()
             .create(&plan.cgroup, &plan.resources)
             .map_err(|error| failure::cgroup(&error))?;
         let launched = place(&cgroup, |placement| {

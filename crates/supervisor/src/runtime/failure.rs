@@ -44,13 +44,11 @@ pub(crate) fn cgroup(error: &cgroup::Error) -> WireError {
         | cgroup::Error::Invalid { .. }
         | cgroup::Error::Unsupported { .. } => ErrorKind::InvalidArgument,
         cgroup::Error::NotFound { .. } => ErrorKind::NotFound,
-        cgroup::Error::Exists { .. } | cgroup::Error::InUse { .. } => {
-            ErrorKind::FailedPrecondition
-        }
+        cgroup::Error::Exists { .. } | cgroup::Error::InUse { .. } => ErrorKind::FailedPrecondition,
         other => match other.errno() {
-            Some(
-                Errno::NOMEM | Errno::NOSPC | Errno::AGAIN | Errno::MFILE | Errno::NFILE,
-            ) => ErrorKind::ResourceExhausted,
+            Some(Errno::NOMEM | Errno::NOSPC | Errno::AGAIN | Errno::MFILE | Errno::NFILE) => {
+                ErrorKind::ResourceExhausted
+            }
             _ => ErrorKind::Internal,
         },
     };

@@ -9,6 +9,7 @@
 
 mod embedded;
 mod failure;
+mod loopback;
 
 use std::os::fd::{BorrowedFd, OwnedFd};
 
@@ -18,7 +19,9 @@ use rustix::process::Signal;
 use supervisor_api::WireError;
 
 pub(crate) use embedded::Embedded;
-pub(crate) use failure::{core, failed_precondition, internal, invalid, not_found, resource_exhausted};
+pub(crate) use failure::{
+    core, failed_precondition, internal, invalid, not_found, resource_exhausted,
+};
 pub(crate) use oci_runtime::{Launch, Progress};
 
 /// Which handler a pod has.

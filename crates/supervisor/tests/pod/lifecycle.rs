@@ -1,0 +1,346 @@
+use std::fs;
+use std::os::fd::AsRawFd;
+
+use oci_plan::*;
+use supervisor_api::*;
+
+use crate::harness::*;
+
+#[test]
+fn a_pod_from_beginning_to_end() {
+    let mut pod = Pod::bare();
+    assert_eq!(pod.state().sandbox, SandboxState::Empty);
+    let plan = pod.sandbox_plan();
+    let (reply, network) = pod
+        .client
+        .call(RequestBody::CreateSandbox(plan.clone()), vec![])
+        .unwrap();
+    assert_eq!(reply, ReplyBody::Sandbox);
+    let link = |fd: &std::os::fd::OwnedFd| {
+        fs::read_link(format!("/proc/self/fd/{}", fd.as_raw_fd())).unwrap()
+    };
+    let network = link(&network[0]);
+    assert!(
+        network.to_str().unwrap().starts_with("net:["),
+        "{network:?}"
+    );
+    assert_ne!(network, fs::read_link("/proc/self/ns/net").unwrap());
+
+    // The same again.
+    let again = pod
+        .client
+        .call(RequestBody::CreateSandbox(plan.clone()), vec![])
+        .unwrap();
+    assert_eq!(link(&again.1[0]), network);
+    let other = SandboxPlan {
+        hostname: "another".to_owned(),
+        ..plan
+    };
+    let error = pod.client.error(RequestBody::CreateSandbox(other));
+    assert_eq!(error.kind, ErrorKind::FailedPrecondition);
+
+    let script = "hostname; ip link show lo | head -n 1; cat /proc/sys/net/ipv4/ip_unprivileged_port_start;
+                  cat /proc/self/mounts | grep /dev/shm; readlink /proc/self/ns/net; echo $$; echo err >&2; exit 3";
+    let plan = pod.plan("one", script);
+    let pid = pod.create(plan).unwrap();
+    assert_eq!(
+        pod.state().containers,
+        [ContainerState {
+            id: "one".to_owned(),
+            status: ContainerStatus::Created { pid }
+        }]
+    );
+    assert_eq!(pod.start("one").unwrap(), pid);
+    let exit = pod.client.exit("one");
+    assert_eq!(
+        (exit.exit_code, exit.signal, exit.oom_killed),
+        (3, None, false)
+    );
+    assert_eq!(exit.message, None);
+    assert!(0 < exit.started_at_ns && exit.started_at_ns <= exit.finished_at_ns);
+    assert_eq!(pod.record("one"), Some(exit.clone()));
+    assert_eq!(
+        pod.state().containers,
+        [ContainerState {
+            id: "one".to_owned(),
+            status: ContainerStatus::Exited(exit)
+        }]
+    );
+
+    let out = pod.log("one").shown("stdout");
+    let lines: Vec<&str> = out.lines().collect();
+    assert_eq!(lines[0], "the-pod");
+    assert!(lines[1].contains("LOOPBACK,UP"), "{out}");
+    assert_eq!(lines[2], "80");
+    assert!(
+        lines[3].starts_with("tmpfs /dev/shm") && lines[3].contains("size=1024k"),
+        "{out}"
+    );
+    assert_eq!(lines[4], network.to_str().unwrap());
+    assert_eq!(lines[5], "1");
+    assert_eq!(pod.log("one").shown("stderr"), "err\n");
+
+    let delete = || RequestBody::DeleteContainer {
+        id: "one".to_owned(),
+    };
+    pod.order(delete());
+    assert_eq!(pod.record("one"), None);
+    assert!(cgroup_directories(&format!("{}/one", pod.cgroup)).is_empty());
+    pod.order(delete());
+    // Its id is free again.
+    assert_eq!(pod.run_to_end("one", "exit 0").exit_code, 0);
+    pod.order(RequestBody::StopSandbox);
+    assert_eq!(pod.state().sandbox, SandboxState::Stopped);
+    assert!(pod.record("one").is_some());
+    pod.finish();
+}
+
+#[test]
+fn several_containers_are_launched_at_once() {
+    let mut pod = Pod::ready();
+    let mut sequences = Vec::new();
+    for number in 0..8 {
+        let plan = pod.plan(&format!("c{number}"), &format!("echo {number}"));
+        let request = CreateContainer {
+            plan,
+            stdio: Stdio {
+                log: Some(FdSlot(1)),
+                stdin: false,
+                stdin_once: false,
+            },
+        };
+        let descriptors = vec![pod.root(), pod.log_file(&format!("c{number}"))];
+        let body = RequestBody::CreateContainer(Box::new(request));
+        sequences.push(pod.client.send(body, descriptors));
+    }
+    for sequence in sequences {
+        pod.client.reply(sequence).unwrap();
+    }
+    for number in 0..8 {
+        pod.start(&format!("c{number}")).unwrap();
+    }
+    for number in 0..8 {
+        let id = format!("c{number}");
+        assert_eq!(pod.client.exit(&id).exit_code, 0);
+        assert_eq!(pod.log(&id).shown("stdout"), format!("{number}\n"));
+    }
+    pod.finish();
+}
+
+#[test]
+fn a_program_that_is_not_there_leaves_a_container_that_can_be_removed() {
+    let mut pod = Pod::ready();
+    let mut plan = pod.plan("none", "");
+    plan.process.args = vec!["/no/such/program".to_owned()];
+    // Found missing at creation or at the start: either is an error of this kind.
+    let error = match pod.create(plan) {
+        Err(error) => error,
+        Ok(_) => {
+            let error = pod.start("none").unwrap_err();
+            let exit = pod.client.exit("none");
+            assert_eq!((exit.exit_code, exit.started_at_ns), (128, 0));
+            assert!(exit.message.unwrap().contains("/no/such/program"));
+            error
+        }
+    };
+    assert_eq!(error.kind, ErrorKind::CannotExecute, "{error}");
+    assert!(error.message.contains("container none"), "{error}");
+    assert!(error.message.contains("/no/such/program"), "{error}");
+    pod.order(RequestBody::DeleteContainer {
+        id: "none".to_owned(),
+    });
+    pod.finish();
+}
+
+#[test]
+fn a_creation_that_fails_leaves_nothing() {
+    let mut pod = Pod::ready();
+    let mut plan = pod.plan("bad", "true");
+    plan.mounts.push(Mount {
+        target: "/tmp/there".to_owned(),
+        source: MountSource::Filesystem {
+            fs_type: "nosuchfs".to_owned(),
+            source: "x".to_owned(),
+            data: vec![],
+        },
+        flags: MountFlags::default(),
+        propagation: None,
+        idmap: None,
+    });
+    let error = pod.create(plan).unwrap_err();
+    assert!(
+        error.message.starts_with("create container bad: "),
+        "{error}"
+    );
+    assert!(pod.state().containers.is_empty());
+    assert!(cgroup_directories(&format!("{}/bad", pod.cgroup)).is_empty());
+    assert_eq!(pod.record("bad"), None);
+    // At once again, under the same id.
+    assert_eq!(pod.run_to_end("bad", "exit 5").exit_code, 5);
+    pod.finish();
+}
+
+#[test]
+fn a_shared_pid_namespace_has_an_init_of_ours() {
+    let mut pod = Pod::bare();
+    let mut plan = pod.sandbox_plan();
+    plan.namespaces.pid = true;
+    pod.client
+        .call(RequestBody::CreateSandbox(plan), vec![])
+        .unwrap();
+    let init = pod.state().init_pid.unwrap();
+    assert!(alive(init));
+    // Nothing to find in it.
+    assert_eq!(fs::read_dir(format!("/proc/{init}/fd")).unwrap().count(), 0);
+    assert_eq!(
+        fs::read_dir(format!("/proc/{init}/root/")).unwrap().count(),
+        0
+    );
+    let status = fs::read_to_string(format!("/proc/{init}/status")).unwrap();
+    for set in ["CapPrm", "CapEff", "CapBnd"] {
+        assert!(
+            status.contains(&format!("{set}:\t0000000000000000")),
+            "{status}"
+        );
+    }
+
+    // A container's grandchildren end with its init, although the namespace goes on.
+    let mut plan = pod.plan(
+        "first",
+        "sleep 1000 & setsid sleep 1000 & echo ready; read forever",
+    );
+    plan.namespaces.pid = NamespaceSource::Pod;
+    let log = pod.log_file("first");
+    let first = pod.create_with(plan, log, true).unwrap();
+    pod.start("first").unwrap();
+    within(|| (pod.log("first").shown("stdout") == "ready\n").then_some(()));
+    let left: Vec<i32> = children(first);
+    assert_eq!(left.len(), 2);
+    kill(first);
+    assert_eq!(pod.client.exit("first").signal, Some(9));
+    for pid in left {
+        within(|| (!alive(pid)).then_some(()));
+    }
+    assert!(alive(init));
+
+    // Its init killed by somebody: no further containers, and what ran has ended.
+    let mut plan = pod.plan("second", "read forever");
+    plan.namespaces.pid = NamespaceSource::Pod;
+    let log = pod.log_file("second");
+    pod.create_with(plan, log, true).unwrap();
+    pod.start("second").unwrap();
+    kill(init);
+    assert_eq!(pod.client.exit("second").exit_code, 137);
+    let state = within(|| Some(pod.state()).filter(|state| state.init_pid.is_none()));
+    assert_eq!(state.sandbox, SandboxState::Stopped);
+    let plan = pod.plan("third", "true");
+    let error = pod.create(plan).unwrap_err();
+    assert_eq!(error.kind, ErrorKind::FailedPrecondition);
+    pod.finish();
+}
+
+#[test]
+fn signals_reach_init_or_everybody() {
+    let mut pod = Pod::ready();
+    let signal = |id: &str, signal, all| RequestBody::Signal {
+        id: id.to_owned(),
+        signal,
+        all,
+    };
+    pod.run(
+        "term",
+        "trap 'exit 7' TERM; echo ready; while :; do sleep 0.05; done",
+    );
+    within(|| (pod.log("term").shown("stdout") == "ready\n").then_some(()));
+    pod.order(signal("term", 15, false));
+    assert_eq!(pod.client.exit("term").exit_code, 7);
+    // Also when it has exited.
+    pod.order(signal("term", 9, true));
+
+    pod.run("kill", "sleep 1000 & wait");
+    pod.order(signal("kill", 9, true));
+    let exit = pod.client.exit("kill");
+    assert_eq!((exit.exit_code, exit.signal), (137, Some(9)));
+
+    pod.run(
+        "other",
+        "trap 'exit 9' RTMIN; sleep 1000 & wait; read forever",
+    );
+    assert_eq!(
+        pod.client.error(signal("other", 0, false)).kind,
+        ErrorKind::InvalidArgument
+    );
+    assert_eq!(
+        pod.client.error(signal("other", 65, true)).kind,
+        ErrorKind::InvalidArgument
+    );
+
+    // One that waits to be started dies without ever having run.
+    let plan = pod.plan("waiting", "true");
+    pod.create(plan).unwrap();
+    pod.order(signal("waiting", 9, false));
+    let exit = pod.client.exit("waiting");
+    assert_eq!((exit.exit_code, exit.started_at_ns), (137, 0));
+    assert_eq!(
+        pod.client
+            .error(RequestBody::StartContainer {
+                id: "waiting".to_owned()
+            })
+            .kind,
+        ErrorKind::FailedPrecondition
+    );
+    pod.finish();
+}
+
+#[test]
+fn limits_can_be_changed() {
+    let mut pod = Pod::ready();
+    let mut plan = pod.plan("limited", "read forever");
+    plan.resources.memory_limit_bytes = Some(64 << 20);
+    let log = pod.log_file("limited");
+    pod.create_with(plan, log, true).unwrap();
+    pod.start("limited").unwrap();
+    let file = format!(
+        "/sys/fs/cgroup/memory/{}/limited/memory.limit_in_bytes",
+        pod.cgroup
+    );
+    assert_eq!(fs::read_to_string(&file).unwrap().trim(), "67108864");
+    let update = |bytes| RequestBody::UpdateResources {
+        id: "limited".to_owned(),
+        resources: Resources {
+            memory_limit_bytes: Some(bytes),
+            ..Resources::default()
+        },
+    };
+    pod.order(update(32 << 20));
+    assert_eq!(fs::read_to_string(&file).unwrap().trim(), "33554432");
+    pod.order(RequestBody::Signal {
+        id: "limited".to_owned(),
+        signal: 9,
+        all: true,
+    });
+    pod.client.exit("limited");
+    assert_eq!(
+        pod.client.error(update(64 << 20)).kind,
+        ErrorKind::FailedPrecondition
+    );
+    pod.finish();
+}
+
+#[test]
+fn deleting_kills_what_runs() {
+    let mut pod = Pod::ready();
+    let pid = pod.run("busy", "trap '' TERM; sleep 1000 & wait; sleep 1000");
+    pod.order(RequestBody::DeleteContainer {
+        id: "busy".to_owned(),
+    });
+    assert!(!alive(pid));
+    assert!(pod.state().containers.is_empty());
+    let plan = pod.plan("created", "true");
+    let pid = pod.create(plan).unwrap();
+    pod.order(RequestBody::DeleteContainer {
+        id: "created".to_owned(),
+    });
+    assert!(!alive(pid));
+    pod.finish();
+}

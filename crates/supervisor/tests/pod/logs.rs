@@ -1,0 +1,216 @@
+use std::fs;
+use std::io::Write;
+use std::os::fd::AsFd;
+
+use oci_plan::FdSlot;
+use supervisor_api::*;
+
+use crate::harness::*;
+
+fn log_process(pod: &Pod) -> i32 {
+    let children = children(pod.process.id() as i32);
+    let mut found = children
+        .into_iter()
+        .filter(|&pid| name_of(pid) == "longshore-log");
+    found.next().unwrap()
+}
+
+#[test]
+fn lines_are_framed_and_split() {
+    let mut pod = Pod::ready();
+    let exit = pod.run_to_end(
+        "c",
+        "head -c 16384 /dev/zero | tr '\\0' a; echo
+         head -c 40000 /dev/zero | tr '\\0' b; echo
+         echo; echo -n end; echo -n 'err' >&2",
+    );
+    assert_eq!((exit.exit_code, exit.message), (0, None));
+    let log = pod.log("c");
+    let stdout: Vec<(char, usize)> = log
+        .0
+        .iter()
+        .filter(|entry| entry.stream == "stdout")
+        .map(|entry| (entry.tag, entry.content.len()))
+        .collect();
+    assert_eq!(
+        stdout,
+        [
+            ('F', 16384),
+            ('P', 16384),
+            ('P', 16384),
+            ('F', 7232),
+            ('F', 0),
+            ('P', 3)
+        ]
+    );
+    assert_eq!(log.shown("stderr"), "err");
+    pod.finish();
+}
+
+#[test]
+fn no_byte_is_lost_when_it_ends_at_once() {
+    let mut pod = Pod::ready();
+    // More than 10 MB in lines, and no pause before the end.
+    pod.run_to_end("c", "exec seq 1 1500000");
+    let shown = pod.log("c").shown("stdout");
+    let expected: String = (1..=1_500_000)
+        .map(|number| format!("{number}\n"))
+        .collect();
+    assert!(
+        shown == expected,
+        "{} of {} bytes",
+        shown.len(),
+        expected.len()
+    );
+
+    // And in one line.
+    pod.run_to_end("d", "exec head -c 3000000 /dev/zero");
+    let shown = pod.log("d").shown("stdout");
+    assert_eq!(shown.len(), 3_000_000);
+    pod.finish();
+}
+
+#[test]
+fn reopening_under_load_loses_nothing() {
+    let mut pod = Pod::ready();
+    pod.run("c", "exec seq 1 800000");
+    let mut files = vec!["c".to_owned()];
+    for number in 0..20 {
+        let name = format!("c.{number}");
+        let file = pod.log_file(&name);
+        let old = files.last().unwrap().clone();
+        let body = RequestBody::ReopenLog {
+            id: "c".to_owned(),
+            log: FdSlot(0),
+        };
+        pod.client.call(body, vec![file]).unwrap();
+        // From the answer on, nothing goes to the old one.
+        let size = fs::metadata(pod.log_path(&old)).unwrap().len();
+        files.push(name);
+        std::thread::sleep(std::time::Duration::from_millis(10));
+        assert_eq!(fs::metadata(pod.log_path(&old)).unwrap().len(), size);
+    }
+    pod.client.exit("c");
+    let shown: String = files
+        .iter()
+        .map(|name| pod.log(name).shown("stdout"))
+        .collect();
+    let expected: String = (1..=800_000).map(|number| format!("{number}\n")).collect();
+    assert!(
+        shown == expected,
+        "{} of {} bytes",
+        shown.len(),
+        expected.len()
+    );
+    pod.finish();
+}
+
+#[test]
+fn somebody_who_keeps_the_pipe_delays_the_exit_and_is_still_heard() {
+    let mut pod = Pod::ready();
+    let plan = pod.plan("c", "echo before; read go");
+    let log = pod.log_file("c");
+    let pid = pod.create_with(plan, log, true).unwrap();
+    pod.start("c").unwrap();
+    within(|| (pod.log("c").shown("stdout") == "before\n").then_some(()));
+    let mut holder = fs::OpenOptions::new()
+        .write(true)
+        .open(format!("/proc/{pid}/fd/1"))
+        .unwrap();
+    kill(pid);
+    // Without an end of the pipe, but with all that was written until then.
+    holder.write_all(b"held").unwrap();
+    let exit = pod.client.exit("c");
+    assert_eq!((exit.exit_code, exit.message), (137, None));
+    assert_eq!(pod.log("c").shown("stdout"), "before\nheld");
+    // Its holder lives, and is read.
+    holder.write_all(b"late\n").unwrap();
+    within(|| (pod.log("c").shown("stdout") == "before\nheldlate\n").then_some(()));
+    drop(holder);
+    pod.order(RequestBody::DeleteContainer { id: "c".to_owned() });
+    pod.finish();
+}
+
+#[test]
+fn a_full_disk_stops_neither_the_container_nor_its_pod() {
+    let mut pod = Pod::ready();
+    let (file, _mount) = small_file(64);
+    let plan = pod.plan("full", "seq 1 100000; echo done >&2; exit 4");
+    pod.create_with(plan, file.try_clone().unwrap(), false)
+        .unwrap();
+    pod.start("full").unwrap();
+    let exit = pod.client.exit("full");
+    assert_eq!(exit.exit_code, 4);
+    let message = exit.message.unwrap();
+    assert!(
+        message.contains("bytes of its log were not written: No space left"),
+        "{message}"
+    );
+    let lost: usize = message.split(' ').next().unwrap().parse().unwrap();
+    let kept = read_all(file.as_fd());
+    assert_eq!(kept.len(), 64 << 10);
+    // Each line has 39 bytes before it.
+    let lines: usize = (1..=100_000_usize)
+        .map(|number| 40 + number.to_string().len())
+        .sum();
+    let all = lines + "2026-11-21T08:00:00.123456789Z stderr F done\n".len();
+    assert_eq!(lost + kept.len(), all);
+    assert_eq!(pod.run_to_end("other", "echo fine").message, None);
+    assert_eq!(pod.log("other").shown("stdout"), "fine\n");
+    pod.finish();
+}
+
+#[test]
+fn a_container_outlives_its_log_process() {
+    let mut pod = Pod::ready();
+    let script = "n=0; while [ $n -lt 100 ]; do n=$((n+1)); echo $n; sleep 0.01; done";
+    pod.run("c", script);
+    pod.run_to_end("other", "echo done");
+    within(|| pod.log("c").shown("stdout").contains("5\n").then_some(()));
+    kill(log_process(&pod));
+    let exit = pod.client.exit("c");
+    assert_eq!(exit.exit_code, 0);
+    assert!(exit.message.unwrap().contains("log process"));
+    let shown = pod.log("c").shown("stdout");
+    assert!(shown.ends_with("\n99\n100\n"), "{shown}");
+    // It could have had one read in its hands.
+    assert!(shown.lines().count() >= 90, "{shown}");
+    assert_eq!(pod.run_to_end("new", "echo fine").message, None);
+    assert_eq!(pod.log("new").shown("stdout"), "fine\n");
+    pod.finish();
+}
+
+#[test]
+fn output_without_a_log_is_dropped() {
+    let mut pod = Pod::ready();
+    let request = CreateContainer {
+        plan: pod.plan("c", "seq 1 100000"),
+        stdio: Stdio {
+            log: None,
+            stdin: false,
+            stdin_once: false,
+        },
+    };
+    let root = pod.root();
+    pod.client
+        .call(RequestBody::CreateContainer(Box::new(request)), vec![root])
+        .unwrap();
+    pod.start("c").unwrap();
+    assert_eq!(pod.client.exit("c").exit_code, 0);
+    pod.finish();
+}
+
+#[test]
+fn another_user_can_open_its_own_standard_output() {
+    let mut pod = Pod::ready();
+    let mut plan = pod.plan("c", "echo one > /dev/stdout; echo two > /proc/self/fd/2");
+    plan.process.user.uid = 1000;
+    plan.process.user.gid = 1000;
+    plan.process.capabilities = Default::default();
+    pod.create(plan).unwrap();
+    pod.start("c").unwrap();
+    assert_eq!(pod.client.exit("c").exit_code, 0);
+    assert_eq!(pod.log("c").shown("stdout"), "one\n");
+    assert_eq!(pod.log("c").shown("stderr"), "two\n");
+    pod.finish();
+}
