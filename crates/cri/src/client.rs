@@ -220,8 +220,8 @@ impl Client {
             .max_encoding_message_size(MAX_MESSAGE_BYTES)
     }
 
-    /// One call of the runtime service. `deadline` is told to the server (`grpc-timeout`) and enforced here, up to the reply's
-    /// last byte; `None` waits for ever. Dropping the future cancels the call.
+    /// One call of the runtime service. `deadline` is enforced here, up to the reply's last byte, and the server is told of it
+    /// (`grpc-timeout`, with a second on top); `None` waits for ever. Dropping the future cancels the call.
     pub async fn runtime<Req, Resp>(
         &self,
         deadline: Option<Duration>,
@@ -253,7 +253,8 @@ impl Client {
 fn with_deadline<T>(message: T, deadline: Option<Duration>) -> Request<T> {
     let mut request = Request::new(message);
     if let Some(deadline) = deadline {
-        request.set_timeout(deadline);
+        // Ours comes first: the transport's would say "cancelled".
+        request.set_timeout(deadline.saturating_add(Duration::from_secs(1)));
     }
     request
 }

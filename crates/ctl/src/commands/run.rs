@@ -1,5 +1,5 @@
 use std::collections::BTreeMap;
-use std::io::Write;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -141,19 +141,25 @@ impl Run {
         for note in &plan.notes {
             error::note(&format!("{}: {note}", session.program()));
         }
-        manifest::prepare(&plan)?;
         // Images first: a pod whose images are not there need not be made.
         self.pull_missing(session, &plan).await?;
+        manifest::prepare(&plan)?;
         let handler = if self.runtime.is_empty() {
             &plan.handler
         } else {
             &self.runtime
         };
-        let pod = session.run_pod(plan.config.clone(), handler, None).await?;
+        let pod = match session.run_pod(plan.config.clone(), handler, None).await {
+            Ok(pod) => pod,
+            Err(error) => {
+                remove_logs(&plan)?;
+                return Err(error);
+            }
+        };
         match self.containers(session, &pod, &plan).await {
             Ok(containers) => self.report(session, out, &pod, &plan, &containers).await,
             Err(error) => {
-                self.undo(session, &pod).await;
+                self.undo(session, &pod, &plan).await;
                 Err(error)
             }
         }
@@ -213,7 +219,7 @@ impl Run {
         Ok(ids)
     }
 
-    async fn undo(&self, session: &Session, pod: &str) {
+    async fn undo(&self, session: &Session, pod: &str, plan: &PodPlan) {
         let program = session.program();
         if self.keep {
             error::note(&format!(
@@ -224,7 +230,9 @@ impl Run {
         }
         let undone = async {
             session.stop_pod(pod).await?;
-            session.remove_pod(pod).await
+            session.remove_pod(pod).await?;
+            // Nobody could find its logs any more.
+            remove_logs(plan)
         };
         match undone.await {
             Ok(()) => error::note(&format!("{program}: pod {pod} has been removed again")),
@@ -273,5 +281,16 @@ impl Run {
         table.write(out)?;
         out.flush()?;
         Ok(())
+    }
+}
+
+fn remove_logs(plan: &PodPlan) -> Result<(), Error> {
+    let logs = &plan.config.log_directory;
+    match std::fs::remove_dir_all(logs) {
+        Err(source) if source.kind() != io::ErrorKind::NotFound => Err(Error::Io {
+            what: format!("remove logs {logs}"),
+            source,
+        }),
+        _ => Ok(()),
     }
 }

@@ -36,9 +36,10 @@ pub(crate) fn read(path: &Path) -> Result<Document, Error> {
     Ok(Document { text, value })
 }
 
-/// Every document of a YAML stream.
+/// Every document of a YAML stream. Only `true` and `false` are booleans: a namespace may be called `n`, a country `no`.
 pub(crate) fn yaml_documents<T: serde::de::DeserializeOwned>(text: &str) -> Result<Vec<T>, String> {
-    serde_saphyr::from_multiple(text)
+    let options = serde_saphyr::options! { strict_booleans: true };
+    serde_saphyr::from_multiple_with_options(text, options)
         .map_err(|error| one_line(&error.without_snippet().to_string()))
 }
 

@@ -12,7 +12,7 @@ mod translate;
 
 pub(crate) use fields::Pod;
 pub(crate) use prepare::prepare;
-pub(crate) use translate::{PodPlan, PullPolicy, plan};
+pub(crate) use translate::{LOG_DIRECTORY_ANNOTATION, PodPlan, PullPolicy, plan};
 
 use std::path::Path;
 

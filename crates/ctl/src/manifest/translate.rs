@@ -37,6 +37,9 @@ const READONLY_PATHS: [&str; 5] = [
     "/proc/sysrq-trigger",
 ];
 
+/// On pods that `run` has made: the log directory, which removing the pod removes, as a kubelet would.
+pub(crate) const LOG_DIRECTORY_ANNOTATION: &str = "longshore/log-directory";
+
 /// Everything that running one pod takes.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct PodPlan {
@@ -87,8 +90,11 @@ pub(crate) fn plan(
         (POD_UID_LABEL.to_owned(), uid.to_owned()),
     ]);
     let directory = format!("{}_{}_{uid}", metadata.namespace, metadata.name);
+    let log_directory = log_root.join(directory).display().to_string();
     let mut labels = metadata.labels.clone();
     labels.extend(pod_labels.clone());
+    let mut annotations = metadata.annotations.clone();
+    annotations.insert(LOG_DIRECTORY_ANNOTATION.to_owned(), log_directory.clone());
     let config = v1::PodSandboxConfig {
         metadata: Some(v1::PodSandboxMetadata {
             name: metadata.name.clone(),
@@ -97,11 +103,11 @@ pub(crate) fn plan(
             attempt: 0,
         }),
         hostname: hostname(pod),
-        log_directory: log_root.join(directory).display().to_string(),
+        log_directory,
         dns_config: spec.dns_config.as_ref().map(dns),
         port_mappings: ports(spec)?,
         labels,
-        annotations: metadata.annotations.clone(),
+        annotations,
         linux: Some(sandbox_linux(spec)),
         windows: None,
     };
@@ -308,13 +314,20 @@ fn container_config(
     })
 }
 
-/// What stands in for an image's name: for the whole name, or for it without its tag.
+/// What stands in for an image's name: for the whole name, or for it without its tag; Docker Hub's prefix may be left out.
 fn image(name: &str, images: &BTreeMap<String, String>) -> String {
     let untagged = match name.rsplit_once(':') {
         Some((repository, tag)) if !tag.contains('/') => repository,
         _ => name,
     };
-    let replaced = images.get(name).or_else(|| images.get(untagged));
+    let short = |name: &'_ str| name.trim_start_matches("docker.io/library/").to_owned();
+    let keys = [
+        name.to_owned(),
+        untagged.to_owned(),
+        short(name),
+        short(untagged),
+    ];
+    let replaced = keys.iter().find_map(|key| images.get(key));
     replaced.map_or(name, String::as_str).to_owned()
 }
 

@@ -261,6 +261,7 @@ fn images_are_replaced_with_or_without_their_tag() {
         ("busybox:1.36", "a"),
         ("reg:5000/x:1", "b"),
         ("reg:5000/x:2", "reg:5000/x:2"),
+        ("docker.io/library/busybox:latest", "a"),
         ("reg:5000/busybox", "reg:5000/busybox"),
     ] {
         assert_eq!(image(name, &images), used);

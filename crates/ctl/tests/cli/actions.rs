@@ -1,0 +1,179 @@
+use crate::Bench;
+use crate::fake::{CLIENT, DB_POD, SERVER, SERVER2, WEB_POD};
+
+#[test]
+fn ids_may_be_short_or_names_but_must_be_unique() {
+    let bench = Bench::start();
+    assert_eq!(
+        bench.output(&["stop", "-t", "7", "d3"]),
+        format!("{CLIENT}\n")
+    );
+    assert_eq!(bench.fake.calls(), [format!("stop {CLIENT} 7")]);
+    assert_eq!(bench.output(&["start", "client"]), format!("{CLIENT}\n"));
+
+    let outcome = bench.run(&["stop", "c1"]);
+    assert_eq!(outcome.code, 1);
+    assert_eq!(
+        outcome.stderr,
+        "longshore: container \"c1\" is ambiguous, it can be c122222222222 (server), c111111111111 (server)\n"
+    );
+}
+
+#[test]
+fn one_failure_does_not_keep_the_others() {
+    let bench = Bench::start();
+    let outcome = bench.run(&["stop", "d3", "none", "c11"]);
+    assert_eq!(outcome.code, 1);
+    assert_eq!(outcome.stdout, format!("{CLIENT}\n{SERVER}\n"));
+    assert_eq!(
+        outcome.stderr,
+        "longshore: stop container none: NOT_FOUND: container \"none\" not found\n"
+    );
+}
+
+#[test]
+fn removal_is_refused_while_it_runs_unless_forced() {
+    let bench = Bench::start();
+    let log = bench.write("server.log", "x");
+    let outcome = bench.run(&["rm", SERVER, SERVER2]);
+    assert_eq!(outcome.code, 1);
+    assert_eq!(outcome.stdout, format!("{SERVER2}\n"));
+    assert!(
+        outcome
+            .stderr
+            .ends_with("it is running; stop it first, or use --force\n")
+    );
+    assert!(!std::path::Path::new(&log).exists());
+    bench.fake.calls();
+    assert_eq!(bench.output(&["rm", "-f", SERVER]), format!("{SERVER}\n"));
+    assert_eq!(
+        bench.fake.calls(),
+        [format!("stop {SERVER} 0"), format!("remove {SERVER}")]
+    );
+
+    assert_eq!(bench.run(&["rmp", "web"]).code, 1);
+    let text = bench.output(&["rmp", "-f", "web", "db"]);
+    assert_eq!(
+        text,
+        format!("Stopped sandbox {WEB_POD}\nRemoved sandbox {WEB_POD}\nRemoved sandbox {DB_POD}\n")
+    );
+    for wrong in [&["rm"][..], &["rm", "-a", "x"], &["rmp"], &["rmi"]] {
+        assert_eq!(bench.run(wrong).code, 2, "{wrong:?}");
+    }
+}
+
+#[test]
+fn a_pod_and_a_container_come_from_files() {
+    let bench = Bench::start();
+    let pod = bench.write(
+        "pod.yaml",
+        "metadata:\n  name: p\n  namespace: n\nlog_directory: /logs\n",
+    );
+    let container = bench.write(
+        "container.json",
+        r#"{"metadata": {"name": "c"}, "image": {"image": "busybox"}, "envs": [{"key": "A", "value": "b c"}]}"#,
+    );
+    assert_eq!(bench.output(&["runp", "-r", "runsc", &pod]), "newpod\n");
+    assert_eq!(
+        bench.output(&["create", "newpod", &container, &pod]),
+        "newc\n"
+    );
+    assert_eq!(bench.output(&["run", &container, &pod]), "newc\n");
+    assert_eq!(
+        bench.fake.calls(),
+        [
+            "run pod n/p \"runsc\"",
+            "create c in newpod of busybox [\"A=b c\"]",
+            "run pod n/p \"\"",
+            "pull busybox \"\"",
+            "create c in newpod of busybox [\"A=b c\"]",
+            "start newc",
+        ]
+    );
+
+    let wrong = bench.write(
+        "wrong.yaml",
+        "metadata: {name: p, namespace: n}\nlog_dir: /logs\n",
+    );
+    let outcome = bench.run(&["runp", &wrong]);
+    assert_eq!(outcome.code, 1);
+    assert_eq!(
+        outcome.stderr,
+        format!("longshore: {wrong}: log_dir: PodSandboxConfig has no such field\n")
+    );
+    let nameless = bench.write("nameless.json", "{\"metadata\": {\"name\": \"p\"}}");
+    assert_eq!(
+        bench.run(&["runp", &nameless]).stderr,
+        format!("longshore: {nameless}: metadata.namespace is not set\n")
+    );
+    let missing = bench.run(&["runp", "/nonexistent.json"]);
+    assert_eq!(
+        missing.stderr,
+        "longshore: read /nonexistent.json: No such file or directory (os error 2)\n"
+    );
+}
+
+#[test]
+fn images_are_pulled_and_removed() {
+    let bench = Bench::start();
+    assert_eq!(
+        bench.output(&["pull", "--creds", "me:secret", "busybox"]),
+        "Image is up to date for busybox@sha256:1234\n"
+    );
+    let outcome = bench.run(&["rmi", "127.0.0.1:5000/busybox:demo", "none"]);
+    assert_eq!(outcome.code, 1);
+    assert_eq!(
+        outcome.stdout,
+        "Deleted: 127.0.0.1:5000/busybox:demo\nDeleted: 127.0.0.1:5000/busybox:latest\n"
+    );
+    assert!(
+        outcome.stderr.contains("goes with all its tags"),
+        "{}",
+        outcome.stderr
+    );
+    assert!(
+        outcome.stderr.contains("no such image \"none\""),
+        "{}",
+        outcome.stderr
+    );
+    // The one that containers use is pinned as well; only the other goes.
+    assert!(
+        bench
+            .output(&["rmi", "--prune"])
+            .starts_with("Deleted: 127.0.0.1:5000/bare@")
+    );
+}
+
+#[test]
+fn exec_passes_output_and_exit_code_on() {
+    let bench = Bench::start();
+    let outcome = bench.run(&[
+        "exec",
+        "-s",
+        "--timeout",
+        "5",
+        "client",
+        "sh",
+        "-c",
+        "exit 3",
+    ]);
+    assert_eq!(
+        (
+            outcome.code,
+            outcome.stdout.as_str(),
+            outcome.stderr.as_str()
+        ),
+        (3, "out\n", "err\n")
+    );
+    assert_eq!(
+        bench.fake.calls(),
+        [format!("exec {CLIENT} [\"sh\", \"-c\", \"exit 3\"] 5")]
+    );
+    let streaming = bench.run(&["exec", "-it", "client", "sh"]);
+    assert_eq!(streaming.code, 2);
+    assert!(
+        streaming
+            .stderr
+            .contains("streaming is not implemented in this release; use exec -s")
+    );
+}

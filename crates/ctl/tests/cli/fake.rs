@@ -1,0 +1,98 @@
+//! A CRI server with canned answers that remembers what it was asked.
+
+mod data;
+mod services;
+
+pub(crate) use data::{CLIENT, DB_POD, SERVER, SERVER2, WEB_POD};
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::thread;
+
+use cri::v1::{
+    ContainerState, image_service_server::ImageServiceServer,
+    runtime_service_server::RuntimeServiceServer,
+};
+use tokio::sync::oneshot;
+use tokio_stream::wrappers::UnixListenerStream;
+
+/// The server runs in a thread of its own until this is dropped.
+pub(crate) struct Fake {
+    shared: Arc<Shared>,
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<thread::JoinHandle<()>>,
+}
+
+struct Shared {
+    /// Where containers' logs are.
+    directory: PathBuf,
+    calls: Mutex<Vec<String>>,
+    server_state: Mutex<ContainerState>,
+}
+
+#[derive(Clone)]
+struct Service(Arc<Shared>);
+
+impl Fake {
+    pub(crate) fn start(socket: &Path, directory: &Path) -> Self {
+        let shared = Arc::new(Shared {
+            directory: directory.to_owned(),
+            calls: Mutex::default(),
+            server_state: Mutex::new(ContainerState::ContainerRunning),
+        });
+        let listener = std::os::unix::net::UnixListener::bind(socket).unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let (stop, stopped) = oneshot::channel();
+        let service = Service(shared.clone());
+        let thread = thread::spawn(move || serve(listener, service, stopped));
+        Self {
+            shared,
+            stop: Some(stop),
+            thread: Some(thread),
+        }
+    }
+
+    /// What was asked for and changes something, or is filtered, in order.
+    pub(crate) fn calls(&self) -> Vec<String> {
+        std::mem::take(&mut *self.shared.calls.lock().unwrap())
+    }
+
+    /// Makes container `SERVER` exit.
+    pub(crate) fn exit_server(&self) {
+        *self.shared.server_state.lock().unwrap() = ContainerState::ContainerExited;
+    }
+}
+
+impl Drop for Fake {
+    fn drop(&mut self) {
+        if let Some(stop) = self.stop.take() {
+            let _ = stop.send(());
+        }
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+fn serve(
+    listener: std::os::unix::net::UnixListener,
+    service: Service,
+    stopped: oneshot::Receiver<()>,
+) {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        let listener = tokio::net::UnixListener::from_std(listener).unwrap();
+        let server = tonic::transport::Server::builder()
+            .add_service(RuntimeServiceServer::new(service.clone()))
+            .add_service(ImageServiceServer::new(service))
+            .serve_with_incoming(UnixListenerStream::new(listener));
+        // A client that still hangs on must not keep the server: it is dropped.
+        tokio::select! {
+            result = server => result.unwrap(),
+            _ = stopped => {}
+        }
+    });
+}
