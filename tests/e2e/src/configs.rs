@@ -1,4 +1,4 @@
-use std::path::Path;
+use std::{fmt, path::Path, sync::Arc};
 
 use cri::v1::{
     ContainerConfig, ContainerMetadata, ImageSpec, LinuxContainerConfig, LinuxPodSandboxConfig,
@@ -6,12 +6,21 @@ use cri::v1::{
     PodSandboxMetadata,
 };
 
+/// Changes a request before it is sent.
+type Edit<T> = Arc<dyn Fn(&mut T) + Send + Sync>;
+
 /// A pod as a kubelet asks for it: containers with PID namespaces of their own.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct PodSettings {
     pub name: String,
-    /// Changed before the request is sent.
-    pub edit: fn(&mut PodSandboxConfig),
+    edit: Edit<PodSandboxConfig>,
+}
+
+impl fmt::Debug for PodSettings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut fields = f.debug_struct("PodSettings");
+        fields.field("name", &self.name).finish_non_exhaustive()
+    }
 }
 
 impl PodSettings {
@@ -21,10 +30,13 @@ impl PodSettings {
     }
 
     #[must_use]
-    pub fn edited(name: &str, edit: fn(&mut PodSandboxConfig)) -> Self {
+    pub fn edited(
+        name: &str,
+        edit: impl Fn(&mut PodSandboxConfig) + Send + Sync + 'static,
+    ) -> Self {
         Self {
             name: name.to_owned(),
-            edit,
+            edit: Arc::new(edit),
         }
     }
 
@@ -57,15 +69,24 @@ impl PodSettings {
 }
 
 /// A container that runs a command of the host's image.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct ContainerSettings {
     pub name: String,
     pub command: Vec<String>,
     /// In place of the host's image.
     pub image: Option<String>,
     pub attempt: u32,
-    /// Changed before the request is sent.
-    pub edit: fn(&mut ContainerConfig),
+    edit: Edit<ContainerConfig>,
+}
+
+impl fmt::Debug for ContainerSettings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut fields = f.debug_struct("ContainerSettings");
+        fields
+            .field("name", &self.name)
+            .field("command", &self.command);
+        fields.finish_non_exhaustive()
+    }
 }
 
 impl ContainerSettings {
@@ -75,7 +96,7 @@ impl ContainerSettings {
             command: command.into_iter().map(Into::into).collect(),
             image: None,
             attempt: 0,
-            edit: |_| {},
+            edit: Arc::new(|_| {}),
         }
     }
 
@@ -95,8 +116,8 @@ impl ContainerSettings {
     }
 
     #[must_use]
-    pub fn edited(mut self, edit: fn(&mut ContainerConfig)) -> Self {
-        self.edit = edit;
+    pub fn edited(mut self, edit: impl Fn(&mut ContainerConfig) + Send + Sync + 'static) -> Self {
+        self.edit = Arc::new(edit);
         self
     }
 

@@ -18,7 +18,7 @@ use testkit::{
 use crate::{ContainerSettings, Cri, PodSettings};
 
 /// How long a story may take.
-const STORY_LIMIT: Duration = Duration::from_secs(240);
+const STORY_LIMIT: Duration = Duration::from_secs(120);
 
 /// How long a container may take to reach a state.
 const STATE_LIMIT: Duration = Duration::from_secs(20);
@@ -33,6 +33,8 @@ pub struct Host {
     pub cri: Cri,
     /// The reference of busybox.
     pub image: String,
+    /// What must be there again when the story is over.
+    pub before: Ledger,
 }
 
 /// Runs a story on a host of its own, and checks that nothing is left of it.
@@ -48,6 +50,18 @@ pub fn scenario(story: impl AsyncFnOnce(&mut Host) -> anyhow::Result<()>) {
 /// # Panics
 /// As [`scenario`].
 pub fn scenario_with(settings: &str, story: impl AsyncFnOnce(&mut Host) -> anyhow::Result<()>) {
+    run(settings, STORY_LIMIT, story);
+}
+
+/// As [`scenario`], for a story that may take so long.
+///
+/// # Panics
+/// As [`scenario`].
+pub fn long_scenario(limit: Duration, story: impl AsyncFnOnce(&mut Host) -> anyhow::Result<()>) {
+    run("", limit, story);
+}
+
+fn run(settings: &str, limit: Duration, story: impl AsyncFnOnce(&mut Host) -> anyhow::Result<()>) {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         // Connections live on the worker, so that a story may block.
         .worker_threads(1)
@@ -56,14 +70,12 @@ pub fn scenario_with(settings: &str, story: impl AsyncFnOnce(&mut Host) -> anyho
         .expect("a runtime");
     let result = runtime.block_on(async {
         let mut host = Host::start(settings).await?;
-        let before = host.warm_up().await?;
-        let told = tokio::time::timeout(STORY_LIMIT, story(&mut host)).await;
+        host.warm_up().await?;
+        let told = tokio::time::timeout(limit, story(&mut host)).await;
         let result = match told {
-            Ok(Ok(())) => host.undo_all(&before).await,
+            Ok(Ok(())) => host.undo_all().await,
             Ok(Err(error)) => Err(error),
-            Err(_) => Err(anyhow::anyhow!(
-                "the story is not over after {STORY_LIMIT:?}"
-            )),
+            Err(_) => Err(anyhow::anyhow!("the story is not over after {limit:?}")),
         };
         result.with_context(|| format!("\n{}\n", host.daemon.log_tail()))
     });
@@ -89,11 +101,15 @@ impl Host {
             sandbox,
             cri,
             image,
+            before: Ledger::default(),
         })
     }
 
-    /// The first pod makes what later ones share: the bridge, nf_tables. Returns the ledger after it.
-    async fn warm_up(&mut self) -> anyhow::Result<Ledger> {
+    /// Runs a pod, which makes what later ones share (the bridge, nf_tables), removes it, and takes the ledger.
+    ///
+    /// # Errors
+    /// As the calls.
+    pub async fn warm_up(&mut self) -> anyhow::Result<()> {
         let pod = PodSettings::new("warm-up");
         let id = self.run_pod(&pod).await.context("run the first pod")?;
         let container = self
@@ -111,30 +127,49 @@ impl Host {
             tokio::time::sleep(Duration::from_millis(100)).await;
             let now = Ledger::take(&self.sandbox)?;
             if last.difference(&now).is_empty() || Instant::now() > end {
-                return Ok(now);
+                self.before = now;
+                return Ok(());
             }
             last = now;
         }
     }
 
-    /// Stops and removes all pods and compares with the ledger.
-    async fn undo_all(&mut self, before: &Ledger) -> anyhow::Result<()> {
-        for pod in self.cri.pods(None).await? {
-            self.cri.stop_pod(&pod.id).await.context("the last stop")?;
-            self.cri
-                .remove_pod(&pod.id)
-                .await
-                .context("the last remove")?;
+    /// Stops and removes all pods, removes all images but busybox, and compares with the ledger.
+    async fn undo_all(&mut self) -> anyhow::Result<()> {
+        self.remove_all_pods().await?;
+        for image in self.cri.images().await? {
+            if !image.repo_tags.contains(&self.image) {
+                self.cri.remove_image(&image.id).await?;
+            }
         }
-        self.settles(before)
+        self.settles()
+    }
+
+    /// Stops and removes all pods.
+    ///
+    /// # Errors
+    /// As the calls.
+    pub async fn remove_all_pods(&self) -> anyhow::Result<()> {
+        for pod in self.cri.pods(None).await? {
+            let id = &pod.id;
+            self.cri
+                .stop_pod(id)
+                .await
+                .with_context(|| format!("stop {id}"))?;
+            self.cri
+                .remove_pod(id)
+                .await
+                .with_context(|| format!("remove {id}"))?;
+        }
+        Ok(())
     }
 
     /// An error, which lists what is left, unless the sandbox is soon as in the ledger.
     ///
     /// # Errors
     /// As said.
-    pub fn settles(&self, before: &Ledger) -> anyhow::Result<()> {
-        if let Err(left) = before.settles(&self.sandbox, SETTLES_WITHIN)? {
+    pub fn settles(&self) -> anyhow::Result<()> {
+        if let Err(left) = self.before.settles(&self.sandbox, SETTLES_WITHIN)? {
             bail!("left behind (+) or missing (-):\n{left}");
         }
         Ok(())

@@ -9,4 +9,4 @@ mod host;
 
 pub use configs::{ContainerSettings, PodSettings};
 pub use cri_calls::{Cri, call_path};
-pub use host::{Host, LogLine, scenario, scenario_with};
+pub use host::{Host, LogLine, long_scenario, scenario, scenario_with};

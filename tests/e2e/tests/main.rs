@@ -1,3 +1,14 @@
 //! All scenarios.
 
+mod bad_input;
+mod container;
+mod exec;
+mod files;
+mod images;
+mod logs;
+mod network;
+mod pod;
+mod reboot;
+mod recovery;
 mod status;
+mod stop;
