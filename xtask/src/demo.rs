@@ -139,7 +139,7 @@ impl<'a> Demo<'a> {
         say("A pod: two containers that share a network");
         let example = workspace::root().join("examples/pod.yaml");
         let example = example.to_string_lossy();
-        self.longshore(&["run", &example])?;
+        self.longshore(&["run", "--image", &format!("busybox={IMAGE}"), &example])?;
         let pod = self.id(&["pods", "--quiet"])?;
         let server = self.id(&["ps", "--quiet", "--name", "server"])?;
         let client = self.id(&["ps", "--quiet", "--name", "client"])?;

@@ -1,6 +1,6 @@
 //! The operator's command: crictl's words, flags and output, against any CRI runtime.
 //!
-//! A request goes left to right through [`cli`](self) (what was typed), `settings` (flags, environment and
+//! A request goes left to right through `cli` (what was typed), `settings` (flags, environment and
 //! `/etc/crictl.yaml` resolved once), `session` (one method per RPC, each with its bound), a file of `commands`, and `output`.
 //! Called by the name `crictl`, it also reads crictl's configuration file.
 //!

@@ -1,5 +1,7 @@
 //! The real binary against a CRI server of canned data, on a socket in a temporary directory.
 
+#![allow(clippy::unwrap_used, reason = "all of this crate is test code")]
+
 mod actions;
 mod errors;
 mod fake;

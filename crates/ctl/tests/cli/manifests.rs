@@ -13,7 +13,7 @@ fn the_example_runs() {
         bench.output(&["run", "--log-root", &root, "--image", image, EXAMPLE]),
         "\
 RUNS                ID                  NAME                IMAGE OR ADDRESS
-pod                 newpod              default/web         10.88.0.5
+pod                 newpod              default/example     10.88.0.5
 container           newserver           server              127.0.0.1:5000/busybox:other
 container           newclient           client              127.0.0.1:5000/busybox:other
 "
@@ -23,8 +23,8 @@ container           newclient           client              127.0.0.1:5000/busyb
         [
             "pull 127.0.0.1:5000/busybox:other \"\"",
             "pull 127.0.0.1:5000/busybox:other \"\"",
-            "run pod default/web \"\"",
-            "create server in newpod of 127.0.0.1:5000/busybox:other [\"HOSTNAME=web\"]",
+            "run pod default/example \"\"",
+            "create server in newpod of 127.0.0.1:5000/busybox:other [\"HOSTNAME=example\"]",
             "start newserver",
             "create client in newpod of 127.0.0.1:5000/busybox:other []",
             "start newclient",
