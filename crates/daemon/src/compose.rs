@@ -63,7 +63,9 @@ async fn build(config: Config) -> anyhow::Result<Runtime> {
     hierarchies.ensure(&config.cgroup_parent, &oci_plan::Resources::default())?;
     let overlay = Arc::new(Overlay::open(&config.root)?);
     let mut images = ImagesConfig::new(&config.root);
-    images.insecure_registries.clone_from(&config.insecure_registries);
+    images
+        .insecure_registries
+        .clone_from(&config.insecure_registries);
     let images = Images::open(images, Arc::clone(&overlay)).await?;
     let network = Bridge::open(bridge(&config)).await?;
     let capabilities = bounding_set()?;
@@ -127,8 +129,8 @@ fn listen(address: &Path) -> anyhow::Result<UnixListener> {
         std::fs::create_dir_all(directory)
             .with_context(|| format!("make the directory {}", directory.display()))?;
     }
-    let listener = UnixListener::bind(address)
-        .with_context(|| format!("listen on {}", address.display()))?;
+    let listener =
+        UnixListener::bind(address).with_context(|| format!("listen on {}", address.display()))?;
     std::fs::set_permissions(address, PermissionsExt::from_mode(0o660))
         .with_context(|| format!("set the mode of {}", address.display()))?;
     Ok(listener)
@@ -154,9 +156,10 @@ async fn serve(runtime: Arc<Runtime>, listener: UnixListener) -> anyhow::Result<
 
 async fn asked_to_end() {
     use tokio::signal::unix::{SignalKind, signal};
-    let (Ok(mut terminate), Ok(mut interrupt)) =
-        (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
-    else {
+    let (Ok(mut terminate), Ok(mut interrupt)) = (
+        signal(SignalKind::terminate()),
+        signal(SignalKind::interrupt()),
+    ) else {
         // Without handlers the signals' default ends us.
         return std::future::pending().await;
     };

@@ -17,7 +17,9 @@ pub(crate) struct Flights<K, T> {
 
 impl<K, T> Default for Flights<K, T> {
     fn default() -> Self {
-        Self { airborne: Arc::default() }
+        Self {
+            airborne: Arc::default(),
+        }
     }
 }
 
@@ -43,7 +45,10 @@ where
                 None => {
                     let (sender, receiver) = watch::channel(None);
                     airborne.insert(key.clone(), receiver.clone());
-                    let entry = Entry { airborne: Arc::clone(&self.airborne), key };
+                    let entry = Entry {
+                        airborne: Arc::clone(&self.airborne),
+                        key,
+                    };
                     let operation = start();
                     tokio::spawn(async move {
                         let result = operation.await;
@@ -70,7 +75,10 @@ struct Entry<K: Eq + Hash, T> {
 
 impl<K: Eq + Hash, T> Drop for Entry<K, T> {
     fn drop(&mut self) {
-        self.airborne.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.key);
+        self.airborne
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(&self.key);
     }
 }
 

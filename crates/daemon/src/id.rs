@@ -49,14 +49,21 @@ identifier!(ContainerId, "container");
 
 /// Whether an id could begin with this.
 pub(crate) fn is_prefix(text: &str) -> bool {
-    text.len() <= DIGITS && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
+    text.len() <= DIGITS
+        && text
+            .bytes()
+            .all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
 }
 
 /// An id for something that is not shown to clients, such as an exec.
 pub(crate) fn random_hex() -> io::Result<String> {
     let mut bytes = [0; DIGITS / 2];
     let filled = rustix::rand::getrandom(&mut bytes[..], rustix::rand::GetRandomFlags::empty())?;
-    debug_assert_eq!(filled, bytes.len(), "getrandom(2) fills up to 256 bytes whole");
+    debug_assert_eq!(
+        filled,
+        bytes.len(),
+        "getrandom(2) fills up to 256 bytes whole"
+    );
     Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 

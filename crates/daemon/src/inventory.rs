@@ -34,7 +34,11 @@ pub(crate) enum FindError {
     #[error("{what} {id:?} not found: no id begins so")]
     NotFound { what: &'static str, id: String },
     #[error("{what} id {id:?} is ambiguous: {count} ids begin so, give more digits")]
-    Ambiguous { what: &'static str, id: String, count: usize },
+    Ambiguous {
+        what: &'static str,
+        id: String,
+        count: usize,
+    },
 }
 
 impl FindError {
@@ -60,7 +64,9 @@ impl Inventory {
             Some(holder) if holder.id != pod.id => Err(Arc::clone(holder)),
             Some(_) => Ok(()),
             None => {
-                tables.pod_names.insert(pod.config.metadata.clone(), Arc::clone(pod));
+                tables
+                    .pod_names
+                    .insert(pod.config.metadata.clone(), Arc::clone(pod));
                 Ok(())
             }
         }
@@ -78,7 +84,11 @@ impl Inventory {
     pub(crate) fn forget_pod(&self, pod: &Pod) {
         let mut tables = self.write();
         tables.pods.remove(&pod.id);
-        if tables.pod_names.get(&pod.config.metadata).is_some_and(|named| named.id == pod.id) {
+        if tables
+            .pod_names
+            .get(&pod.config.metadata)
+            .is_some_and(|named| named.id == pod.id)
+        {
             tables.pod_names.remove(&pod.config.metadata);
         }
     }
@@ -100,14 +110,20 @@ impl Inventory {
     }
 
     pub(crate) fn list_container(&self, container: &Arc<Container>) {
-        self.write().containers.insert(container.id.clone(), Arc::clone(container));
+        self.write()
+            .containers
+            .insert(container.id.clone(), Arc::clone(container));
     }
 
     pub(crate) fn forget_container(&self, container: &Container) {
         let key = (container.pod.id.clone(), container.config.metadata.clone());
         let mut tables = self.write();
         tables.containers.remove(&container.id);
-        if tables.container_names.get(&key).is_some_and(|named| named.id == container.id) {
+        if tables
+            .container_names
+            .get(&key)
+            .is_some_and(|named| named.id == container.id)
+        {
             tables.container_names.remove(&key);
         }
     }
@@ -122,13 +138,23 @@ impl Inventory {
 
     /// Containers that are listed.
     pub(crate) fn containers_of(&self, pod: &PodId) -> Vec<Arc<Container>> {
-        self.read().containers.values().filter(|c| c.pod.id == *pod).cloned().collect()
+        self.read()
+            .containers
+            .values()
+            .filter(|c| c.pod.id == *pod)
+            .cloned()
+            .collect()
     }
 
     /// Every container of the pod, one that is being created included.
     pub(crate) fn claims_of(&self, pod: &PodId) -> Vec<Arc<Container>> {
         let tables = self.read();
-        tables.container_names.values().filter(|c| c.pod.id == *pod).cloned().collect()
+        tables
+            .container_names
+            .values()
+            .filter(|c| c.pod.id == *pod)
+            .cloned()
+            .collect()
     }
 
     /// By id or by a prefix that only one has.
@@ -138,7 +164,12 @@ impl Inventory {
 
     /// By id or by a prefix that only one has.
     pub(crate) fn find_container(&self, id: &str) -> Result<Arc<Container>, FindError> {
-        find("container", &self.read().containers, id, ContainerId::as_str)
+        find(
+            "container",
+            &self.read().containers,
+            id,
+            ContainerId::as_str,
+        )
     }
 
     pub(crate) fn container(&self, id: &ContainerId) -> Option<Arc<Container>> {
@@ -159,17 +190,25 @@ where
         return Err(FindError::Empty { what });
     }
     if !id::is_prefix(id) {
-        return Err(FindError::NotFound { what, id: bounded(id) });
+        return Err(FindError::NotFound {
+            what,
+            id: bounded(id),
+        });
     }
     let mut matches = table
         .range::<str, _>((Bound::Included(id), Bound::Unbounded))
         .take_while(|(key, _)| text(key).starts_with(id));
     match (matches.next(), matches.count()) {
-        (None, _) => Err(FindError::NotFound { what, id: id.to_owned() }),
+        (None, _) => Err(FindError::NotFound {
+            what,
+            id: id.to_owned(),
+        }),
         (Some((_, value)), 0) => Ok(value.clone()),
-        (Some(_), more) => {
-            Err(FindError::Ambiguous { what, id: id.to_owned(), count: more + 1 })
-        }
+        (Some(_), more) => Err(FindError::Ambiguous {
+            what,
+            id: id.to_owned(),
+            count: more + 1,
+        }),
     }
 }
 
@@ -199,7 +238,10 @@ mod tests {
         assert_eq!(find("abc1"), Ok(0));
         assert_eq!(find("f"), Ok(2));
         assert_eq!(find(&format!("{:0<64}", "abc2")), Ok(1));
-        assert!(matches!(find("abc"), Err(FindError::Ambiguous { count: 2, .. })));
+        assert!(matches!(
+            find("abc"),
+            Err(FindError::Ambiguous { count: 2, .. })
+        ));
         assert!(find("0").unwrap_err().is_absent());
         assert!(find("../../etc/passwd").unwrap_err().is_absent());
         assert!(matches!(find(""), Err(FindError::Empty { .. })));

@@ -6,6 +6,7 @@
 mod compose;
 mod config;
 mod container;
+mod failpoint;
 mod flight;
 mod id;
 mod inventory;
@@ -17,7 +18,7 @@ mod state;
 mod stats;
 mod supervisor;
 
-use std::process::ExitCode;
+use std::{io::IsTerminal, process::ExitCode};
 
 use clap::Parser;
 use config::{Arguments, Config, Raw};
@@ -40,7 +41,12 @@ fn main() -> ExitCode {
 fn start(arguments: &Arguments) -> anyhow::Result<()> {
     let config = Config::load(arguments)?;
     let filter = EnvFilter::try_new(&config.log_filter)?;
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(std::io::stderr)
+        .init();
+    failpoint::arm();
     // Two workers serve a node; blocking calls have threads of their own.
     tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)

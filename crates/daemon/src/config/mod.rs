@@ -74,11 +74,23 @@ pub(crate) struct Network {
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ConfigError {
     #[error("read the configuration {}", path.display())]
-    Read { path: PathBuf, #[source] source: io::Error },
+    Read {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
     #[error("configuration {}", path.display())]
-    Parse { path: PathBuf, #[source] source: Box<toml::de::Error> },
+    Parse {
+        path: PathBuf,
+        #[source]
+        source: Box<toml::de::Error>,
+    },
     #[error("configuration key {key}: {value:?} is not {expected}")]
-    Value { key: &'static str, value: String, expected: &'static str },
+    Value {
+        key: &'static str,
+        value: String,
+        expected: &'static str,
+    },
     #[error("find the daemon's own executable")]
     Executable(#[source] io::Error),
 }
@@ -116,10 +128,18 @@ impl Config {
             netns_directory: absolute("netns_directory", raw.netns_directory)?,
             seccomp_directory: absolute("seccomp_directory", raw.seccomp_directory)?,
             network: Network {
-                ipv4: subnet("network.ipv4", &raw.network.ipv4, "an IPv4 network such as 10.88.0.0/16")?,
+                ipv4: subnet(
+                    "network.ipv4",
+                    &raw.network.ipv4,
+                    "an IPv4 network such as 10.88.0.0/16",
+                )?,
                 ipv6: match raw.network.ipv6.as_str() {
                     "" => None,
-                    range => Some(subnet("network.ipv6", range, "an IPv6 network such as fd00:1::/64")?),
+                    range => Some(subnet(
+                        "network.ipv6",
+                        range,
+                        "an IPv6 network such as fd00:1::/64",
+                    )?),
                 },
                 bridge: raw.network.bridge,
                 masquerade: raw.network.masquerade,
@@ -162,7 +182,11 @@ fn subnet<T: FromStr>(
     text: &str,
     expected: &'static str,
 ) -> Result<T, ConfigError> {
-    text.parse().map_err(|_| ConfigError::Value { key, value: text.to_owned(), expected })
+    text.parse().map_err(|_| ConfigError::Value {
+        key,
+        value: text.to_owned(),
+        expected,
+    })
 }
 
 #[cfg(test)]
@@ -177,8 +201,13 @@ mod tests {
 
     #[test]
     fn an_unknown_key_is_refused_with_its_line() {
-        let error = toml::from_str::<Raw>("root = \"/x\"\nrooot = \"/y\"\n").unwrap_err().to_string();
-        assert!(error.contains("line 2") && error.contains("rooot"), "{error}");
+        let error = toml::from_str::<Raw>("root = \"/x\"\nrooot = \"/y\"\n")
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains("line 2") && error.contains("rooot"),
+            "{error}"
+        );
     }
 
     #[test]
@@ -187,19 +216,27 @@ mod tests {
             ("root = \"relative\"", "root"),
             ("[network]\nipv4 = \"10.0.0.0/33\"", "network.ipv4"),
             ("[network]\nipv6 = \"10.0.0.0/8\"", "network.ipv6"),
-            ("[network]\nbridge = \"a-name-too-long-for-a-link\"", "network.bridge"),
+            (
+                "[network]\nbridge = \"a-name-too-long-for-a-link\"",
+                "network.bridge",
+            ),
             ("cgroup_parent = \"/a/../b\"", "cgroup_parent"),
         ] {
             let raw = toml::from_str(text).unwrap();
-            let error = Config::resolve(raw, &Arguments::default()).unwrap_err().to_string();
+            let error = Config::resolve(raw, &Arguments::default())
+                .unwrap_err()
+                .to_string();
             assert!(error.contains(key), "{error}");
         }
     }
 
     #[test]
     fn the_command_line_wins() {
-        let arguments =
-            Arguments { root: Some("/r".into()), state: Some("/s".into()), ..Arguments::default() };
+        let arguments = Arguments {
+            root: Some("/r".into()),
+            state: Some("/s".into()),
+            ..Arguments::default()
+        };
         let config = Config::resolve(Raw::default(), &arguments).unwrap();
         assert_eq!(config.root, Path::new("/r"));
         assert_eq!(config.address, Path::new("/s/longshore.sock"));

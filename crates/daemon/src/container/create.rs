@@ -25,6 +25,7 @@ use super::{
     volumes::{self, VolumeError},
 };
 use crate::{
+    failpoint,
     flight::Crashed,
     id::{ContainerId, PodId},
     pod::{FilesError, Pod, config::NamespaceMode, join_cgroup},
@@ -45,9 +46,17 @@ pub(crate) enum CreateError {
         "container {name} attempt {attempt} exists already in its pod as {id}, with another configuration: remove it first, or use \
          another attempt"
     )]
-    Conflict { name: String, attempt: u32, id: ContainerId },
+    Conflict {
+        name: String,
+        attempt: u32,
+        id: ContainerId,
+    },
     #[error("config.image.image {image:?}")]
-    ImageName { image: String, #[source] source: image::FindError },
+    ImageName {
+        image: String,
+        #[source]
+        source: image::FindError,
+    },
     #[error("config.image.image {image:?}: there is no such image on the node: pull it first")]
     ImageMissing { image: String },
     #[error("container {0} was removed while it was being made")]
@@ -109,7 +118,10 @@ pub(crate) async fn create(
 ) -> Result<Arc<Container>, Arc<CreateError>> {
     if !pod.is_ready() {
         let name = config.metadata.name.clone();
-        return Err(Arc::new(CreateError::PodNotReady { name, pod: pod.id.clone() }));
+        return Err(Arc::new(CreateError::PodNotReady {
+            name,
+            pod: pod.id.clone(),
+        }));
     }
     let (image, fresh) = prepare(runtime, pod, &config)?;
     let container = match runtime.inventory.claim_container_name(&fresh) {
@@ -128,10 +140,13 @@ pub(crate) async fn create(
         Phase::Created { .. } | Phase::Running { .. } | Phase::Exited(_) => return Ok(container),
         Phase::Removed => return Err(Arc::new(CreateError::Overtaken(container.id.clone()))),
     }
-    let joined = runtime.flights.create_container.join(container.id.clone(), || {
-        let (runtime, container) = (Arc::clone(runtime), Arc::clone(&container));
-        async move { make(&runtime, container, &image).await.map_err(Arc::new) }
-    });
+    let joined = runtime
+        .flights
+        .create_container
+        .join(container.id.clone(), || {
+            let (runtime, container) = (Arc::clone(runtime), Arc::clone(&container));
+            async move { make(&runtime, container, &image).await.map_err(Arc::new) }
+        });
     joined.await.map_err(|crashed| Arc::new(crashed.into()))?
 }
 
@@ -145,8 +160,13 @@ fn prepare(
     let image = runtime
         .images
         .find(name)
-        .map_err(|source| CreateError::ImageName { image: name.clone(), source })?
-        .ok_or_else(|| CreateError::ImageMissing { image: name.clone() })?;
+        .map_err(|source| CreateError::ImageName {
+            image: name.clone(),
+            source,
+        })?
+        .ok_or_else(|| CreateError::ImageMissing {
+            image: name.clone(),
+        })?;
     let id = ContainerId::generate()
         .map_err(|error| CreateError::Id(config.metadata.name.clone(), error))?;
     let log_path = log::path(&pod.config.log_directory, &config.log_path)
@@ -166,7 +186,10 @@ fn prepare(
         start_error: None,
         id,
     };
-    Ok((image, Arc::new(Container::new(record, Arc::clone(pod), Phase::Creating))))
+    Ok((
+        image,
+        Arc::new(Container::new(record, Arc::clone(pod), Phase::Creating)),
+    ))
 }
 
 async fn make(
@@ -208,23 +231,30 @@ async fn build(
     let link = container.pod.link().ok_or_else(|| not_ready(container))?;
     let record = runtime.records.create_container(&container.record());
     record.map_err(|error| CreateError::Record(id.clone(), error))?;
+    failpoint::reach("container.recorded", &container.pod);
     let pinned = runtime.images.pin(id.as_str(), &image.id);
     pinned.map_err(|error| CreateError::Pin(id.clone(), error))?;
 
     let user_namespace = user_namespace(runtime, &container.pod, &link).await?;
     let on_disk = {
-        let (runtime, container, image) =
-            (Arc::clone(runtime), Arc::clone(container), Arc::clone(image));
+        let (runtime, container, image) = (
+            Arc::clone(runtime),
+            Arc::clone(container),
+            Arc::clone(image),
+        );
         move || specify(&runtime, &container, &image, user_namespace)
     };
     let Specified { spec, root } = blocking(DISK_BOUND, on_disk)
         .await
         .map_err(|error| CreateError::Blocking(id.clone(), error))??;
+    failpoint::reach("container.layered", &container.pod);
     let (plan, mut descriptors) = translate(runtime, container, &spec, root).await?;
     let log = match &container.log_path {
         None => None,
         Some(path) => {
-            let log = log::open(path).await.map_err(|error| CreateError::Log(id.clone(), error))?;
+            let log = log::open(path)
+                .await
+                .map_err(|error| CreateError::Log(id.clone(), error))?;
             descriptors.push(log);
             Some(slot(descriptors.len() - 1))
         }
@@ -232,24 +262,32 @@ async fn build(
     let kept = runtime.records.save_spec(&container.record(), &spec.spec);
     kept.map_err(|error| CreateError::Record(id.clone(), error))?;
 
-    let stdio =
-        Stdio { log, stdin: container.config.stdin, stdin_once: container.config.stdin_once };
+    let stdio = Stdio {
+        log,
+        stdin: container.config.stdin,
+        stdin_once: container.config.stdin_once,
+    };
     let request = RequestBody::CreateContainer(Box::new(CreateContainer { plan, stdio }));
     let pid = match link.call(request, descriptors).await {
         Ok((ReplyBody::Created { pid }, _)) => pid,
         Ok((other, _)) => {
             let reply = format!("{other:?}");
-            let error = CallError::Mismatch { request: "CreateContainer", reply };
+            let error = CallError::Mismatch {
+                request: "CreateContainer",
+                reply,
+            };
             return Err(CreateError::Supervisor(id.clone(), error));
         }
         Err(error) => return Err(CreateError::Supervisor(id.clone(), error)),
     };
+    failpoint::reach("container.made", &container.pod);
     container
         .update(turn, &runtime.records, |record| {
             record.stage = ContainerStage::Created;
             record.user = Some(spec.user.clone());
         })
         .map_err(|error| CreateError::Record(id.clone(), error))?;
+    failpoint::reach("container.created", &container.pod);
     container.phase.send_replace(Phase::Created { pid });
     runtime.inventory.list_container(container);
     // The pod may have been stopped, or lost, while this container was on no list.
@@ -297,7 +335,10 @@ fn specify(
     let (id, pod) = (&container.id, &container.pod);
     let options = &pod.config.linux.security_context.namespace_options;
     let root_of = |mappings: &[crate::pod::config::IdMapping]| {
-        mappings.iter().find(|mapping| mapping.container_id == 0).map_or(0, |m| m.host_id)
+        mappings
+            .iter()
+            .find(|mapping| mapping.container_id == 0)
+            .map_or(0, |m| m.host_id)
     };
     let mapping = match (&user_namespace, &options.userns_options) {
         (Some(namespace), Some(user)) => Some(UserMapping {
@@ -309,8 +350,12 @@ fn specify(
     };
     let overlay = &runtime.overlay;
     let failed = |error| CreateError::Layer(id.clone(), error);
-    overlay.create(id.as_str(), &image.layers, mapping.as_ref()).map_err(failed)?;
-    let root = overlay.mount(id.as_str(), &image.layers, mapping).map_err(failed)?;
+    overlay
+        .create(id.as_str(), &image.layers, mapping.as_ref())
+        .map_err(failed)?;
+    let root = overlay
+        .mount(id.as_str(), &image.layers, mapping)
+        .map_err(failed)?;
 
     let config = image_config(runtime, image)
         .map_err(|error| CreateError::ImageConfig(id.clone(), error))?;
@@ -383,16 +428,29 @@ fn namespace_paths(runtime: &Runtime, container: &Container) -> NamespacePaths {
     let options = &pod.config.linux.security_context.namespace_options;
     let own = |mode: NamespaceMode| mode != NamespaceMode::Node;
     let held = |name: &str| pod.directory.join("namespaces").join(name);
-    let target = &container.config.linux.security_context.namespace_options.target_id;
-    let target = runtime.inventory.find_container(target).ok().filter(|target| {
-        target.pod.id == pod.id && matches!(target.phase(), Phase::Running { .. })
-    });
+    let target = &container
+        .config
+        .linux
+        .security_context
+        .namespace_options
+        .target_id;
+    let target = runtime
+        .inventory
+        .find_container(target)
+        .ok()
+        .filter(|target| {
+            target.pod.id == pod.id && matches!(target.phase(), Phase::Running { .. })
+        });
     NamespacePaths {
         net: own(options.network).then(|| runtime.netns_path(&pod.id)),
         ipc: own(options.ipc).then(|| held("ipc")),
         uts: own(options.network).then(|| held("uts")),
         pid: (options.pid == NamespaceMode::Pod).then(|| held("pid")),
-        user: options.userns_options.as_ref().filter(|user| own(user.mode)).map(|_| held("user")),
+        user: options
+            .userns_options
+            .as_ref()
+            .filter(|user| own(user.mode))
+            .map(|_| held("user")),
         target_pid: target.map(|target| held("containers").join(target.id.as_str())),
     }
 }
@@ -419,11 +477,16 @@ async fn translate(
     }
     let paths = namespace_paths(runtime, container);
     let pods = [paths.net, paths.ipc, paths.uts, paths.pid, paths.user];
-    let mut namespaces: Vec<(PathBuf, NamespaceSource)> =
-        pods.into_iter().flatten().map(|path| (path, NamespaceSource::Pod)).collect();
+    let mut namespaces: Vec<(PathBuf, NamespaceSource)> = pods
+        .into_iter()
+        .flatten()
+        .map(|path| (path, NamespaceSource::Pod))
+        .collect();
     if let Some(path) = paths.target_pid {
-        let target =
-            path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        let target = path
+            .file_name()
+            .map(|name| name.to_string_lossy().into_owned())
+            .unwrap_or_default();
         namespaces.push((path, NamespaceSource::Container(target)));
     }
     let seccomp = runtime

@@ -4,7 +4,7 @@ use std::{
     collections::HashMap,
     io,
     os::fd::OwnedFd,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -49,13 +49,23 @@ pub(crate) enum ExecError {
     #[error("exec in container {0}: make pipes")]
     Pipe(ContainerId, #[source] io::Error),
     #[error("exec {command:?} in container {id}")]
-    Supervisor { id: ContainerId, command: String, #[source] source: CallError },
+    Supervisor {
+        id: ContainerId,
+        command: String,
+        #[source]
+        source: CallError,
+    },
     #[error("exec in container {0}: read its output")]
     Read(ContainerId, #[source] io::Error),
     #[error("exec in container {0}: the pod's supervisor is gone")]
     Lost(ContainerId),
     #[error("exec {command:?} in container {id}: killed after the timeout of {} s; its output ended: {tail:?}", timeout.as_secs())]
-    TimedOut { id: ContainerId, command: String, timeout: Duration, tail: String },
+    TimedOut {
+        id: ContainerId,
+        command: String,
+        timeout: Duration,
+        tail: String,
+    },
 }
 
 /// What a command printed and how it ended.
@@ -66,22 +76,25 @@ pub(crate) struct ExecOutput {
     pub(crate) exit_code: i32,
 }
 
+/// Exit code, and why we killed it, if we did.
+type End = (i32, Option<ExecKilled>);
+
+type Waiting = HashMap<String, oneshot::Sender<End>>;
+
 /// Execs whose end somebody waits for, by exec id.
 #[derive(Debug, Default)]
 pub(crate) struct Execs {
-    waiting: Mutex<HashMap<String, oneshot::Sender<(i32, Option<ExecKilled>)>>>,
+    waiting: Mutex<Waiting>,
 }
 
 impl Execs {
-    fn expect(&self, exec_id: &str) -> oneshot::Receiver<(i32, Option<ExecKilled>)> {
+    fn expect(&self, exec_id: &str) -> oneshot::Receiver<End> {
         let (sender, receiver) = oneshot::channel();
         self.lock().insert(exec_id.to_owned(), sender);
         receiver
     }
 
-    fn lock(
-        &self,
-    ) -> std::sync::MutexGuard<'_, HashMap<String, oneshot::Sender<(i32, Option<ExecKilled>)>>> {
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -108,12 +121,15 @@ pub(crate) async fn exec_sync(
     timeout: Option<Duration>,
 ) -> Result<ExecOutput, ExecError> {
     let id = &container.id;
-    let Some(program) = command.first().cloned() else { return Err(ExecError::NoCommand) };
+    let Some(program) = command.first().cloned() else {
+        return Err(ExecError::NoCommand);
+    };
     let (Phase::Running { .. }, Some(link)) = (container.phase(), container.pod.link()) else {
         return Err(ExecError::NotRunning(id.clone()));
     };
-    let spec =
-        container.spec(&runtime.records).map_err(|error| ExecError::Record(id.clone(), error))?;
+    let spec = container
+        .spec(&runtime.records)
+        .map_err(|error| ExecError::Record(id.clone(), error))?;
     let seccomp = runtime
         .seccomp
         .program(&spec)
@@ -132,7 +148,12 @@ pub(crate) async fn exec_sync(
     let (stdout, stderr) = (receiver(stdout)?, receiver(stderr)?);
     let exec_id = id::random_hex().map_err(|error| ExecError::Pipe(id.clone(), error))?;
     let ended = container.pod.execs.expect(&exec_id);
-    let mut leash = Leash { pod: &container.pod, link: &link, exec_id: &exec_id, held: true };
+    let mut leash = Leash {
+        pod: &container.pod,
+        link: &link,
+        exec_id: &exec_id,
+        held: true,
+    };
     let request = RequestBody::Exec(Box::new(Exec {
         container_id: id.to_string(),
         exec_id: exec_id.clone(),
@@ -143,24 +164,37 @@ pub(crate) async fn exec_sync(
         timeout_ms: timeout.map(|timeout| u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX)),
         bound_to_connection: true,
     }));
-    let failed = |source| ExecError::Supervisor { id: id.clone(), command: program.clone(), source };
+    let failed = |source| ExecError::Supervisor {
+        id: id.clone(),
+        command: program.clone(),
+        source,
+    };
     match link.call(request, vec![stdout_end, stderr_end]).await {
         Ok((ReplyBody::Started { .. }, _)) => {}
         Ok((other, _)) => {
             let reply = format!("{other:?}");
-            return Err(failed(CallError::Mismatch { request: "Exec", reply }));
+            return Err(failed(CallError::Mismatch {
+                request: "Exec",
+                reply,
+            }));
         }
         Err(error) => {
             leash.held = !matches!(error, CallError::Refused(_));
             return Err(failed(error));
         }
     }
-    let mut output = Output { stdout: Vec::new(), stderr: Vec::new(), dropped: 0 };
+    let mut output = Output {
+        stdout: Vec::new(),
+        stderr: Vec::new(),
+        dropped: 0,
+    };
     let end = collect(&mut output, stdout, stderr, ended, timeout)
         .await
         .map_err(|error| ExecError::Read(id.clone(), error))?;
     leash.held = end.is_none();
-    let Some((exit_code, killed)) = end else { return Err(ExecError::Lost(id.clone())) };
+    let Some((exit_code, killed)) = end else {
+        return Err(ExecError::Lost(id.clone()));
+    };
     match killed {
         Some(ExecKilled::Timeout) => Err(ExecError::TimedOut {
             id: id.clone(),
@@ -217,16 +251,27 @@ impl Output {
     }
 
     fn tail(&self) -> String {
-        let last = if self.stderr.is_empty() { &self.stdout } else { &self.stderr };
+        let last = if self.stderr.is_empty() {
+            &self.stdout
+        } else {
+            &self.stderr
+        };
         String::from_utf8_lossy(&last[last.len().saturating_sub(TAIL_BYTES)..]).into_owned()
     }
 
     fn finish(mut self, exit_code: i32) -> ExecOutput {
         if self.dropped > 0 {
-            let words = format!("\nlongshore: {} bytes of output were dropped\n", self.dropped);
+            let words = format!(
+                "\nlongshore: {} bytes of output were dropped\n",
+                self.dropped
+            );
             self.stderr.extend_from_slice(words.as_bytes());
         }
-        ExecOutput { stdout: self.stdout, stderr: self.stderr, exit_code }
+        ExecOutput {
+            stdout: self.stdout,
+            stderr: self.stderr,
+            exit_code,
+        }
     }
 }
 
@@ -241,9 +286,9 @@ async fn collect(
     output: &mut Output,
     mut stdout: pipe::Receiver,
     mut stderr: pipe::Receiver,
-    ended: oneshot::Receiver<(i32, Option<ExecKilled>)>,
+    ended: oneshot::Receiver<End>,
     timeout: Option<Duration>,
-) -> io::Result<Option<(i32, Option<ExecKilled>)>> {
+) -> io::Result<Option<End>> {
     let (mut out, mut err) = (vec![0; 16 * 1024], vec![0; 4 * 1024]);
     let (mut out_open, mut err_open) = (true, true);
     let mut end = None;
@@ -288,14 +333,25 @@ mod tests {
 
     #[test]
     fn output_beyond_the_bound_is_counted_and_said() {
-        let mut output = Output { stdout: Vec::new(), stderr: Vec::new(), dropped: 0 };
+        let mut output = Output {
+            stdout: Vec::new(),
+            stderr: Vec::new(),
+            dropped: 0,
+        };
         output.take(Stream::Stdout, &vec![b'x'; OUTPUT_BYTES - 10]);
         output.take(Stream::Stderr, &[b'e'; 20]);
         output.take(Stream::Stdout, b"more");
         let output = output.finish(3);
-        assert_eq!((output.stdout.len(), output.exit_code), (OUTPUT_BYTES - 10, 3));
+        assert_eq!(
+            (output.stdout.len(), output.exit_code),
+            (OUTPUT_BYTES - 10, 3)
+        );
         assert!(output.stdout.len() + output.stderr.len() < cri::MAX_MESSAGE_BYTES);
-        assert!(output.stderr.ends_with(b"longshore: 14 bytes of output were dropped\n"));
+        assert!(
+            output
+                .stderr
+                .ends_with(b"longshore: 14 bytes of output were dropped\n")
+        );
     }
 
     #[tokio::test]
@@ -305,7 +361,11 @@ mod tests {
         rustix::io::write(&write_out, b"said").unwrap();
         let (sender, receiver) = oneshot::channel();
         sender.send((0, None)).unwrap();
-        let mut output = Output { stdout: Vec::new(), stderr: Vec::new(), dropped: 0 };
+        let mut output = Output {
+            stdout: Vec::new(),
+            stderr: Vec::new(),
+            dropped: 0,
+        };
         let end = collect(
             &mut output,
             pipe::Receiver::from_owned_fd(read_out).unwrap(),

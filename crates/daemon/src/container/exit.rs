@@ -45,7 +45,9 @@ pub(super) const START_ERROR_CODE: i32 = 128;
 impl Exit {
     pub(crate) fn from_record(record: &ExitRecord) -> Self {
         let reason = match record {
-            ExitRecord { oom_killed: true, .. } => ExitReason::OomKilled,
+            ExitRecord {
+                oom_killed: true, ..
+            } => ExitReason::OomKilled,
             ExitRecord { exit_code: 0, .. } => ExitReason::Completed,
             ExitRecord { .. } => ExitReason::Error,
         };

@@ -26,12 +26,22 @@ const LOG_WITHIN: Duration = Duration::from_secs(30);
 pub(crate) enum LogError {
     #[error("log_path {0:?}: must not leave the pod's log_directory by `..`")]
     Escapes(String),
-    #[error("log_path {0:?} is relative and the pod has no log_directory: give the pod one, or an absolute log_path")]
+    #[error(
+        "log_path {0:?} is relative and the pod has no log_directory: give the pod one, or an absolute log_path"
+    )]
     NoDirectory(String),
     #[error("open the log {}", path.display())]
-    Open { path: PathBuf, #[source] source: io::Error },
+    Open {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
     #[error("open the log {}", path.display())]
-    Hung { path: PathBuf, #[source] source: BlockingError },
+    Hung {
+        path: PathBuf,
+        #[source]
+        source: BlockingError,
+    },
     #[error("container {0} is not running: its log cannot be reopened")]
     NotRunning(ContainerId),
     #[error("container {0} has no log_path: there is no log to reopen")]
@@ -46,7 +56,10 @@ pub(super) fn path(log_directory: &str, log_path: &str) -> Result<Option<PathBuf
         return Ok(None);
     }
     let relative = Path::new(log_path);
-    if relative.components().any(|component| component == Component::ParentDir) {
+    if relative
+        .components()
+        .any(|component| component == Component::ParentDir)
+    {
         return Err(LogError::Escapes(log_path.to_owned()));
     }
     if relative.is_absolute() {
@@ -65,11 +78,19 @@ pub(super) async fn open(path: &Path) -> Result<OwnedFd, LogError> {
         let open = || {
             // O_NONBLOCK: a FIFO in the log's place must not hang us.
             let nonblock = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
-            File::options().append(true).create(true).mode(0o640).custom_flags(nonblock).open(&owned)
+            File::options()
+                .append(true)
+                .create(true)
+                .mode(0o640)
+                .custom_flags(nonblock)
+                .open(&owned)
         };
         match (open(), owned.parent()) {
             (Err(error), Some(directory)) if error.kind() == io::ErrorKind::NotFound => {
-                std::fs::DirBuilder::new().recursive(true).mode(0o755).create(directory)?;
+                std::fs::DirBuilder::new()
+                    .recursive(true)
+                    .mode(0o755)
+                    .create(directory)?;
                 open()
             }
             (result, _) => result,
@@ -77,8 +98,14 @@ pub(super) async fn open(path: &Path) -> Result<OwnedFd, LogError> {
     });
     match opened.await {
         Ok(Ok(file)) => Ok(file.into()),
-        Ok(Err(source)) => Err(LogError::Open { path: path.to_owned(), source }),
-        Err(source) => Err(LogError::Hung { path: path.to_owned(), source }),
+        Ok(Err(source)) => Err(LogError::Open {
+            path: path.to_owned(),
+            source,
+        }),
+        Err(source) => Err(LogError::Hung {
+            path: path.to_owned(),
+            source,
+        }),
     }
 }
 
@@ -88,9 +115,15 @@ pub(crate) async fn reopen(container: &Arc<Container>) -> Result<(), LogError> {
     let (Phase::Running { .. }, Some(link)) = (container.phase(), container.pod.link()) else {
         return Err(LogError::NotRunning(id.clone()));
     };
-    let path = container.log_path.as_deref().ok_or_else(|| LogError::NoLog(id.clone()))?;
+    let path = container
+        .log_path
+        .as_deref()
+        .ok_or_else(|| LogError::NoLog(id.clone()))?;
     let log = open(path).await?;
-    let request = RequestBody::ReopenLog { id: id.to_string(), log: FdSlot(0) };
+    let request = RequestBody::ReopenLog {
+        id: id.to_string(),
+        log: FdSlot(0),
+    };
     link.order("ReopenLog", request, vec![log])
         .await
         .map_err(|error| LogError::Supervisor(id.clone(), error))
@@ -103,8 +136,14 @@ mod tests {
     #[test]
     fn a_log_is_below_its_directory_or_absolute() {
         let at = |directory: &str, log: &str| path(directory, log).map(|p| p.unwrap());
-        assert_eq!(at("/var/log/pods/x", "web/0.log").unwrap(), Path::new("/var/log/pods/x/web/0.log"));
-        assert_eq!(at("/var/log/pods/x", "/tmp/abs.log").unwrap(), Path::new("/tmp/abs.log"));
+        assert_eq!(
+            at("/var/log/pods/x", "web/0.log").unwrap(),
+            Path::new("/var/log/pods/x/web/0.log")
+        );
+        assert_eq!(
+            at("/var/log/pods/x", "/tmp/abs.log").unwrap(),
+            Path::new("/tmp/abs.log")
+        );
         assert!(matches!(at("/d", "../x"), Err(LogError::Escapes(_))));
         assert!(matches!(at("", "x"), Err(LogError::NoDirectory(_))));
         assert!(path("/d", "").unwrap().is_none());

@@ -31,19 +31,19 @@ use std::{
 };
 
 pub(crate) use create::{CreateError, create};
-pub(crate) use exec::{ExecError, ExecOutput, Execs, exec_exited, exec_sync, forget_execs};
-pub(crate) use exit::{Exit, ExitReason, exited};
+pub(crate) use exec::{ExecError, Execs, exec_exited, exec_sync, forget_execs};
+pub(crate) use exit::{Exit, exited};
 pub(crate) use log::{LogError, reopen};
 pub(crate) use mounts::MountError;
 use oci_spec::runtime::Spec;
 pub(crate) use remove::{RemoveError, remove, remove_cgroup};
 pub(crate) use start::{StartError, start};
 pub(crate) use stop::{StopError, stop};
-pub(crate) use volumes::sweep as sweep_volumes;
 use tokio::{
     sync::{MutexGuard, watch},
     time::Instant,
 };
+pub(crate) use volumes::sweep as sweep_volumes;
 
 use crate::{
     container::config::ContainerConfig,
@@ -122,7 +122,9 @@ impl Container {
     pub(crate) async fn exited(&self) {
         let mut phase = self.phase.subscribe();
         // The sender lives in `self`: the wait cannot fail.
-        let _exited = phase.wait_for(|p| matches!(p, Phase::Exited(_) | Phase::Removed)).await;
+        let _exited = phase
+            .wait_for(|p| matches!(p, Phase::Exited(_) | Phase::Removed))
+            .await;
     }
 
     /// 0 if it never ran.
@@ -139,12 +141,19 @@ impl Container {
     }
 
     pub(crate) fn record(&self) -> ContainerRecord {
-        self.record.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.record
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     /// The user that its init runs as, once that is known.
     pub(crate) fn user(&self) -> Option<User> {
-        self.record.lock().unwrap_or_else(PoisonError::into_inner).user.clone()
+        self.record
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .user
+            .clone()
     }
 
     /// What asks it to end: the request's signal, the image's, or SIGTERM.
@@ -153,7 +162,10 @@ impl Container {
             let record = self.record.lock().unwrap_or_else(PoisonError::into_inner);
             record.image_stop_signal
         };
-        self.config.stop_signal.or_else(image).unwrap_or(Signal::TERM)
+        self.config
+            .stop_signal
+            .or_else(image)
+            .unwrap_or(Signal::TERM)
     }
 
     /// Changes the record, on disk first. The turn serialises writers, so the lock is not held while writing.

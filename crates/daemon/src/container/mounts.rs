@@ -8,10 +8,7 @@ use std::{
     time::Duration,
 };
 
-use rustix::{
-    fs::CWD,
-    mount::OpenTreeFlags,
-};
+use rustix::{fs::CWD, mount::OpenTreeFlags};
 
 use crate::runtime::{BlockingError, blocking};
 
@@ -26,9 +23,17 @@ pub(crate) enum MountError {
     )]
     Missing(PathBuf),
     #[error("mounts: host_path {}", path.display())]
-    Open { path: PathBuf, #[source] source: io::Error },
+    Open {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
     #[error("mounts: host_path {} hangs", path.display())]
-    Hung { path: PathBuf, #[source] source: BlockingError },
+    Hung {
+        path: PathBuf,
+        #[source]
+        source: BlockingError,
+    },
 }
 
 /// A detached clone of a host path, with every mount below it if `recursive`.
@@ -44,8 +49,13 @@ pub(super) async fn open(path: &Path, recursive: bool) -> Result<OwnedFd, MountE
     match opened.await {
         Ok(Ok(tree)) => Ok(tree),
         Ok(Err(rustix::io::Errno::NOENT)) => Err(MountError::Missing(path.to_owned())),
-        Ok(Err(source)) => Err(MountError::Open { path: path.to_owned(), source: source.into() }),
-        Err(source) => Err(MountError::Hung { path: path.to_owned(), source }),
+        Ok(Err(source)) => Err(MountError::Open {
+            path: path.to_owned(),
+            source: source.into(),
+        }),
+        Err(source) => Err(MountError::Hung {
+            path: path.to_owned(),
+            source,
+        }),
     }
 }
-

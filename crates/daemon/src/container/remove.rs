@@ -7,6 +7,7 @@ use supervisor_api::RequestBody;
 
 use super::{Container, Phase, StopError, stop::stop_in_turn, volumes};
 use crate::{
+    failpoint,
     flight::Crashed,
     id::ContainerId,
     pod,
@@ -46,13 +47,18 @@ pub(crate) async fn remove(
 ) -> Result<(), Arc<RemoveError>> {
     // A stop that waits for the grace period to end holds the turn.
     container.hurry(Duration::ZERO);
-    let joined = runtime.flights.remove_container.join(container.id.clone(), || {
-        let (runtime, container) = (Arc::clone(runtime), Arc::clone(container));
-        async move {
-            let turn = container.turn().await;
-            take_apart(&runtime, &container, &turn).await.map_err(Arc::new)
-        }
-    });
+    let joined = runtime
+        .flights
+        .remove_container
+        .join(container.id.clone(), || {
+            let (runtime, container) = (Arc::clone(runtime), Arc::clone(container));
+            async move {
+                let turn = container.turn().await;
+                take_apart(&runtime, &container, &turn)
+                    .await
+                    .map_err(Arc::new)
+            }
+        });
     joined.await.map_err(|crashed| Arc::new(crashed.into()))?
 }
 
@@ -70,8 +76,11 @@ pub(super) async fn take_apart(
     let stopped = stop_in_turn(runtime, container, turn).await;
     stopped.map_err(|error| RemoveError::Stop(id.clone(), error))?;
     container
-        .update(turn, &runtime.records, |record| record.stage = ContainerStage::Removing)
+        .update(turn, &runtime.records, |record| {
+            record.stage = ContainerStage::Removing
+        })
         .map_err(|error| RemoveError::Record(id.clone(), error))?;
+    failpoint::reach("container.removing", &container.pod);
     if let Some(link) = container.pod.link() {
         let request = RequestBody::DeleteContainer { id: id.to_string() };
         match link.order("DeleteContainer", request, Vec::new()).await {
@@ -79,6 +88,7 @@ pub(super) async fn take_apart(
             Err(error) => return Err(RemoveError::Supervisor(id.clone(), error)),
         }
     }
+    failpoint::reach("container.deleted", &container.pod);
     let on_disk = {
         let (runtime, container) = (Arc::clone(runtime), Arc::clone(container));
         move || remove_from_disk(&runtime, &container)
@@ -86,6 +96,7 @@ pub(super) async fn take_apart(
     blocking(DISK_BOUND, on_disk)
         .await
         .map_err(|error| RemoveError::Blocking(id.clone(), error))??;
+    failpoint::reach("container.removed-layer", &container.pod);
     runtime
         .images
         .unpin(id.as_str())
@@ -94,6 +105,7 @@ pub(super) async fn take_apart(
         .records
         .remove_container(&container.pod.id, id)
         .map_err(|error| RemoveError::Record(id.clone(), error))?;
+    failpoint::reach("container.removed", &container.pod);
     runtime.stats.forget(id);
     container.phase.send_replace(Phase::Removed);
     runtime.inventory.forget_container(container);

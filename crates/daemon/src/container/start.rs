@@ -6,6 +6,7 @@ use supervisor_api::{ReplyBody, RequestBody};
 
 use super::{Container, Exit, Phase};
 use crate::{
+    failpoint,
     flight::Crashed,
     id::ContainerId,
     runtime::{Runtime, now_ns},
@@ -15,8 +16,13 @@ use crate::{
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum StartError {
     #[error("start container {id}: it is {state}; only a created container can be started")]
-    State { id: ContainerId, state: &'static str },
-    #[error("start container {id}: it failed to start before ({message}); remove it and create another")]
+    State {
+        id: ContainerId,
+        state: &'static str,
+    },
+    #[error(
+        "start container {id}: it failed to start before ({message}); remove it and create another"
+    )]
     FailedBefore { id: ContainerId, message: String },
     #[error("start container {0}: its pod is not ready")]
     PodNotReady(ContainerId),
@@ -31,24 +37,33 @@ pub(crate) async fn start(
     runtime: &Arc<Runtime>,
     container: &Arc<Container>,
 ) -> Result<(), Arc<StartError>> {
-    let joined = runtime.flights.start_container.join(container.id.clone(), || {
-        let (runtime, container) = (Arc::clone(runtime), Arc::clone(container));
-        async move { start_now(&runtime, &container).await.map_err(Arc::new) }
-    });
+    let joined = runtime
+        .flights
+        .start_container
+        .join(container.id.clone(), || {
+            let (runtime, container) = (Arc::clone(runtime), Arc::clone(container));
+            async move { start_now(&runtime, &container).await.map_err(Arc::new) }
+        });
     joined.await.map_err(|crashed| Arc::new(crashed.into()))?
 }
 
 async fn start_now(runtime: &Runtime, container: &Container) -> Result<(), StartError> {
     let turn = container.turn().await;
     let id = &container.id;
-    let refused = |state| StartError::State { id: id.clone(), state };
+    let refused = |state| StartError::State {
+        id: id.clone(),
+        state,
+    };
     match container.phase() {
         Phase::Created { .. } => {}
         Phase::Creating => return Err(refused("being created")),
         Phase::Running { .. } => return Err(refused("running")),
         Phase::Exited(exit) if exit.started_at_ns == 0 => {
             let message = exit.message.clone();
-            return Err(StartError::FailedBefore { id: id.clone(), message });
+            return Err(StartError::FailedBefore {
+                id: id.clone(),
+                message,
+            });
         }
         Phase::Exited(_) => return Err(refused("exited")),
         Phase::Removed => return Err(refused("removed")),
@@ -57,29 +72,38 @@ async fn start_now(runtime: &Runtime, container: &Container) -> Result<(), Start
         Some(link) if container.pod.is_ready() => link,
         Some(_) | None => return Err(StartError::PodNotReady(id.clone())),
     };
+    failpoint::reach("container.starting", &container.pod);
     let request = RequestBody::StartContainer { id: id.to_string() };
     match link.call(request, Vec::new()).await {
         Ok((ReplyBody::Started { pid, started_at_ns }, _)) => {
+            failpoint::reach("container.started", &container.pod);
             container.started(pid, started_at_ns);
             Ok(())
         }
         Ok((other, _)) => {
             let reply = format!("{other:?}");
-            let error = CallError::Mismatch { request: "StartContainer", reply };
+            let error = CallError::Mismatch {
+                request: "StartContainer",
+                reply,
+            };
             Err(StartError::Supervisor(id.clone(), error))
         }
         Err(CallError::Refused(refusal)) => {
             let message = refusal.message.clone();
             // After a restart the exit record alone would not say that it never ran.
-            let kept = container
-                .update(&turn, &runtime.records, |record| record.start_error = Some(message.clone()));
+            let kept = container.update(&turn, &runtime.records, |record| {
+                record.start_error = Some(message.clone())
+            });
             if let Err(error) = kept {
                 let error = &error as &dyn std::error::Error;
                 tracing::warn!(container = %id, error, "keep why it did not start");
             }
             let exit = Exit::start_error(message, now_ns());
             container.phase.send_replace(Phase::Exited(Arc::new(exit)));
-            Err(StartError::Supervisor(id.clone(), CallError::Refused(refusal)))
+            Err(StartError::Supervisor(
+                id.clone(),
+                CallError::Refused(refusal),
+            ))
         }
         Err(error) => Err(StartError::Supervisor(id.clone(), error)),
     }
@@ -90,7 +114,10 @@ impl Container {
     fn started(&self, pid: i32, started_at_ns: i64) {
         self.phase.send_modify(|phase| match phase {
             Phase::Exited(exit) if exit.started_at_ns == 0 => {
-                let exit = Exit { started_at_ns, ..Exit::clone(exit) };
+                let exit = Exit {
+                    started_at_ns,
+                    ..Exit::clone(exit)
+                };
                 *phase = Phase::Exited(Arc::new(exit));
             }
             Phase::Created { .. } => *phase = Phase::Running { pid, started_at_ns },

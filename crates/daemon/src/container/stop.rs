@@ -7,6 +7,7 @@ use tokio::time::Instant;
 
 use super::{Container, Phase, Turn};
 use crate::{
+    failpoint,
     flight::Crashed,
     id::ContainerId,
     pod,
@@ -44,16 +45,21 @@ pub(crate) async fn stop(
     grace: Duration,
 ) -> Result<(), Arc<StopError>> {
     container.hurry(grace);
-    let joined = runtime.flights.stop_container.join(container.id.clone(), || {
-        let (runtime, container) = (Arc::clone(runtime), Arc::clone(container));
-        async move {
-            let turn = container.turn().await;
-            let stopped = stop_in_turn(&runtime, &container, &turn).await.map_err(Arc::new);
-            // A container that outlived its kill gets the whole of the next request's grace.
-            container.stop_by.send_replace(None);
-            stopped
-        }
-    });
+    let joined = runtime
+        .flights
+        .stop_container
+        .join(container.id.clone(), || {
+            let (runtime, container) = (Arc::clone(runtime), Arc::clone(container));
+            async move {
+                let turn = container.turn().await;
+                let stopped = stop_in_turn(&runtime, &container, &turn)
+                    .await
+                    .map_err(Arc::new);
+                // A container that outlived its kill gets the whole of the next request's grace.
+                container.stop_by.send_replace(None);
+                stopped
+            }
+        });
     joined.await.map_err(|crashed| Arc::new(crashed.into()))?
 }
 
@@ -83,15 +89,23 @@ pub(super) async fn stop_in_turn(
         Phase::Created { .. } => false,
         Phase::Running { .. } => true,
     };
-    let grace_is_over = container.stop_by.borrow().is_some_and(|by| by <= Instant::now());
+    let grace_is_over = container
+        .stop_by
+        .borrow()
+        .is_some_and(|by| by <= Instant::now());
+    failpoint::reach("container.stopping", &container.pod);
     if running && !grace_is_over {
         signal(runtime, container, container.stop_signal(), false).await?;
         tokio::select! {
-            () = container.exited() => return Ok(()),
+            () = container.exited() => {
+                failpoint::reach("container.stopped", &container.pod);
+                return Ok(());
+            }
             () = grace_ends(container) => {}
         }
     }
     signal(runtime, container, Signal::KILL, true).await?;
+    failpoint::reach("container.killed", &container.pod);
     match tokio::time::timeout(DEATH_WITHIN, container.exited()).await {
         Ok(()) => Ok(()),
         Err(_elapsed) => Err(StopError::Undead(id.clone(), DEATH_WITHIN.as_secs())),
@@ -125,7 +139,11 @@ async fn signal(
 ) -> Result<(), StopError> {
     let id = &container.id;
     if let Some(link) = container.pod.link() {
-        let request = RequestBody::Signal { id: id.to_string(), signal: signal.number(), all };
+        let request = RequestBody::Signal {
+            id: id.to_string(),
+            signal: signal.number(),
+            all,
+        };
         match link.order("Signal", request, Vec::new()).await {
             Ok(()) => return Ok(()),
             // Its supervisor has gone, or hangs: the cgroup is there all the same.

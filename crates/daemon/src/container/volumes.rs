@@ -18,11 +18,24 @@ use crate::{id::ContainerId, spec::Volume};
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum VolumeError {
     #[error("make the directory of image volume {volume}")]
-    Make { volume: String, #[source] source: io::Error },
+    Make {
+        volume: String,
+        #[source]
+        source: io::Error,
+    },
     #[error("copy what the image has at volume {volume}: {}", path.display())]
-    Copy { volume: String, path: PathBuf, #[source] source: io::Error },
+    Copy {
+        volume: String,
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
     #[error("remove {}", path.display())]
-    Remove { path: PathBuf, #[source] source: io::Error },
+    Remove {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
 }
 
 /// Where the volumes of all containers are.
@@ -42,7 +55,10 @@ pub(super) fn create(
     let mut made = Vec::new();
     for (number, target) in volumes.iter().enumerate() {
         let directory = base.join(number.to_string());
-        let failed = |source| VolumeError::Make { volume: target.clone(), source };
+        let failed = |source| VolumeError::Make {
+            volume: target.clone(),
+            source,
+        };
         std::fs::create_dir_all(&directory).map_err(failed)?;
         let to = rustix::fs::open(
             &directory,
@@ -56,7 +72,10 @@ pub(super) fn create(
             Err(Errno::NOENT | Errno::NOTDIR) => {}
             Err(error) => return Err(failed(error.into())),
         }
-        made.push(Volume { path: target.clone(), directory });
+        made.push(Volume {
+            path: target.clone(),
+            directory,
+        });
     }
     Ok(made)
 }
@@ -74,13 +93,22 @@ pub(super) fn remove(data_root: &Path, id: &ContainerId) -> Result<(), VolumeErr
 
 /// Removes the volumes of containers that are not `live`. Blocks.
 pub(crate) fn sweep(data_root: &Path, live: &std::collections::BTreeSet<String>) {
-    let Ok(entries) = std::fs::read_dir(root(data_root)) else { return };
-    for name in entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()) {
+    let Ok(entries) = std::fs::read_dir(root(data_root)) else {
+        return;
+    };
+    for name in entries
+        .flatten()
+        .filter_map(|entry| entry.file_name().into_string().ok())
+    {
         if let Some(id) = ContainerId::parse(&name)
             && !live.contains(&name)
             && let Err(error) = remove(data_root, &id)
         {
-            tracing::warn!(container = name, error = &error as &dyn std::error::Error, "sweep");
+            tracing::warn!(
+                container = name,
+                error = &error as &dyn std::error::Error,
+                "sweep"
+            );
         }
     }
 }
@@ -116,15 +144,19 @@ fn copy_directory(
             continue;
         }
         let below = path.join(name.to_string_lossy().as_ref());
-        match copy_entry(from, to, name.to_owned()).map_err(failed(below.clone()))? {
-            Some((from, to)) => copy_directory(&from, &to, &below, volume)?,
-            None => {}
+        let copied = copy_entry(from, to, name.to_owned()).map_err(failed(below.clone()))?;
+        if let Some((from, to)) = copied {
+            copy_directory(&from, &to, &below, volume)?;
         }
     }
     let stat = rustix::fs::fstat(from).map_err(failed(path.to_owned()))?;
     copy_xattrs(from.as_fd(), to.as_fd()).map_err(failed(path.to_owned()))?;
-    rustix::fs::fchown(to, Some(Uid::from_raw(stat.st_uid)), Some(Gid::from_raw(stat.st_gid)))
-        .map_err(failed(path.to_owned()))?;
+    rustix::fs::fchown(
+        to,
+        Some(Uid::from_raw(stat.st_uid)),
+        Some(Gid::from_raw(stat.st_gid)),
+    )
+    .map_err(failed(path.to_owned()))?;
     rustix::fs::fchmod(to, Mode::from_raw_mode(stat.st_mode)).map_err(failed(path.to_owned()))
 }
 
@@ -187,7 +219,10 @@ fn copy_xattrs(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> rustix::io::Result<(
         Err(Errno::NOTSUP) => return Ok(()),
         Err(error) => return Err(error),
     };
-    for name in names[..length].split(|byte| *byte == 0).filter(|name| !name.is_empty()) {
+    for name in names[..length]
+        .split(|byte| *byte == 0)
+        .filter(|name| !name.is_empty())
+    {
         // Overlay's own bookkeeping is not the image's.
         if name.starts_with(b"trusted.overlay.") {
             continue;
@@ -209,8 +244,12 @@ mod tests {
     use super::*;
 
     fn open(path: &Path) -> OwnedFd {
-        rustix::fs::open(path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
-            .unwrap()
+        rustix::fs::open(
+            path,
+            OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
+            Mode::empty(),
+        )
+        .unwrap()
     }
 
     #[test]
@@ -229,8 +268,14 @@ mod tests {
         let first = &made[0].directory;
         assert_eq!(std::fs::read(first.join("sub/file")).unwrap(), b"rows");
         let meta = std::fs::metadata(first.join("sub/file")).unwrap();
-        assert_eq!((meta.uid(), meta.gid(), meta.mode() & 0o7777), (70, 71, 0o4750));
-        assert_eq!(std::fs::read_link(first.join("link")).unwrap(), Path::new("/etc/shadow"));
+        assert_eq!(
+            (meta.uid(), meta.gid(), meta.mode() & 0o7777),
+            (70, 71, 0o4750)
+        );
+        assert_eq!(
+            std::fs::read_link(first.join("link")).unwrap(),
+            Path::new("/etc/shadow")
+        );
         assert_eq!(std::fs::metadata(first).unwrap().mode() & 0o7777, 0o700);
         assert_eq!(std::fs::read_dir(&made[1].directory).unwrap().count(), 0);
         remove(data.path(), &id).unwrap();
@@ -243,8 +288,13 @@ mod tests {
         let (image, data) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         std::os::unix::fs::symlink("/etc", image.path().join("data")).unwrap();
         let id = ContainerId::generate().unwrap();
-        let made =
-            create(data.path(), &id, &["/data".to_owned()], open(image.path()).as_fd()).unwrap();
+        let made = create(
+            data.path(),
+            &id,
+            &["/data".to_owned()],
+            open(image.path()).as_fd(),
+        )
+        .unwrap();
         assert_eq!(std::fs::read_dir(&made[0].directory).unwrap().count(), 0);
     }
 }

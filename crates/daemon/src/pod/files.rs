@@ -20,7 +20,11 @@ pub(crate) struct PodFiles {
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum FilesError {
     #[error("write the pod's {}", path.display())]
-    Write { path: PathBuf, #[source] source: io::Error },
+    Write {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
     #[error("read the node's hostname")]
     NodeHostname(#[source] io::Error),
 }
@@ -51,8 +55,10 @@ impl PodFiles {
             (&self.hosts, hosts),
             (&self.hostname, format!("{hostname}\n")),
         ] {
-            std::fs::write(path, text)
-                .map_err(|source| FilesError::Write { path: path.clone(), source })?;
+            std::fs::write(path, text).map_err(|source| FilesError::Write {
+                path: path.clone(),
+                source,
+            })?;
         }
         Ok(())
     }
@@ -125,7 +131,10 @@ mod tests {
 
     #[test]
     fn hosts_names_the_pod_on_each_of_its_addresses() {
-        let text = hosts("web-0", &["10.88.0.2".parse().unwrap(), "fd00::2".parse().unwrap()]);
+        let text = hosts(
+            "web-0",
+            &["10.88.0.2".parse().unwrap(), "fd00::2".parse().unwrap()],
+        );
         assert!(text.starts_with("127.0.0.1\tlocalhost\n"));
         assert!(text.ends_with("10.88.0.2\tweb-0\nfd00::2\tweb-0\n"));
     }

@@ -22,11 +22,19 @@ const DEATH_WITHIN: Duration = Duration::from_secs(10);
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum KillError {
     #[error("kill the processes of cgroup {cgroup}")]
-    Cgroup { cgroup: String, #[source] source: cgroup::Error },
+    Cgroup {
+        cgroup: String,
+        #[source]
+        source: cgroup::Error,
+    },
     #[error("processes of cgroup {cgroup} outlive SIGKILL: they are in an uninterruptible sleep")]
     Undead { cgroup: String },
     #[error("kill the pod's supervisor, process {pid}")]
-    Supervisor { pid: i32, #[source] source: std::io::Error },
+    Supervisor {
+        pid: i32,
+        #[source]
+        source: std::io::Error,
+    },
     #[error(transparent)]
     Blocking(#[from] BlockingError),
 }
@@ -38,15 +46,23 @@ pub(crate) async fn follow(
     mut events: mpsc::UnboundedReceiver<Event>,
 ) {
     while let Some(event) = events.recv().await {
-        let Some(runtime) = runtime.upgrade() else { return };
+        let Some(runtime) = runtime.upgrade() else {
+            return;
+        };
         match event {
             Event::Exited { id, exit } => container::exited(&runtime, &id, &exit),
-            Event::ExecExited { exec_id, exit_code, killed } => {
+            Event::ExecExited {
+                exec_id,
+                exit_code,
+                killed,
+            } => {
                 container::exec_exited(&pod, &exec_id, exit_code, killed);
             }
         }
     }
-    let Some(runtime) = runtime.upgrade() else { return };
+    let Some(runtime) = runtime.upgrade() else {
+        return;
+    };
     lose(&runtime, &pod, "the pod's supervisor is gone").await;
 }
 
@@ -60,7 +76,9 @@ pub(crate) async fn lose(runtime: &Arc<Runtime>, pod: &Arc<Pod>, reason: &str) {
     pod.phase.send_if_modified(|phase| {
         let ready = *phase == Phase::Ready;
         if ready {
-            *phase = Phase::Lost { reason: reason.to_owned() };
+            *phase = Phase::Lost {
+                reason: reason.to_owned(),
+            };
         }
         ready
     });
@@ -74,8 +92,12 @@ pub(crate) async fn lose(runtime: &Arc<Runtime>, pod: &Arc<Pod>, reason: &str) {
 
 /// Kills the supervisor, if it is there, and everything in the pod's and its containers' cgroups, and waits for their end.
 pub(super) async fn kill(runtime: &Arc<Runtime>, pod: &Arc<Pod>) -> Result<(), KillError> {
-    let mut cgroups: Vec<String> =
-        runtime.inventory.claims_of(&pod.id).iter().map(|c| c.cgroup.clone()).collect();
+    let mut cgroups: Vec<String> = runtime
+        .inventory
+        .claims_of(&pod.id)
+        .iter()
+        .map(|c| c.cgroup.clone())
+        .collect();
     cgroups.push(pod.cgroup());
     let supervisor = pod.record().supervisor;
     let hierarchies = runtime.hierarchies.clone();
@@ -91,11 +113,11 @@ pub(super) async fn kill(runtime: &Arc<Runtime>, pod: &Arc<Pod>) -> Result<(), K
     .await?
 }
 
-pub(crate) fn kill_cgroup(
-    hierarchies: &cgroup::Hierarchies,
-    path: &str,
-) -> Result<(), KillError> {
-    let failed = |source| KillError::Cgroup { cgroup: path.to_owned(), source };
+pub(crate) fn kill_cgroup(hierarchies: &cgroup::Hierarchies, path: &str) -> Result<(), KillError> {
+    let failed = |source| KillError::Cgroup {
+        cgroup: path.to_owned(),
+        source,
+    };
     let cgroup = match hierarchies.open_owned(path) {
         Ok(cgroup) => cgroup,
         Err(cgroup::Error::NotFound { .. }) => return Ok(()),
@@ -105,7 +127,9 @@ pub(crate) fn kill_cgroup(
     if cgroup.wait_empty(DEATH_WITHIN).map_err(failed)? {
         return Ok(());
     }
-    Err(KillError::Undead { cgroup: path.to_owned() })
+    Err(KillError::Undead {
+        cgroup: path.to_owned(),
+    })
 }
 
 /// Kills the process if it still is the one that was recorded.
@@ -114,7 +138,9 @@ fn kill_supervisor(supervisor: &SupervisorRecord) -> Result<(), KillError> {
         pid: supervisor.pid,
         source: source.into(),
     };
-    let Some(pid) = Pid::from_raw(supervisor.pid) else { return Ok(()) };
+    let Some(pid) = Pid::from_raw(supervisor.pid) else {
+        return Ok(());
+    };
     let pidfd = match rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()) {
         Ok(pidfd) => pidfd,
         Err(rustix::io::Errno::SRCH) => return Ok(()),
@@ -158,6 +184,8 @@ pub(crate) fn settle_container(runtime: &Runtime, container: &Container) {
         oom_killed: false,
         started_at_ns: container.started_at_ns(),
         finished_at_ns: now_ns(),
-        message: Some("killed: the pod's supervisor was gone before an exit was recorded".to_owned()),
+        message: Some(
+            "killed: the pod's supervisor was gone before an exit was recorded".to_owned(),
+        ),
     }));
 }

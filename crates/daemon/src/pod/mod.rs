@@ -32,7 +32,7 @@ use std::{
 };
 
 pub(crate) use files::{FilesError, PodFiles, hostname};
-pub(crate) use lost::{KillError, follow, identify, kill_cgroup, lose, settle_container};
+pub(crate) use lost::{KillError, follow, kill_cgroup, lose, settle_container};
 pub(crate) use network::{NetworkError, unpin};
 pub(crate) use remove::{RemoveError, remove};
 pub(crate) use run::{RunError, run};
@@ -69,8 +69,12 @@ pub(crate) enum Phase {
     Starting,
     Ready,
     /// Its supervisor is gone; the reason is for people.
-    Lost { reason: String },
-    Stopped { reason: Option<String> },
+    Lost {
+        reason: String,
+    },
+    Stopped {
+        reason: Option<String>,
+    },
     Removed,
 }
 
@@ -108,7 +112,10 @@ impl Pod {
 
     /// The way to the supervisor; `None` when there is none (any more).
     pub(crate) fn link(&self) -> Option<Arc<Link>> {
-        self.link.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.link
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     pub(crate) fn set_link(&self, link: Option<Arc<Link>>) {
@@ -120,7 +127,10 @@ impl Pod {
     }
 
     pub(crate) fn record(&self) -> PodRecord {
-        self.record.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.record
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     /// Changes the record, on disk first. The turn serialises writers, so the lock is not held while writing.
@@ -138,12 +148,18 @@ impl Pod {
     }
 
     pub(crate) fn network(&self) -> Option<NetworkRecord> {
-        self.record.lock().unwrap_or_else(PoisonError::into_inner).network.clone()
+        self.record
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .network
+            .clone()
     }
 
     /// The pod's addresses, the primary one first; empty on the host's network.
     pub(crate) fn ips(&self) -> Vec<IpAddr> {
-        self.network().map(|network| network.ips).unwrap_or_default()
+        self.network()
+            .map(|network| network.ips)
+            .unwrap_or_default()
     }
 
     /// The pod's own cgroup, beside its containers'.
@@ -158,5 +174,7 @@ impl Pod {
 
 /// `parent/name`, relative to each hierarchy's root, as plans and the `cgroup` crate have it.
 pub(crate) fn join_cgroup(parent: &str, name: &str) -> String {
-    format!("{}/{name}", parent.trim_matches('/')).trim_start_matches('/').to_owned()
+    format!("{}/{name}", parent.trim_matches('/'))
+        .trim_start_matches('/')
+        .to_owned()
 }

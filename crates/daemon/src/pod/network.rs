@@ -17,11 +17,17 @@ use crate::{
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum NetworkError {
     #[error("pin the pod's network namespace at {}", path.display())]
-    Pin { path: PathBuf, #[source] source: io::Error },
+    Pin {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
     #[error("let go of the pod's network namespace at {}", path.display())]
-    Unpin { path: PathBuf, #[source] source: io::Error },
-    #[error("duplicate the pod's network namespace descriptor")]
-    Duplicate(#[source] io::Error),
+    Unpin {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
     #[error("attach the pod to the network")]
     Attach(#[source] cni::builtin::AttachError),
     #[error("detach the pod from the network")]
@@ -39,10 +45,16 @@ pub(super) async fn attach(
     pin(&netns, &path)?;
     let ports = port_mappings(&config.port_mappings);
     match runtime.network.attach(id, netns, &ports).await {
-        Ok(attachment) => Ok(NetworkRecord { netns: path, ips: attachment.ips }),
+        Ok(attachment) => Ok(NetworkRecord {
+            netns: path,
+            ips: attachment.ips,
+        }),
         Err(error) => {
             if let Err(error) = unpin(&path) {
-                tracing::warn!(error = &error as &dyn std::error::Error, "after a failed attach");
+                tracing::warn!(
+                    error = &error as &dyn std::error::Error,
+                    "after a failed attach"
+                );
             }
             Err(NetworkError::Attach(error))
         }
@@ -53,11 +65,18 @@ pub(super) async fn attach(
 /// which costs far less than removing it by name.
 pub(super) async fn detach(runtime: &Runtime, id: &str, path: &Path) -> Result<(), NetworkError> {
     unpin(path)?;
-    runtime.network.detach(id).await.map_err(NetworkError::Detach)
+    runtime
+        .network
+        .detach(id)
+        .await
+        .map_err(NetworkError::Detach)
 }
 
 fn pin(netns: &OwnedFd, path: &Path) -> Result<(), NetworkError> {
-    let failed = |source| NetworkError::Pin { path: path.to_owned(), source };
+    let failed = |source| NetworkError::Pin {
+        path: path.to_owned(),
+        source,
+    };
     if let Some(directory) = path.parent() {
         std::fs::create_dir_all(directory).map_err(failed)?;
     }
@@ -72,7 +91,10 @@ fn pin(netns: &OwnedFd, path: &Path) -> Result<(), NetworkError> {
 
 /// Removes the pin; succeeds where there is none.
 pub(crate) fn unpin(path: &Path) -> Result<(), NetworkError> {
-    let failed = |source: io::Error| NetworkError::Unpin { path: path.to_owned(), source };
+    let failed = |source: io::Error| NetworkError::Unpin {
+        path: path.to_owned(),
+        source,
+    };
     match rustix::mount::unmount(path, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW) {
         // EINVAL: the file is there and nothing is mounted on it.
         Ok(()) | Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOENT) => {}

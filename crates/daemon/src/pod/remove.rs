@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{Phase, Pod, StopError, Turn, stop::stop_in_turn};
 use crate::{
-    container,
+    container, failpoint,
     flight::Crashed,
     id::PodId,
     runtime::Runtime,
@@ -50,17 +50,24 @@ pub(super) async fn take_apart(
         .await
         .map_err(|error| RemoveError::Stop(pod.id.clone(), error))?;
     for container in runtime.inventory.claims_of(&pod.id) {
-        container::remove(runtime, &container).await.map_err(|error| {
-            RemoveError::Container(pod.id.clone(), container.id.to_string(), error)
-        })?;
+        container::remove(runtime, &container)
+            .await
+            .map_err(|error| {
+                RemoveError::Container(pod.id.clone(), container.id.to_string(), error)
+            })?;
     }
-    pod.update(turn, &runtime.records, |record| record.stage = PodStage::Removing)
-        .map_err(|error| RemoveError::Record(pod.id.clone(), error))?;
+    pod.update(turn, &runtime.records, |record| {
+        record.stage = PodStage::Removing
+    })
+    .map_err(|error| RemoveError::Record(pod.id.clone(), error))?;
+    failpoint::reach("pod.removing", pod);
     remove_cgroups(runtime, pod).map_err(|error| RemoveError::Cgroup(pod.id.clone(), error))?;
+    failpoint::reach("pod.removed-cgroups", pod);
     runtime
         .records
         .remove_pod(&pod.id)
         .map_err(|error| RemoveError::Record(pod.id.clone(), error))?;
+    failpoint::reach("pod.removed", pod);
     pod.set_phase(Phase::Removed);
     runtime.inventory.forget_pod(pod);
     Ok(())

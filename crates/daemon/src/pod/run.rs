@@ -1,11 +1,7 @@
 //! RunPodSandbox, as a story of stages. Each owns the one before it and knows its own way back; a failure at any of them
 //! unwinds the rest.
 
-use std::{
-    io,
-    os::fd::OwnedFd,
-    sync::Arc,
-};
+use std::{io, os::fd::OwnedFd, sync::Arc};
 
 use oci_plan::{IdMap, IdMappings, PodNamespaces, Resources, SandboxPlan};
 use supervisor_api::{ReplyBody, RequestBody};
@@ -18,6 +14,7 @@ use super::{
     network::{self, NetworkError},
 };
 use crate::{
+    failpoint,
     flight::Crashed,
     id::PodId,
     runtime::{EMBEDDED_HANDLER, Runtime, now_ns},
@@ -31,19 +28,28 @@ const SHM_BYTES: u64 = 64 * 1024 * 1024;
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum RunError {
-    #[error(
-        "runtime_handler {0:?} is not configured: use {EMBEDDED_HANDLER:?}, or leave it empty"
-    )]
+    #[error("runtime_handler {0:?} is not configured: use {EMBEDDED_HANDLER:?}, or leave it empty")]
     UnknownHandler(String),
     #[error(
         "pod {namespace}/{name} attempt {attempt} (uid {uid}) exists already as {id}, with another configuration: remove it first, or \
          use another attempt"
     )]
-    Conflict { namespace: String, name: String, uid: String, attempt: u32, id: PodId },
+    Conflict {
+        namespace: String,
+        name: String,
+        uid: String,
+        attempt: u32,
+        id: PodId,
+    },
     #[error(
         "pod {namespace}/{name} attempt {attempt} exists already as {id} and is not ready: remove it first, or use another attempt"
     )]
-    NotReady { namespace: String, name: String, attempt: u32, id: PodId },
+    NotReady {
+        namespace: String,
+        name: String,
+        attempt: u32,
+        id: PodId,
+    },
     #[error("pod {0}")]
     Config(String, #[source] SpecError),
     #[error("pod {0}")]
@@ -176,7 +182,12 @@ impl<'a> Reserved<'a> {
         turn: &'a Turn<'a>,
     ) -> Result<Self, RunError> {
         let sysctls = pod_sysctls(&pod.config).map_err(|e| RunError::Spec(pod.id.clone(), e));
-        let reserved = Self { runtime, pod, turn, sysctls: sysctls? };
+        let reserved = Self {
+            runtime,
+            pod,
+            turn,
+            sysctls: sysctls?,
+        };
         if let Err(error) = runtime.records.create_pod(&pod.record()) {
             // Nothing was made but, perhaps, part of the record.
             if let Err(left) = runtime.records.remove_pod(&pod.id) {
@@ -186,7 +197,11 @@ impl<'a> Reserved<'a> {
             runtime.inventory.forget_pod(pod);
             return Err(RunError::Record(pod.id.clone(), error));
         }
-        match runtime.hierarchies.ensure(&pod.cgroup_parent, &Resources::default()) {
+        failpoint::reach("pod.recorded", pod);
+        match runtime
+            .hierarchies
+            .ensure(&pod.cgroup_parent, &Resources::default())
+        {
             Ok(_parent) => Ok(reserved),
             Err(error) => Err(reserved.undo(RunError::Cgroup(pod.id.clone(), error)).await),
         }
@@ -209,18 +224,27 @@ impl<'a> Reserved<'a> {
         };
         pod.set_link(Some(Arc::clone(&link)));
         tokio::spawn(follow(Arc::downgrade(runtime), Arc::clone(pod), events));
-        let recorded =
-            pod.update(self.turn, &runtime.records, |record| record.supervisor = supervisor);
+        let recorded = pod.update(self.turn, &runtime.records, |record| {
+            record.supervisor = supervisor
+        });
         if let Err(error) = recorded {
             return Err(self.undo(RunError::Record(pod.id.clone(), error)).await);
         }
+        failpoint::reach("pod.supervised", pod);
         let plan = match plan(pod, self.sysctls.clone()) {
             Ok(plan) => plan,
             Err(error) => return Err(self.undo(RunError::Files(pod.id.clone(), error)).await),
         };
-        match link.call(RequestBody::CreateSandbox(plan), Vec::new()).await {
+        match link
+            .call(RequestBody::CreateSandbox(plan), Vec::new())
+            .await
+        {
             Ok((ReplyBody::Sandbox, mut descriptors)) => {
-                Ok(Supervised { netns: descriptors.pop(), reserved: self })
+                failpoint::reach("pod.made", pod);
+                Ok(Supervised {
+                    netns: descriptors.pop(),
+                    reserved: self,
+                })
             }
             Ok((other, _)) => {
                 let error = supervisor_mismatch(&other);
@@ -268,7 +292,10 @@ impl<'a> Supervised<'a> {
             }
             Some(_) | None => None,
         };
-        Ok(Networked { supervised: self, network })
+        Ok(Networked {
+            supervised: self,
+            network,
+        })
     }
 }
 
@@ -280,9 +307,16 @@ struct Networked<'a> {
 
 impl Networked<'_> {
     async fn ready(self) -> Result<(), RunError> {
-        let Networked { supervised: Supervised { reserved, .. }, network } = self;
+        let Networked {
+            supervised: Supervised { reserved, .. },
+            network,
+        } = self;
         let (runtime, pod, turn) = (reserved.runtime, reserved.pod, reserved.turn);
-        let ips = network.as_ref().map(|network| network.ips.clone()).unwrap_or_default();
+        failpoint::reach("pod.attached", pod);
+        let ips = network
+            .as_ref()
+            .map(|network| network.ips.clone())
+            .unwrap_or_default();
         let finished = match pod.files().write(&pod.config, &ips) {
             Err(error) => Err(RunError::Files(pod.id.clone(), error)),
             Ok(()) => pod
@@ -295,6 +329,7 @@ impl Networked<'_> {
         if let Err(error) = finished {
             return Err(reserved.undo(error).await);
         }
+        failpoint::reach("pod.ready", pod);
         pod.set_phase(Phase::Ready);
         runtime.inventory.list_pod(pod);
         Ok(())
@@ -311,7 +346,10 @@ pub(super) async fn dismantle(
 }
 
 fn supervisor_mismatch(reply: &ReplyBody) -> CallError {
-    CallError::Mismatch { request: "CreateSandbox", reply: format!("{reply:?}") }
+    CallError::Mismatch {
+        request: "CreateSandbox",
+        reply: format!("{reply:?}"),
+    }
 }
 
 /// A child that nobody waits for stays a zombie.
@@ -327,19 +365,26 @@ fn plan(pod: &Pod, sysctls: Vec<(String, String)>) -> Result<SandboxPlan, FilesE
     let options = &pod.config.linux.security_context.namespace_options;
     let own = |mode: NamespaceMode| mode != NamespaceMode::Node;
     let net = own(options.network);
-    let user = options.userns_options.as_ref().filter(|user| own(user.mode)).map(|user| {
-        let map = |mappings: &[super::config::IdMapping]| {
-            mappings
-                .iter()
-                .map(|mapping| IdMap {
-                    container_id: mapping.container_id,
-                    host_id: mapping.host_id,
-                    length: mapping.length,
-                })
-                .collect()
-        };
-        IdMappings { uids: map(&user.uids), gids: map(&user.gids) }
-    });
+    let user = options
+        .userns_options
+        .as_ref()
+        .filter(|user| own(user.mode))
+        .map(|user| {
+            let map = |mappings: &[super::config::IdMapping]| {
+                mappings
+                    .iter()
+                    .map(|mapping| IdMap {
+                        container_id: mapping.container_id,
+                        host_id: mapping.host_id,
+                        length: mapping.length,
+                    })
+                    .collect()
+            };
+            IdMappings {
+                uids: map(&user.uids),
+                gids: map(&user.gids),
+            }
+        });
     Ok(SandboxPlan {
         id: pod.id.to_string(),
         hostname: hostname(&pod.config)?,

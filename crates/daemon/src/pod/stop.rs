@@ -4,8 +4,12 @@ use std::{sync::Arc, time::Duration};
 
 use supervisor_api::RequestBody;
 
-use super::{Phase, Pod, Turn, lost, network::{self, NetworkError}};
+use super::{
+    Phase, Pod, Turn, lost,
+    network::{self, NetworkError},
+};
 use crate::{
+    failpoint,
     flight::Crashed,
     id::PodId,
     runtime::Runtime,
@@ -59,19 +63,25 @@ pub(super) async fn stop_in_turn(
     };
     pod.update(turn, &runtime.records, stage(PodStage::Stopping))
         .map_err(|error| StopError::Record(pod.id.clone(), error))?;
+    failpoint::reach("pod.stopping", pod);
     end_processes(runtime, pod).await?;
+    failpoint::reach("pod.ended", pod);
     let path = runtime.netns_path(&pod.id);
     if network::own_namespace(&pod.config) {
         network::detach(runtime, pod.id.as_str(), &path)
             .await
             .map_err(|error| StopError::Network(pod.id.clone(), error))?;
     }
+    failpoint::reach("pod.detached", pod);
     pod.update(turn, &runtime.records, |record| {
-        record.stage = PodStage::Stopped { reason: reason.clone() };
+        record.stage = PodStage::Stopped {
+            reason: reason.clone(),
+        };
         record.network = None;
         record.supervisor = None;
     })
     .map_err(|error| StopError::Record(pod.id.clone(), error))?;
+    failpoint::reach("pod.stopped", pod);
     pod.set_phase(Phase::Stopped { reason });
     Ok(())
 }
@@ -79,12 +89,18 @@ pub(super) async fn stop_in_turn(
 /// Asks the supervisor; where there is none, or it does not answer, kills by cgroup.
 async fn end_processes(runtime: &Arc<Runtime>, pod: &Arc<Pod>) -> Result<(), StopError> {
     if let Some(link) = pod.link() {
-        match link.order("StopSandbox", RequestBody::StopSandbox, Vec::new()).await {
+        match link
+            .order("StopSandbox", RequestBody::StopSandbox, Vec::new())
+            .await
+        {
             Ok(()) => {
                 await_exits(runtime, pod).await;
                 // From here on its hang-up is no news.
                 pod.set_link(None);
-                match link.order("Shutdown", RequestBody::Shutdown, Vec::new()).await {
+                match link
+                    .order("Shutdown", RequestBody::Shutdown, Vec::new())
+                    .await
+                {
                     Ok(()) | Err(CallError::Gone) => return Ok(()),
                     Err(error) => tracing::warn!(
                         pod = %pod.id,
@@ -105,7 +121,9 @@ async fn end_processes(runtime: &Arc<Runtime>, pod: &Arc<Pod>) -> Result<(), Sto
         }
     }
     pod.set_link(None);
-    lost::kill(runtime, pod).await.map_err(|error| StopError::Orphans(pod.id.clone(), error))?;
+    lost::kill(runtime, pod)
+        .await
+        .map_err(|error| StopError::Orphans(pod.id.clone(), error))?;
     lost::settle_containers(runtime, pod);
     Ok(())
 }
@@ -113,7 +131,10 @@ async fn end_processes(runtime: &Arc<Runtime>, pod: &Arc<Pod>) -> Result<(), Sto
 /// The exits were sent before the supervisor's reply; this waits until they have been taken in.
 async fn await_exits(runtime: &Runtime, pod: &Pod) {
     for container in runtime.inventory.containers_of(&pod.id) {
-        if tokio::time::timeout(EXITS_WITHIN, container.exited()).await.is_err() {
+        if tokio::time::timeout(EXITS_WITHIN, container.exited())
+            .await
+            .is_err()
+        {
             tracing::warn!(pod = %pod.id, container = %container.id, "no word of the container's exit");
         }
     }

@@ -14,8 +14,10 @@ where
     T: Message,
     R: Send + 'static,
 {
-    let batches: Vec<Result<R, Status>> =
-        split(items).into_iter().map(|batch| Ok(reply(batch))).collect();
+    let batches: Vec<Result<R, Status>> = split(items)
+        .into_iter()
+        .map(|batch| Ok(reply(batch)))
+        .collect();
     Box::pin(tokio_stream::iter(batches))
 }
 

@@ -15,9 +15,14 @@ pub(super) async fn container_stats(
     request: Request<v1::ContainerStatsRequest>,
 ) -> Result<v1::ContainerStatsResponse, Status> {
     let id = request.into_inner().container_id;
-    let container = runtime.inventory.find_container(&id).map_err(IntoStatus::into_status)?;
+    let container = runtime
+        .inventory
+        .find_container(&id)
+        .map_err(IntoStatus::into_status)?;
     let samples = stats::sample(runtime, vec![Arc::clone(&container)]).await;
-    let stats = samples.first().map(|(container, sample)| encoded(runtime, container, sample));
+    let stats = samples
+        .first()
+        .map(|(container, sample)| encoded(runtime, container, sample));
     match stats {
         Some(stats) => Ok(v1::ContainerStatsResponse { stats: Some(stats) }),
         None => Err(Status::failed_precondition(format!(
@@ -40,8 +45,8 @@ pub(super) async fn stream_container_stats(
     request: Request<v1::StreamContainerStatsRequest>,
 ) -> Result<Streamed<v1::StreamContainerStatsResponse>, Status> {
     let stats = list(runtime, request.into_inner().filter).await;
-    Ok(batch::stream(stats, |container_stats| v1::StreamContainerStatsResponse {
-        container_stats,
+    Ok(batch::stream(stats, |container_stats| {
+        v1::StreamContainerStatsResponse { container_stats }
     }))
 }
 
@@ -52,12 +57,24 @@ async fn list(
     let filter = filter.unwrap_or_default();
     let wanted = |container: &Arc<Container>| {
         container.id.as_str().starts_with(&filter.id)
-            && container.pod.id.as_str().starts_with(&filter.pod_sandbox_id)
+            && container
+                .pod
+                .id
+                .as_str()
+                .starts_with(&filter.pod_sandbox_id)
             && selects(&filter.label_selector, &container.config.labels)
     };
-    let containers = runtime.inventory.containers().into_iter().filter(wanted).collect();
+    let containers = runtime
+        .inventory
+        .containers()
+        .into_iter()
+        .filter(wanted)
+        .collect();
     let samples = stats::sample(runtime, containers).await;
-    samples.iter().map(|(container, sample)| encoded(runtime, container, sample)).collect()
+    samples
+        .iter()
+        .map(|(container, sample)| encoded(runtime, container, sample))
+        .collect()
 }
 
 fn encoded(runtime: &Runtime, container: &Container, sample: &Sample) -> v1::ContainerStats {
@@ -93,7 +110,11 @@ fn encoded(runtime: &Runtime, container: &Container, sample: &Sample) -> v1::Con
         writable_layer: layer.map(|layer| v1::FilesystemUsage {
             timestamp: layer.measured_at_ns,
             fs_id: Some(v1::FilesystemIdentifier {
-                mountpoint: runtime.overlay.container_dir(container.id.as_str()).display().to_string(),
+                mountpoint: runtime
+                    .overlay
+                    .container_dir(container.id.as_str())
+                    .display()
+                    .to_string(),
             }),
             used_bytes: value(layer.bytes),
             inodes_used: value(layer.inodes),

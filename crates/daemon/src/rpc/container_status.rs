@@ -15,10 +15,19 @@ pub(super) async fn container_status(
     request: Request<v1::ContainerStatusRequest>,
 ) -> Result<v1::ContainerStatusResponse, Status> {
     let request = request.into_inner();
-    let container =
-        runtime.inventory.find_container(&request.container_id).map_err(IntoStatus::into_status)?;
-    let info = if request.verbose { info(runtime, &container) } else { BTreeMap::new() };
-    Ok(v1::ContainerStatusResponse { status: Some(status(&container)), info })
+    let container = runtime
+        .inventory
+        .find_container(&request.container_id)
+        .map_err(IntoStatus::into_status)?;
+    let info = if request.verbose {
+        info(runtime, &container)
+    } else {
+        BTreeMap::new()
+    };
+    Ok(v1::ContainerStatusResponse {
+        status: Some(status(&container)),
+        info,
+    })
 }
 
 pub(super) fn status(container: &Container) -> v1::ContainerStatus {
@@ -35,7 +44,11 @@ pub(super) fn status(container: &Container) -> v1::ContainerStatus {
         labels: config.labels.clone(),
         annotations: config.annotations.clone(),
         mounts: encode::mounts(&config.mounts),
-        log_path: container.log_path.as_ref().map(|p| p.display().to_string()).unwrap_or_default(),
+        log_path: container
+            .log_path
+            .as_ref()
+            .map(|p| p.display().to_string())
+            .unwrap_or_default(),
         resources: Some(encode::resources(&config.linux.resources)),
         user: container.user().as_ref().map(encode::user),
         stop_signal: encode::stop_signal(container.stop_signal()),

@@ -11,8 +11,10 @@ pub(super) async fn exec_sync(
     request: Request<v1::ExecSyncRequest>,
 ) -> Result<v1::ExecSyncResponse, Status> {
     let request = request.into_inner();
-    let container =
-        runtime.inventory.find_container(&request.container_id).map_err(IntoStatus::into_status)?;
+    let container = runtime
+        .inventory
+        .find_container(&request.container_id)
+        .map_err(IntoStatus::into_status)?;
     // CRI: 0 is no timeout; a negative one asks for nothing that makes sense.
     let timeout = match u64::try_from(request.timeout) {
         Ok(0) => None,

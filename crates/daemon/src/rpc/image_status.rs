@@ -15,9 +15,15 @@ pub(super) async fn image_status(
     let request = request.into_inner();
     let name = request.image.unwrap_or_default().image;
     if name.is_empty() {
-        return Err(Status::invalid_argument("image.image: missing: name an image by name, digest or id"));
+        return Err(Status::invalid_argument(
+            "image.image: missing: name an image by name, digest or id",
+        ));
     }
-    let Some(image) = runtime.images.find(&name).map_err(IntoStatus::into_status)? else {
+    let Some(image) = runtime
+        .images
+        .find(&name)
+        .map_err(IntoStatus::into_status)?
+    else {
         return Ok(v1::ImageStatusResponse::default());
     };
     let info = match request.verbose {
@@ -33,5 +39,8 @@ pub(super) async fn image_status(
             }))
         }
     };
-    Ok(v1::ImageStatusResponse { image: Some(encoded(&image)), info })
+    Ok(v1::ImageStatusResponse {
+        image: Some(encoded(&image)),
+        info,
+    })
 }

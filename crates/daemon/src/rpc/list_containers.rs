@@ -13,7 +13,9 @@ pub(super) async fn list_containers(
     runtime: &Arc<Runtime>,
     request: Request<v1::ListContainersRequest>,
 ) -> Result<v1::ListContainersResponse, Status> {
-    Ok(v1::ListContainersResponse { containers: list(runtime, request.into_inner().filter) })
+    Ok(v1::ListContainersResponse {
+        containers: list(runtime, request.into_inner().filter),
+    })
 }
 
 pub(super) async fn stream_containers(
@@ -21,19 +23,31 @@ pub(super) async fn stream_containers(
     request: Request<v1::StreamContainersRequest>,
 ) -> Result<Streamed<v1::StreamContainersResponse>, Status> {
     let items = list(runtime, request.into_inner().filter);
-    Ok(batch::stream(items, |containers| v1::StreamContainersResponse { containers }))
+    Ok(batch::stream(items, |containers| {
+        v1::StreamContainersResponse { containers }
+    }))
 }
 
 fn list(runtime: &Runtime, filter: Option<v1::ContainerFilter>) -> Vec<v1::Container> {
     let filter = filter.unwrap_or_default();
     let wanted = |container: &Container| {
         container.id.as_str().starts_with(&filter.id)
-            && container.pod.id.as_str().starts_with(&filter.pod_sandbox_id)
-            && filter.state.is_none_or(|wanted| wanted.state == i32::from(state(&container.phase())))
+            && container
+                .pod
+                .id
+                .as_str()
+                .starts_with(&filter.pod_sandbox_id)
+            && filter
+                .state
+                .is_none_or(|wanted| wanted.state == i32::from(state(&container.phase())))
             && selects(&filter.label_selector, &container.config.labels)
     };
     let containers = runtime.inventory.containers();
-    containers.iter().filter(|container| wanted(container)).map(|c| item(c)).collect()
+    containers
+        .iter()
+        .filter(|container| wanted(container))
+        .map(|c| item(c))
+        .collect()
 }
 
 pub(super) fn state(phase: &Phase) -> v1::ContainerState {

@@ -11,7 +11,9 @@ pub(super) async fn list_images(
     runtime: &Arc<Runtime>,
     request: Request<v1::ListImagesRequest>,
 ) -> Result<v1::ListImagesResponse, Status> {
-    Ok(v1::ListImagesResponse { images: list(runtime, request.into_inner().filter)? })
+    Ok(v1::ListImagesResponse {
+        images: list(runtime, request.into_inner().filter)?,
+    })
 }
 
 pub(super) async fn stream_images(
@@ -19,16 +21,24 @@ pub(super) async fn stream_images(
     request: Request<v1::StreamImagesRequest>,
 ) -> Result<Streamed<v1::StreamImagesResponse>, Status> {
     let images = list(runtime, request.into_inner().filter)?;
-    Ok(batch::stream(images, |images| v1::StreamImagesResponse { images }))
+    Ok(batch::stream(images, |images| v1::StreamImagesResponse {
+        images,
+    }))
 }
 
 fn list(runtime: &Runtime, filter: Option<v1::ImageFilter>) -> Result<Vec<v1::Image>, Status> {
-    let name = filter.and_then(|filter| filter.image).map(|image| image.image).unwrap_or_default();
+    let name = filter
+        .and_then(|filter| filter.image)
+        .map(|image| image.image)
+        .unwrap_or_default();
     let images = match name.as_str() {
         "" => runtime.images.list(),
-        name => {
-            runtime.images.find(name).map_err(IntoStatus::into_status)?.into_iter().collect()
-        }
+        name => runtime
+            .images
+            .find(name)
+            .map_err(IntoStatus::into_status)?
+            .into_iter()
+            .collect(),
     };
     Ok(images.iter().map(|image| encoded(image)).collect())
 }
@@ -47,7 +57,10 @@ pub(super) fn encoded(image: &Image) -> v1::Image {
         size: image.size_bytes,
         uid,
         username,
-        spec: Some(v1::ImageSpec { image: image.id.clone(), ..v1::ImageSpec::default() }),
+        spec: Some(v1::ImageSpec {
+            image: image.id.clone(),
+            ..v1::ImageSpec::default()
+        }),
         pinned: image.pinned,
     }
 }

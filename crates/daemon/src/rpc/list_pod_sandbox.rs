@@ -13,7 +13,9 @@ pub(super) async fn list_pod_sandbox(
     runtime: &Arc<Runtime>,
     request: Request<v1::ListPodSandboxRequest>,
 ) -> Result<v1::ListPodSandboxResponse, Status> {
-    Ok(v1::ListPodSandboxResponse { items: list(runtime, request.into_inner().filter) })
+    Ok(v1::ListPodSandboxResponse {
+        items: list(runtime, request.into_inner().filter),
+    })
 }
 
 pub(super) async fn stream_pod_sandboxes(
@@ -21,18 +23,25 @@ pub(super) async fn stream_pod_sandboxes(
     request: Request<v1::StreamPodSandboxesRequest>,
 ) -> Result<Streamed<v1::StreamPodSandboxesResponse>, Status> {
     let items = list(runtime, request.into_inner().filter);
-    Ok(batch::stream(items, |pod_sandboxes| v1::StreamPodSandboxesResponse { pod_sandboxes }))
+    Ok(batch::stream(items, |pod_sandboxes| {
+        v1::StreamPodSandboxesResponse { pod_sandboxes }
+    }))
 }
 
 fn list(runtime: &Runtime, filter: Option<v1::PodSandboxFilter>) -> Vec<v1::PodSandbox> {
     let filter = filter.unwrap_or_default();
     let wanted = |pod: &Pod| {
         pod.id.as_str().starts_with(&filter.id)
-            && filter.state.is_none_or(|wanted| wanted.state == i32::from(state(pod)))
+            && filter
+                .state
+                .is_none_or(|wanted| wanted.state == i32::from(state(pod)))
             && selects(&filter.label_selector, &pod.config.labels)
     };
     let pods = runtime.inventory.pods();
-    pods.iter().filter(|pod| wanted(pod)).map(|pod| item(pod)).collect()
+    pods.iter()
+        .filter(|pod| wanted(pod))
+        .map(|pod| item(pod))
+        .collect()
 }
 
 /// Every label of the selector, with its value.
@@ -40,7 +49,9 @@ pub(super) fn selects(
     selector: &BTreeMap<String, String>,
     labels: &BTreeMap<String, String>,
 ) -> bool {
-    selector.iter().all(|(name, value)| labels.get(name) == Some(value))
+    selector
+        .iter()
+        .all(|(name, value)| labels.get(name) == Some(value))
 }
 
 pub(super) fn state(pod: &Pod) -> v1::PodSandboxState {

@@ -61,151 +61,187 @@ impl RuntimeService for Cri {
     type StreamPodSandboxMetricsStream = Streamed<v1::StreamPodSandboxMetricsResponse>;
     type GetContainerEventsStream = Streamed<v1::ContainerEventResponse>;
 
-    async fn version(
-        &self,
-        request: Request<v1::VersionRequest>,
-    ) -> Reply<v1::VersionResponse> {
-        version::version(&self.runtime, request).await.map(Response::new)
+    async fn version(&self, request: Request<v1::VersionRequest>) -> Reply<v1::VersionResponse> {
+        version::version(&self.runtime, request)
+            .await
+            .map(Response::new)
     }
 
-    async fn status(
-        &self,
-        request: Request<v1::StatusRequest>,
-    ) -> Reply<v1::StatusResponse> {
-        status_rpc::status(&self.runtime, request).await.map(Response::new)
+    async fn status(&self, request: Request<v1::StatusRequest>) -> Reply<v1::StatusResponse> {
+        status_rpc::status(&self.runtime, request)
+            .await
+            .map(Response::new)
     }
 
     async fn runtime_config(
         &self,
         request: Request<v1::RuntimeConfigRequest>,
     ) -> Reply<v1::RuntimeConfigResponse> {
-        runtime_config::runtime_config(&self.runtime, request).await.map(Response::new)
+        runtime_config::runtime_config(&self.runtime, request)
+            .await
+            .map(Response::new)
     }
 
     async fn run_pod_sandbox(
         &self,
         request: Request<v1::RunPodSandboxRequest>,
     ) -> Reply<v1::RunPodSandboxResponse> {
-        run_pod_sandbox::run_pod_sandbox(&self.runtime, request).await.map(Response::new)
+        run_pod_sandbox::run_pod_sandbox(&self.runtime, request)
+            .await
+            .map(Response::new)
     }
 
     async fn stop_pod_sandbox(
         &self,
         request: Request<v1::StopPodSandboxRequest>,
     ) -> Reply<v1::StopPodSandboxResponse> {
-        stop_pod_sandbox::stop_pod_sandbox(&self.runtime, request).await.map(Response::new)
+        stop_pod_sandbox::stop_pod_sandbox(&self.runtime, request)
+            .await
+            .map(Response::new)
     }
 
     async fn remove_pod_sandbox(
         &self,
         request: Request<v1::RemovePodSandboxRequest>,
     ) -> Reply<v1::RemovePodSandboxResponse> {
-        remove_pod_sandbox::remove_pod_sandbox(&self.runtime, request).await.map(Response::new)
+        remove_pod_sandbox::remove_pod_sandbox(&self.runtime, request)
+            .await
+            .map(Response::new)
     }
 
     async fn pod_sandbox_status(
         &self,
         request: Request<v1::PodSandboxStatusRequest>,
     ) -> Reply<v1::PodSandboxStatusResponse> {
-        pod_sandbox_status::pod_sandbox_status(&self.runtime, request).await.map(Response::new)
+        pod_sandbox_status::pod_sandbox_status(&self.runtime, request)
+            .await
+            .map(Response::new)
     }
 
     async fn list_pod_sandbox(
         &self,
         request: Request<v1::ListPodSandboxRequest>,
     ) -> Reply<v1::ListPodSandboxResponse> {
-        list_pod_sandbox::list_pod_sandbox(&self.runtime, request).await.map(Response::new)
+        list_pod_sandbox::list_pod_sandbox(&self.runtime, request)
+            .await
+            .map(Response::new)
     }
 
     async fn stream_pod_sandboxes(
         &self,
         request: Request<v1::StreamPodSandboxesRequest>,
     ) -> Reply<Self::StreamPodSandboxesStream> {
-        list_pod_sandbox::stream_pod_sandboxes(&self.runtime, request).await.map(Response::new)
+        list_pod_sandbox::stream_pod_sandboxes(&self.runtime, request)
+            .await
+            .map(Response::new)
     }
 
     async fn create_container(
         &self,
         request: Request<v1::CreateContainerRequest>,
     ) -> Reply<v1::CreateContainerResponse> {
-        create_container::create_container(&self.runtime, request).await.map(Response::new)
+        create_container::create_container(&self.runtime, request)
+            .await
+            .map(Response::new)
     }
 
     async fn start_container(
         &self,
         request: Request<v1::StartContainerRequest>,
     ) -> Reply<v1::StartContainerResponse> {
-        start_container::start_container(&self.runtime, request).await.map(Response::new)
+        start_container::start_container(&self.runtime, request)
+            .await
+            .map(Response::new)
     }
 
     async fn stop_container(
         &self,
         request: Request<v1::StopContainerRequest>,
     ) -> Reply<v1::StopContainerResponse> {
-        stop_container::stop_container(&self.runtime, request).await.map(Response::new)
+        stop_container::stop_container(&self.runtime, request)
+            .await
+            .map(Response::new)
     }
 
     async fn remove_container(
         &self,
         request: Request<v1::RemoveContainerRequest>,
     ) -> Reply<v1::RemoveContainerResponse> {
-        remove_container::remove_container(&self.runtime, request).await.map(Response::new)
+        remove_container::remove_container(&self.runtime, request)
+            .await
+            .map(Response::new)
     }
 
     async fn container_status(
         &self,
         request: Request<v1::ContainerStatusRequest>,
     ) -> Reply<v1::ContainerStatusResponse> {
-        container_status::container_status(&self.runtime, request).await.map(Response::new)
+        container_status::container_status(&self.runtime, request)
+            .await
+            .map(Response::new)
     }
 
     async fn list_containers(
         &self,
         request: Request<v1::ListContainersRequest>,
     ) -> Reply<v1::ListContainersResponse> {
-        list_containers::list_containers(&self.runtime, request).await.map(Response::new)
+        list_containers::list_containers(&self.runtime, request)
+            .await
+            .map(Response::new)
     }
 
     async fn stream_containers(
         &self,
         request: Request<v1::StreamContainersRequest>,
     ) -> Reply<Self::StreamContainersStream> {
-        list_containers::stream_containers(&self.runtime, request).await.map(Response::new)
+        list_containers::stream_containers(&self.runtime, request)
+            .await
+            .map(Response::new)
     }
 
     async fn reopen_container_log(
         &self,
         request: Request<v1::ReopenContainerLogRequest>,
     ) -> Reply<v1::ReopenContainerLogResponse> {
-        reopen_container_log::reopen_container_log(&self.runtime, request).await.map(Response::new)
+        reopen_container_log::reopen_container_log(&self.runtime, request)
+            .await
+            .map(Response::new)
     }
 
     async fn exec_sync(
         &self,
         request: Request<v1::ExecSyncRequest>,
     ) -> Reply<v1::ExecSyncResponse> {
-        exec_sync::exec_sync(&self.runtime, request).await.map(Response::new)
+        exec_sync::exec_sync(&self.runtime, request)
+            .await
+            .map(Response::new)
     }
 
     async fn container_stats(
         &self,
         request: Request<v1::ContainerStatsRequest>,
     ) -> Reply<v1::ContainerStatsResponse> {
-        container_stats::container_stats(&self.runtime, request).await.map(Response::new)
+        container_stats::container_stats(&self.runtime, request)
+            .await
+            .map(Response::new)
     }
 
     async fn list_container_stats(
         &self,
         request: Request<v1::ListContainerStatsRequest>,
     ) -> Reply<v1::ListContainerStatsResponse> {
-        container_stats::list_container_stats(&self.runtime, request).await.map(Response::new)
+        container_stats::list_container_stats(&self.runtime, request)
+            .await
+            .map(Response::new)
     }
 
     async fn stream_container_stats(
         &self,
         request: Request<v1::StreamContainerStatsRequest>,
     ) -> Reply<Self::StreamContainerStatsStream> {
-        container_stats::stream_container_stats(&self.runtime, request).await.map(Response::new)
+        container_stats::stream_container_stats(&self.runtime, request)
+            .await
+            .map(Response::new)
     }
 
     async fn update_container_resources(
@@ -215,17 +251,11 @@ impl RuntimeService for Cri {
         Err(not_implemented("UpdateContainerResources"))
     }
 
-    async fn exec(
-        &self,
-        _request: Request<v1::ExecRequest>,
-    ) -> Reply<v1::ExecResponse> {
+    async fn exec(&self, _request: Request<v1::ExecRequest>) -> Reply<v1::ExecResponse> {
         Err(not_implemented("Exec"))
     }
 
-    async fn attach(
-        &self,
-        _request: Request<v1::AttachRequest>,
-    ) -> Reply<v1::AttachResponse> {
+    async fn attach(&self, _request: Request<v1::AttachRequest>) -> Reply<v1::AttachResponse> {
         Err(not_implemented("Attach"))
     }
 
@@ -329,41 +359,53 @@ impl ImageService for Cri {
         &self,
         request: Request<v1::ListImagesRequest>,
     ) -> Reply<v1::ListImagesResponse> {
-        list_images::list_images(&self.runtime, request).await.map(Response::new)
+        list_images::list_images(&self.runtime, request)
+            .await
+            .map(Response::new)
     }
 
     async fn stream_images(
         &self,
         request: Request<v1::StreamImagesRequest>,
     ) -> Reply<Self::StreamImagesStream> {
-        list_images::stream_images(&self.runtime, request).await.map(Response::new)
+        list_images::stream_images(&self.runtime, request)
+            .await
+            .map(Response::new)
     }
 
     async fn image_status(
         &self,
         request: Request<v1::ImageStatusRequest>,
     ) -> Reply<v1::ImageStatusResponse> {
-        image_status::image_status(&self.runtime, request).await.map(Response::new)
+        image_status::image_status(&self.runtime, request)
+            .await
+            .map(Response::new)
     }
 
     async fn pull_image(
         &self,
         request: Request<v1::PullImageRequest>,
     ) -> Reply<v1::PullImageResponse> {
-        pull_image::pull_image(&self.runtime, request).await.map(Response::new)
+        pull_image::pull_image(&self.runtime, request)
+            .await
+            .map(Response::new)
     }
 
     async fn remove_image(
         &self,
         request: Request<v1::RemoveImageRequest>,
     ) -> Reply<v1::RemoveImageResponse> {
-        remove_image::remove_image(&self.runtime, request).await.map(Response::new)
+        remove_image::remove_image(&self.runtime, request)
+            .await
+            .map(Response::new)
     }
 
     async fn image_fs_info(
         &self,
         request: Request<v1::ImageFsInfoRequest>,
     ) -> Reply<v1::ImageFsInfoResponse> {
-        image_fs_info::image_fs_info(&self.runtime, request).await.map(Response::new)
+        image_fs_info::image_fs_info(&self.runtime, request)
+            .await
+            .map(Response::new)
     }
 }

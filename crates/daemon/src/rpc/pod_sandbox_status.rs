@@ -26,12 +26,18 @@ pub(super) async fn pod_sandbox_status(
     request: Request<v1::PodSandboxStatusRequest>,
 ) -> Result<v1::PodSandboxStatusResponse, Status> {
     let request = request.into_inner();
-    let pod =
-        runtime.inventory.find_pod(&request.pod_sandbox_id).map_err(IntoStatus::into_status)?;
+    let pod = runtime
+        .inventory
+        .find_pod(&request.pod_sandbox_id)
+        .map_err(IntoStatus::into_status)?;
     let containers = runtime.inventory.containers_of(&pod.id);
     Ok(v1::PodSandboxStatusResponse {
         status: Some(status(&pod)),
-        info: if request.verbose { info(runtime, &pod) } else { BTreeMap::new() },
+        info: if request.verbose {
+            info(runtime, &pod)
+        } else {
+            BTreeMap::new()
+        },
         containers_statuses: containers.iter().map(|c| container_status(c)).collect(),
         timestamp: now_ns(),
     })
@@ -79,14 +85,16 @@ struct Info<'a> {
 
 fn info(runtime: &Runtime, pod: &Pod) -> BTreeMap<String, String> {
     let netns = pod.network().map(|network| network.netns);
-    let running = runtime.inventory.containers_of(&pod.id).into_iter().find_map(|container| {
-        match container.phase() {
+    let running = runtime
+        .inventory
+        .containers_of(&pod.id)
+        .into_iter()
+        .find_map(|container| match container.phase() {
             container::Phase::Running { pid, .. } | container::Phase::Created { pid } => Some(pid),
             container::Phase::Creating
             | container::Phase::Exited(_)
             | container::Phase::Removed => None,
-        }
-    });
+        });
     let (process_status, reason) = match pod.phase() {
         Phase::Ready => ("running", None),
         Phase::Starting => ("created", None),
@@ -111,8 +119,10 @@ fn info(runtime: &Runtime, pod: &Pod) -> BTreeMap<String, String> {
 
 /// No process runs for the sandbox itself; its namespaces stand where tools look for them.
 fn runtime_spec(pod: &Pod, netns: Option<&Path>) -> serde_json::Value {
-    let namespaces: Vec<_> =
-        netns.map(|path| json!({ "type": "network", "path": path })).into_iter().collect();
+    let namespaces: Vec<_> = netns
+        .map(|path| json!({ "type": "network", "path": path }))
+        .into_iter()
+        .collect();
     json!({
         "ociVersion": "1.2.0",
         "hostname": pod.config.hostname,

@@ -14,7 +14,9 @@ pub(super) async fn pull_image(
     let request = request.into_inner();
     let reference = request.image.unwrap_or_default().image;
     if reference.is_empty() {
-        return Err(Status::invalid_argument("image.image: missing: name the image to pull"));
+        return Err(Status::invalid_argument(
+            "image.image: missing: name the image to pull",
+        ));
     }
     let auth = request.auth.map(|auth| Auth {
         username: auth.username,
@@ -24,10 +26,19 @@ pub(super) async fn pull_image(
         identity_token: auth.identity_token,
         registry_token: auth.registry_token,
     });
-    let pulled = runtime.images.pull(PullRequest { reference, auth, progress: None }).await;
+    let pulled = runtime
+        .images
+        .pull(PullRequest {
+            reference,
+            auth,
+            progress: None,
+        })
+        .await;
     match pulled {
         // The id is what the kubelet hands back in CreateContainer.
-        Ok(image) => Ok(v1::PullImageResponse { image_ref: image.id.clone() }),
+        Ok(image) => Ok(v1::PullImageResponse {
+            image_ref: image.id.clone(),
+        }),
         Err(error) => {
             let message = chain(&error);
             tracing::warn!(message, "a pull failed");

@@ -12,7 +12,9 @@ pub(super) async fn remove_container(
 ) -> Result<v1::RemoveContainerResponse, Status> {
     let request = request.into_inner();
     match runtime.inventory.find_container(&request.container_id) {
-        Ok(container) => container::remove(runtime, &container).await.map_err(IntoStatus::into_status)?,
+        Ok(container) => container::remove(runtime, &container)
+            .await
+            .map_err(IntoStatus::into_status)?,
         // What is not there is removed already.
         Err(error) if error.is_absent() => {}
         Err(error) => return Err(error.into_status()),

@@ -12,8 +12,14 @@ pub(super) async fn remove_image(
 ) -> Result<v1::RemoveImageResponse, Status> {
     let name = request.into_inner().image.unwrap_or_default().image;
     if name.is_empty() {
-        return Err(Status::invalid_argument("image.image: missing: name an image by name, digest or id"));
+        return Err(Status::invalid_argument(
+            "image.image: missing: name an image by name, digest or id",
+        ));
     }
-    runtime.images.remove(&name).await.map_err(IntoStatus::into_status)?;
+    runtime
+        .images
+        .remove(&name)
+        .await
+        .map_err(IntoStatus::into_status)?;
     Ok(v1::RemoveImageResponse {})
 }

@@ -12,7 +12,9 @@ pub(super) async fn remove_pod_sandbox(
 ) -> Result<v1::RemovePodSandboxResponse, Status> {
     let request = request.into_inner();
     match runtime.inventory.find_pod(&request.pod_sandbox_id) {
-        Ok(pod) => pod::remove(runtime, &pod).await.map_err(IntoStatus::into_status)?,
+        Ok(pod) => pod::remove(runtime, &pod)
+            .await
+            .map_err(IntoStatus::into_status)?,
         // What is not there is removed already.
         Err(error) if error.is_absent() => {}
         Err(error) => return Err(error.into_status()),

@@ -11,7 +11,12 @@ pub(super) async fn reopen_container_log(
     request: Request<v1::ReopenContainerLogRequest>,
 ) -> Result<v1::ReopenContainerLogResponse, Status> {
     let id = request.into_inner().container_id;
-    let container = runtime.inventory.find_container(&id).map_err(IntoStatus::into_status)?;
-    container::reopen(&container).await.map_err(IntoStatus::into_status)?;
+    let container = runtime
+        .inventory
+        .find_container(&id)
+        .map_err(IntoStatus::into_status)?;
+    container::reopen(&container)
+        .await
+        .map_err(IntoStatus::into_status)?;
     Ok(v1::ReopenContainerLogResponse {})
 }

@@ -16,5 +16,7 @@ pub(super) async fn run_pod_sandbox(
     let pod = pod::run(runtime, config, request.runtime_handler)
         .await
         .map_err(IntoStatus::into_status)?;
-    Ok(v1::RunPodSandboxResponse { pod_sandbox_id: pod.id.to_string() })
+    Ok(v1::RunPodSandboxResponse {
+        pod_sandbox_id: pod.id.to_string(),
+    })
 }

@@ -174,7 +174,11 @@ fn os_code(error: &(dyn Error + 'static)) -> Code {
         let kind = error
             .downcast_ref::<std::io::Error>()
             .map(std::io::Error::kind)
-            .or_else(|| error.downcast_ref::<rustix::io::Errno>().map(|errno| errno.kind()));
+            .or_else(|| {
+                error
+                    .downcast_ref::<rustix::io::Errno>()
+                    .map(|errno| errno.kind())
+            });
         if let Some(Kind::StorageFull | Kind::QuotaExceeded | Kind::OutOfMemory) = kind {
             return Code::ResourceExhausted;
         }

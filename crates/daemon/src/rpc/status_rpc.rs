@@ -18,20 +18,32 @@ pub(super) async fn status(
         message,
     };
     let mut conditions = vec![
-        good("RuntimeReady", "EmbeddedCore", "the embedded OCI core serves".to_owned()),
+        good(
+            "RuntimeReady",
+            "EmbeddedCore",
+            "the embedded OCI core serves".to_owned(),
+        ),
         good(
             "NetworkReady",
             "BuiltInBridge",
-            format!("the built-in bridge network {} serves", runtime.config.network.bridge),
+            format!(
+                "the built-in bridge network {} serves",
+                runtime.config.network.bridge
+            ),
         ),
     ];
     // Conditions of our own: the kubelet shows those it knows, people see the others. `status` is false where something is wrong.
-    conditions.extend(runtime.conditions().into_iter().map(|condition| v1::RuntimeCondition {
-        r#type: condition.kind.to_owned(),
-        status: false,
-        reason: condition.reason.to_owned(),
-        message: condition.message,
-    }));
+    conditions.extend(
+        runtime
+            .conditions()
+            .into_iter()
+            .map(|condition| v1::RuntimeCondition {
+                r#type: condition.kind.to_owned(),
+                status: false,
+                reason: condition.reason.to_owned(),
+                message: condition.message,
+            }),
+    );
     let features = v1::RuntimeHandlerFeatures {
         recursive_read_only_mounts: runtime.features.recursive_read_only,
         user_namespaces: runtime.features.user_namespaces,

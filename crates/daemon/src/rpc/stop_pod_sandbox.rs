@@ -12,7 +12,9 @@ pub(super) async fn stop_pod_sandbox(
 ) -> Result<v1::StopPodSandboxResponse, Status> {
     let request = request.into_inner();
     match runtime.inventory.find_pod(&request.pod_sandbox_id) {
-        Ok(pod) => pod::stop(runtime, &pod).await.map_err(IntoStatus::into_status)?,
+        Ok(pod) => pod::stop(runtime, &pod)
+            .await
+            .map_err(IntoStatus::into_status)?,
         // What is not there is stopped already.
         Err(error) if error.is_absent() => {}
         Err(error) => return Err(error.into_status()),

@@ -62,14 +62,15 @@ mod tests {
 
     #[test]
     fn only_the_older_package_is_rewritten() {
-        let path = |text: &str| {
-            rewritten(&text.parse().unwrap()).map(|uri| uri.path().to_owned())
-        };
+        let path = |text: &str| rewritten(&text.parse().unwrap()).map(|uri| uri.path().to_owned());
         assert_eq!(
             path("http://localhost/runtime.v1alpha2.ImageService/ListImages").as_deref(),
             Some("/runtime.v1.ImageService/ListImages")
         );
-        assert_eq!(path("http://localhost/runtime.v1.RuntimeService/Version"), None);
+        assert_eq!(
+            path("http://localhost/runtime.v1.RuntimeService/Version"),
+            None
+        );
         assert_eq!(path("/grpc.health.v1.Health/Check"), None);
     }
 }

@@ -30,7 +30,11 @@ pub(crate) enum LockError {
     #[error("another longshored serves {}", .0.display())]
     Held(PathBuf),
     #[error("lock {}", path.display())]
-    Io { path: PathBuf, #[source] source: io::Error },
+    Io {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
 }
 
 impl Lock {
@@ -41,11 +45,17 @@ impl Lock {
             .truncate(false)
             .write(true)
             .open(&path)
-            .map_err(|source| LockError::Io { path: path.clone(), source })?;
+            .map_err(|source| LockError::Io {
+                path: path.clone(),
+                source,
+            })?;
         match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => Ok(Self { _file: file }),
             Err(rustix::io::Errno::WOULDBLOCK) => Err(LockError::Held(directory.to_owned())),
-            Err(source) => Err(LockError::Io { path, source: source.into() }),
+            Err(source) => Err(LockError::Io {
+                path,
+                source: source.into(),
+            }),
         }
     }
 }

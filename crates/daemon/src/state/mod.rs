@@ -16,7 +16,7 @@ mod boot;
 mod records;
 mod recover;
 
-pub(crate) use boot::{BootId, Lock, LockError};
+pub(crate) use boot::{BootId, Lock};
 pub(crate) use records::{
     ContainerRecord, ContainerStage, NetworkRecord, PodRecord, PodStage, RecordError, Records,
     SupervisorRecord,

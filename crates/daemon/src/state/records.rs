@@ -86,13 +86,29 @@ pub(crate) enum ContainerStage {
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum RecordError {
     #[error("write the record {}", path.display())]
-    Write { path: PathBuf, #[source] source: io::Error },
+    Write {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
     #[error("read the record {}", path.display())]
-    Read { path: PathBuf, #[source] source: io::Error },
+    Read {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
     #[error("the record {} is damaged", path.display())]
-    Damaged { path: PathBuf, #[source] source: serde_json::Error },
+    Damaged {
+        path: PathBuf,
+        #[source]
+        source: serde_json::Error,
+    },
     #[error("remove {}", path.display())]
-    Remove { path: PathBuf, #[source] source: io::Error },
+    Remove {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
 }
 
 /// The records of one state directory. Calls are short writes to a tmpfs and do not move to other threads.
@@ -104,8 +120,10 @@ pub(crate) struct Records {
 impl Records {
     pub(crate) fn open(state: &Path) -> Result<Self, RecordError> {
         let pods = state.join("pods");
-        std::fs::create_dir_all(&pods)
-            .map_err(|source| RecordError::Write { path: pods.clone(), source })?;
+        std::fs::create_dir_all(&pods).map_err(|source| RecordError::Write {
+            path: pods.clone(),
+            source,
+        })?;
         Ok(Self { pods })
     }
 
@@ -120,9 +138,15 @@ impl Records {
     /// Makes the pod's directory and writes its first record.
     pub(crate) fn create_pod(&self, record: &PodRecord) -> Result<(), RecordError> {
         let directory = self.pod_directory(&record.id);
-        for path in [&directory, &directory.join("containers"), &directory.join(EXITS_DIRECTORY)] {
-            std::fs::create_dir(path)
-                .map_err(|source| RecordError::Write { path: path.clone(), source })?;
+        for path in [
+            &directory,
+            &directory.join("containers"),
+            &directory.join(EXITS_DIRECTORY),
+        ] {
+            std::fs::create_dir(path).map_err(|source| RecordError::Write {
+                path: path.clone(),
+                source,
+            })?;
         }
         self.save_pod(record)
     }
@@ -142,13 +166,18 @@ impl Records {
 
     /// Ids of the pods that have a directory, whole or not.
     pub(crate) fn pods(&self) -> Result<Vec<PodId>, RecordError> {
-        Ok(names(&self.pods)?.iter().filter_map(|name| PodId::parse(name)).collect())
+        Ok(names(&self.pods)?
+            .iter()
+            .filter_map(|name| PodId::parse(name))
+            .collect())
     }
 
     pub(crate) fn create_container(&self, record: &ContainerRecord) -> Result<(), RecordError> {
         let directory = self.container_directory(&record.pod, &record.id);
-        std::fs::create_dir(&directory)
-            .map_err(|source| RecordError::Write { path: directory, source })?;
+        std::fs::create_dir(&directory).map_err(|source| RecordError::Write {
+            path: directory,
+            source,
+        })?;
         self.save_container(record)
     }
 
@@ -167,7 +196,10 @@ impl Records {
 
     pub(crate) fn containers(&self, pod: &PodId) -> Result<Vec<ContainerId>, RecordError> {
         let directory = self.pod_directory(pod).join("containers");
-        Ok(names(&directory)?.iter().filter_map(|name| ContainerId::parse(name)).collect())
+        Ok(names(&directory)?
+            .iter()
+            .filter_map(|name| ContainerId::parse(name))
+            .collect())
     }
 
     /// Forgets a container and how it ended. Succeeds for one that is not there.
@@ -210,12 +242,17 @@ impl Records {
     }
 
     fn exit_path(&self, pod: &PodId, id: &ContainerId) -> PathBuf {
-        self.pod_directory(pod).join(EXITS_DIRECTORY).join(id.as_str())
+        self.pod_directory(pod)
+            .join(EXITS_DIRECTORY)
+            .join(id.as_str())
     }
 }
 
 fn write<T: Serialize>(path: &Path, record: &T) -> Result<(), RecordError> {
-    let failed = |source| RecordError::Write { path: path.to_owned(), source };
+    let failed = |source| RecordError::Write {
+        path: path.to_owned(),
+        source,
+    };
     let bytes = serde_json::to_vec(record).map_err(|error| failed(error.into()))?;
     // A rename within a tmpfs: the record is the old one or the new one, never half.
     let temporary = path.with_extension("tmp");
@@ -224,29 +261,43 @@ fn write<T: Serialize>(path: &Path, record: &T) -> Result<(), RecordError> {
 }
 
 fn read<T: DeserializeOwned>(path: &Path) -> Result<T, RecordError> {
-    let bytes = std::fs::read(path)
-        .map_err(|source| RecordError::Read { path: path.to_owned(), source })?;
-    serde_json::from_slice(&bytes)
-        .map_err(|source| RecordError::Damaged { path: path.to_owned(), source })
+    let bytes = std::fs::read(path).map_err(|source| RecordError::Read {
+        path: path.to_owned(),
+        source,
+    })?;
+    serde_json::from_slice(&bytes).map_err(|source| RecordError::Damaged {
+        path: path.to_owned(),
+        source,
+    })
 }
 
 fn names(directory: &Path) -> Result<Vec<String>, RecordError> {
-    let failed = |source| RecordError::Read { path: directory.to_owned(), source };
+    let failed = |source| RecordError::Read {
+        path: directory.to_owned(),
+        source,
+    };
     let entries = match std::fs::read_dir(directory) {
         Ok(entries) => entries,
         Err(source) if source.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         Err(source) => return Err(failed(source)),
     };
     entries
-        .map(|entry| Ok(entry.map_err(failed)?.file_name().to_string_lossy().into_owned()))
+        .map(|entry| {
+            Ok(entry
+                .map_err(failed)?
+                .file_name()
+                .to_string_lossy()
+                .into_owned())
+        })
         .collect()
 }
 
 fn remove_tree(path: &Path) -> Result<(), RecordError> {
     match std::fs::remove_dir_all(path) {
-        Err(source) if source.kind() != io::ErrorKind::NotFound => {
-            Err(RecordError::Remove { path: path.to_owned(), source })
-        }
+        Err(source) if source.kind() != io::ErrorKind::NotFound => Err(RecordError::Remove {
+            path: path.to_owned(),
+            source,
+        }),
         Ok(()) | Err(_) => Ok(()),
     }
 }

@@ -6,7 +6,7 @@ use std::{collections::BTreeSet, sync::Arc};
 use supervisor_api::{ContainerStatus, PodState, ReplyBody, RequestBody};
 use tokio::sync::mpsc;
 
-use super::{ContainerRecord, ContainerStage, PodRecord, PodStage};
+use super::{ContainerRecord, ContainerStage, PodStage};
 use crate::{
     container::{self, Container, Exit},
     id::PodId,
@@ -20,7 +20,10 @@ pub(crate) async fn recover(runtime: &Arc<Runtime>) {
     let ids = match runtime.records.pods() {
         Ok(ids) => ids,
         Err(error) => {
-            tracing::error!(error = &error as &dyn std::error::Error, "no pod is recovered");
+            tracing::error!(
+                error = &error as &dyn std::error::Error,
+                "no pod is recovered"
+            );
             return;
         }
     };
@@ -49,7 +52,9 @@ async fn recover_pod(runtime: &Arc<Runtime>, id: &PodId) {
     let phase = match &record.stage {
         PodStage::Starting | PodStage::Removing => pod::Phase::Starting,
         PodStage::Ready | PodStage::Stopping => pod::Phase::Ready,
-        PodStage::Stopped { reason } => pod::Phase::Stopped { reason: reason.clone() },
+        PodStage::Stopped { reason } => pod::Phase::Stopped {
+            reason: reason.clone(),
+        },
     };
     let stage = record.stage.clone();
     let pod = Arc::new(Pod::new(record, directory, phase));
@@ -62,7 +67,11 @@ async fn recover_pod(runtime: &Arc<Runtime>, id: &PodId) {
     settle(runtime, &pod, state.as_ref()).await;
     if let Some((_, events)) = answer {
         // Not before the containers are listed: the exit of one that is not would be no news.
-        tokio::spawn(pod::follow(Arc::downgrade(runtime), Arc::clone(&pod), events));
+        tokio::spawn(pod::follow(
+            Arc::downgrade(runtime),
+            Arc::clone(&pod),
+            events,
+        ));
     }
     match stage {
         // Nobody was told of it, or it was on its way out. What an earlier boot left does not run any more.
@@ -71,7 +80,12 @@ async fn recover_pod(runtime: &Arc<Runtime>, id: &PodId) {
         PodStage::Ready => {
             runtime.inventory.list_pod(&pod);
             if state.is_none() {
-                pod::lose(runtime, &pod, "the pod's supervisor was gone when the daemon started").await;
+                pod::lose(
+                    runtime,
+                    &pod,
+                    "the pod's supervisor was gone when the daemon started",
+                )
+                .await;
             }
         }
         PodStage::Stopping => {
@@ -94,8 +108,11 @@ fn load_containers(runtime: &Runtime, pod: &Arc<Pod>) {
     for id in ids {
         match runtime.records.load_container(&pod.id, &id) {
             Ok(record) => {
-                let container =
-                    Arc::new(Container::new(record, Arc::clone(pod), container::Phase::Creating));
+                let container = Arc::new(Container::new(
+                    record,
+                    Arc::clone(pod),
+                    container::Phase::Creating,
+                ));
                 if runtime.inventory.claim_container_name(&container).is_err() {
                     tracing::error!(container = %id, "another container of the pod has the same name");
                 }
@@ -134,7 +151,10 @@ async fn redial(pod: &Pod) -> Option<(PodState, mpsc::UnboundedReceiver<Event>)>
 async fn ask(link: &Link) -> Result<PodState, CallError> {
     match link.call(RequestBody::State, Vec::new()).await? {
         (ReplyBody::State(state), _) => Ok(state),
-        (other, _) => Err(CallError::Mismatch { request: "State", reply: format!("{other:?}") }),
+        (other, _) => Err(CallError::Mismatch {
+            request: "State",
+            reply: format!("{other:?}"),
+        }),
     }
 }
 
@@ -169,13 +189,15 @@ fn phase(
         let exit = Exit::start_error(message.clone(), finished_at_ns);
         return container::Phase::Exited(Arc::new(exit));
     }
-    let known = state.and_then(|state| state.containers.iter().find(|c| c.id == record.id.as_str()));
+    let known =
+        state.and_then(|state| state.containers.iter().find(|c| c.id == record.id.as_str()));
     if let Some(known) = known {
         return match &known.status {
             ContainerStatus::Created { pid } => container::Phase::Created { pid: *pid },
-            ContainerStatus::Running { pid, started_at_ns } => {
-                container::Phase::Running { pid: *pid, started_at_ns: *started_at_ns }
-            }
+            ContainerStatus::Running { pid, started_at_ns } => container::Phase::Running {
+                pid: *pid,
+                started_at_ns: *started_at_ns,
+            },
             ContainerStatus::Exited(exit) => {
                 container::Phase::Exited(Arc::new(Exit::from_record(exit)))
             }
@@ -184,7 +206,10 @@ fn phase(
     match runtime.records.exit(&pod.id, &record.id) {
         Some(exit) => container::Phase::Exited(Arc::new(Exit::from_record(&exit))),
         // It ran when its supervisor was last heard of. Losing the pod kills what is left of it and writes down the end.
-        None => container::Phase::Running { pid: 0, started_at_ns: record.created_at_ns },
+        None => container::Phase::Running {
+            pid: 0,
+            started_at_ns: record.created_at_ns,
+        },
     }
 }
 
@@ -204,8 +229,12 @@ fn remove_directory(runtime: &Runtime, id: &PodId) {
 
 /// What no record speaks of, which is what a power cut leaves: addresses, pins, writable layers, volumes.
 async fn sweep(runtime: &Arc<Runtime>) {
-    let pods: BTreeSet<String> =
-        runtime.inventory.pods().iter().map(|pod| pod.id.to_string()).collect();
+    let pods: BTreeSet<String> = runtime
+        .inventory
+        .pods()
+        .iter()
+        .map(|pod| pod.id.to_string())
+        .collect();
     match runtime.network.collect(&pods).await {
         Ok(collected) => {
             for id in collected.iter().filter_map(|id| PodId::parse(id)) {
@@ -215,11 +244,18 @@ async fn sweep(runtime: &Arc<Runtime>) {
             }
         }
         Err(error) => {
-            tracing::error!(error = &error as &dyn std::error::Error, "sweep the network");
+            tracing::error!(
+                error = &error as &dyn std::error::Error,
+                "sweep the network"
+            );
         }
     }
-    let live: BTreeSet<String> =
-        runtime.inventory.containers().iter().map(|c| c.id.to_string()).collect();
+    let live: BTreeSet<String> = runtime
+        .inventory
+        .containers()
+        .iter()
+        .map(|c| c.id.to_string())
+        .collect();
     let swept = {
         let (runtime, live) = (Arc::clone(runtime), live.clone());
         tokio::task::spawn_blocking(move || sweep_disk(&runtime, &live)).await
@@ -228,7 +264,10 @@ async fn sweep(runtime: &Arc<Runtime>) {
         tracing::error!(%error, "sweep the disk");
     }
     if let Err(error) = runtime.images.reconcile(&live) {
-        tracing::error!(error = &error as &dyn std::error::Error, "sweep the images' pins");
+        tracing::error!(
+            error = &error as &dyn std::error::Error,
+            "sweep the images' pins"
+        );
     }
 }
 

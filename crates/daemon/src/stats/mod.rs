@@ -70,7 +70,10 @@ impl Stats {
 
     /// Closes a container's descriptors.
     pub(crate) fn forget(&self, id: &ContainerId) {
-        self.meters.lock().unwrap_or_else(PoisonError::into_inner).remove(id);
+        self.meters
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(id);
     }
 
     /// What all containers have written, as last measured.
@@ -82,7 +85,10 @@ impl Stats {
         let layer = |meter: Arc<Mutex<Meter>>| {
             let meter = meter.try_lock().ok()?;
             let layer = meter.last.as_ref()?.writable_layer?;
-            Some(Usage { bytes: layer.bytes, inodes: layer.inodes })
+            Some(Usage {
+                bytes: layer.bytes,
+                inodes: layer.inodes,
+            })
         };
         meters.into_iter().filter_map(layer).sum()
     }
@@ -109,7 +115,10 @@ pub(crate) async fn sample(
             .collect()
     });
     sampled.await.unwrap_or_else(|error| {
-        tracing::warn!(error = &error as &dyn std::error::Error, "sample containers");
+        tracing::warn!(
+            error = &error as &dyn std::error::Error,
+            "sample containers"
+        );
         Vec::new()
     })
 }
@@ -127,7 +136,10 @@ fn sample_one(runtime: &Runtime, container: &Container) -> Option<Sample> {
         meter.sampler = Some(cgroup.sampler().ok()?);
     }
     let figures = meter.sampler.as_mut()?.sample().ok()?;
-    let mut sample = Sample { taken_at_ns: now_ns(), ..Sample::default() };
+    let mut sample = Sample {
+        taken_at_ns: now_ns(),
+        ..Sample::default()
+    };
     if let Some(cpu) = figures.cpu {
         sample.taken_at_ns = cpu.timestamp_ns;
         sample.cpu_ns = Some(cpu.usage_ns);
@@ -156,11 +168,17 @@ fn layer(runtime: &Runtime, container: &Container, last: Option<&Sample>) -> Opt
         return known;
     }
     let usage = runtime.overlay.usage(container.id.as_str()).ok()?;
-    Some(Layer { measured_at_ns: now_ns(), bytes: usage.bytes, inodes: usage.inodes })
+    Some(Layer {
+        measured_at_ns: now_ns(),
+        bytes: usage.bytes,
+        inodes: usage.inodes,
+    })
 }
 
 fn rate(before: &Sample, now: &Sample) -> Option<u64> {
-    let nanoseconds = u64::try_from(now.taken_at_ns - before.taken_at_ns).ok().filter(|n| *n > 0)?;
+    let nanoseconds = u64::try_from(now.taken_at_ns - before.taken_at_ns)
+        .ok()
+        .filter(|n| *n > 0)?;
     let used = now.cpu_ns?.checked_sub(before.cpu_ns?)?;
     u64::try_from(u128::from(used) * 1_000_000_000 / u128::from(nanoseconds)).ok()
 }
@@ -180,7 +198,10 @@ mod tests {
             cpu_ns: Some(cpu_ns),
             ..Sample::default()
         };
-        assert_eq!(rate(&at(0, 100), &at(2_000_000_000, 1_000_000_100)), Some(500_000_000));
+        assert_eq!(
+            rate(&at(0, 100), &at(2_000_000_000, 1_000_000_100)),
+            Some(500_000_000)
+        );
         assert_eq!(rate(&at(5, 0), &at(5, 9)), None);
         assert_eq!(rate(&at(0, 9), &at(5, 3)), None);
     }

@@ -40,7 +40,10 @@ pub(crate) enum CallError {
     #[error("prepare a request to the pod's supervisor")]
     Prepare(#[source] OutgoingError),
     #[error("the pod's supervisor answered {request} with {reply}")]
-    Mismatch { request: &'static str, reply: String },
+    Mismatch {
+        request: &'static str,
+        reply: String,
+    },
 }
 
 /// A reply and the descriptors that came with it.
@@ -68,11 +71,24 @@ impl Link {
     /// Takes a connected, non-blocking `SOCK_SEQPACKET` socket. Events arrive on the returned channel, which closes when the
     /// supervisor hangs up: that is how its death is noticed.
     pub(crate) fn new(socket: OwnedFd) -> io::Result<(Self, mpsc::UnboundedReceiver<Event>)> {
+        // Its successor is an unsafe function, for inner types that may change their descriptor; this one is owned and never does.
+        #[expect(
+            deprecated,
+            reason = "sound for an OwnedFd, and unsafe code lives in one crate"
+        )]
         let socket = Arc::new(AsyncFd::new(socket)?);
         let waiting: Arc<Waiting> = Arc::new(Mutex::new(Some(HashMap::new())));
         let (events, receiver) = mpsc::unbounded_channel();
         let reader = tokio::spawn(read(Arc::clone(&socket), Arc::clone(&waiting), events));
-        Ok((Self { socket, waiting, sequence: AtomicU64::new(1), reader }, receiver))
+        Ok((
+            Self {
+                socket,
+                waiting,
+                sequence: AtomicU64::new(1),
+                reader,
+            },
+            receiver,
+        ))
     }
 
     /// Sends a request and waits for its reply. Dropping the future drops the reply, not the request.
@@ -83,7 +99,10 @@ impl Link {
     ) -> Result<(ReplyBody, Vec<OwnedFd>), CallError> {
         let sequence = self.sequence.fetch_add(1, Ordering::Relaxed);
         let (sender, receiver) = oneshot::channel();
-        lock(&self.waiting).as_mut().ok_or(CallError::Gone)?.insert(sequence, sender);
+        lock(&self.waiting)
+            .as_mut()
+            .ok_or(CallError::Gone)?
+            .insert(sequence, sender);
         if let Err(error) = self.send(&Request { sequence, body }, descriptors).await {
             if let Some(waiting) = lock(&self.waiting).as_mut() {
                 waiting.remove(&sequence);
@@ -110,11 +129,7 @@ impl Link {
         }
     }
 
-    async fn send(
-        &self,
-        request: &Request,
-        descriptors: Vec<OwnedFd>,
-    ) -> Result<(), CallError> {
+    async fn send(&self, request: &Request, descriptors: Vec<OwnedFd>) -> Result<(), CallError> {
         let outgoing = Outgoing::new(request, descriptors).map_err(CallError::Prepare)?;
         loop {
             let mut ready = self.socket.writable().await.map_err(CallError::Send)?;
@@ -131,10 +146,15 @@ impl Link {
 
 /// A reply of the wrong kind: the other side has a defect, and its words are worth seeing.
 pub(crate) fn mismatch(request: &'static str, reply: &ReplyBody) -> CallError {
-    CallError::Mismatch { request, reply: format!("{reply:?}") }
+    CallError::Mismatch {
+        request,
+        reply: format!("{reply:?}"),
+    }
 }
 
-fn lock(waiting: &Waiting) -> std::sync::MutexGuard<'_, Option<HashMap<u64, oneshot::Sender<Answer>>>> {
+fn lock(
+    waiting: &Waiting,
+) -> std::sync::MutexGuard<'_, Option<HashMap<u64, oneshot::Sender<Answer>>>> {
     waiting.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -151,7 +171,9 @@ async fn read(
                 }
             }
             Ok(Some((Message::Reply { sequence, result }, descriptors))) => {
-                let waiter = lock(&waiting).as_mut().and_then(|waiting| waiting.remove(&sequence));
+                let waiter = lock(&waiting)
+                    .as_mut()
+                    .and_then(|waiting| waiting.remove(&sequence));
                 if let Some(waiter) = waiter {
                     // A caller that has gone does not want its reply.
                     let _gone = waiter.send(result.map(|body| (body, descriptors)));

@@ -25,15 +25,31 @@ pub(crate) struct Executable {
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum SpawnError {
     #[error("read the supervisor's executable {}", path.display())]
-    Read { path: PathBuf, #[source] source: io::Error },
+    Read {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
     #[error("copy the supervisor's executable to memory")]
     Copy(#[source] io::Error),
     #[error("open the pod's state directory {}", path.display())]
-    Directory { path: PathBuf, #[source] source: io::Error },
+    Directory {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
     #[error("listen for the pod's supervisor in {}", path.display())]
-    Listen { path: PathBuf, #[source] source: io::Error },
+    Listen {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
     #[error("connect to the pod's supervisor in {}", path.display())]
-    Connect { path: PathBuf, #[source] source: io::Error },
+    Connect {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
     #[error("start the pod's supervisor")]
     Start(#[source] io::Error),
 }
@@ -41,10 +57,12 @@ pub(crate) enum SpawnError {
 impl Executable {
     /// Reads the file once; every supervisor shares the copy's pages.
     pub(crate) fn load(path: &Path) -> Result<Self, SpawnError> {
-        let image = std::fs::read(path)
-            .map_err(|source| SpawnError::Read { path: path.to_owned(), source })?;
-        let memfd = supervisor_api::sealed_memfd(&image)
-            .map_err(|error| SpawnError::Copy(error.into()))?;
+        let image = std::fs::read(path).map_err(|source| SpawnError::Read {
+            path: path.to_owned(),
+            source,
+        })?;
+        let memfd =
+            supervisor_api::sealed_memfd(&image).map_err(|error| SpawnError::Copy(error.into()))?;
         Ok(Self { memfd })
     }
 }
@@ -73,12 +91,18 @@ pub(crate) fn spawn(
     rustix::net::listen(&listener, 16).map_err(listen)?;
     let socket = connect(directory)?;
 
-    let diagnostics = File::create(directory.join("supervisor.log"))
-        .map_err(|source| SpawnError::Directory { path: directory.to_owned(), source })?;
+    let diagnostics =
+        File::create(directory.join("supervisor.log")).map_err(|source| SpawnError::Directory {
+            path: directory.to_owned(),
+            source,
+        })?;
     let errors = diagnostics.try_clone().map_err(SpawnError::Start)?;
     // The child resolves this path, so it names the daemon's descriptor table, not the child's.
-    let program =
-        format!("/proc/{}/fd/{}", std::process::id(), executable.memfd.as_fd().as_raw_fd());
+    let program = format!(
+        "/proc/{}/fd/{}",
+        std::process::id(),
+        executable.memfd.as_fd().as_raw_fd()
+    );
     let child = Command::new(program)
         .arg0("longshore-pod")
         .arg("--id")
@@ -116,11 +140,21 @@ pub(crate) fn connect(directory: &Path) -> Result<OwnedFd, SpawnError> {
 }
 
 fn open_directory(path: &Path) -> Result<OwnedFd, SpawnError> {
-    rustix::fs::open(path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
-        .map_err(|source| SpawnError::Directory { path: path.to_owned(), source: source.into() })
+    rustix::fs::open(
+        path,
+        OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
+        Mode::empty(),
+    )
+    .map_err(|source| SpawnError::Directory {
+        path: path.to_owned(),
+        source: source.into(),
+    })
 }
 
 /// `sun_path` holds 108 bytes, a state directory may be deeper: the address goes through the directory's descriptor.
 fn short_address(directory: &OwnedFd) -> rustix::io::Result<SocketAddrUnix> {
-    SocketAddrUnix::new(format!("/proc/self/fd/{}/{SOCKET_NAME}", directory.as_raw_fd()))
+    SocketAddrUnix::new(format!(
+        "/proc/self/fd/{}/{SOCKET_NAME}",
+        directory.as_raw_fd()
+    ))
 }
