@@ -7,7 +7,8 @@
 //! `/proc` and `/sys` must be there, and bare: a user namespace may mount its own procfs or sysfs only in a mount namespace that
 //! shows one in full already (`mount_too_revealing` in the kernel).
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
 
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
@@ -20,9 +21,9 @@ pub(crate) const SHM: &str = "/shm";
 
 const DIRECTORY: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
 
-/// Leaves the host's mount namespace. `borrowed` is any directory of the host; the new root is made on it, unseen by others.
-/// Returns the directory [`SHM`].
-pub(crate) fn enter(borrowed: BorrowedFd<'_>) -> Result<OwnedFd, (&'static str, Errno)> {
+/// Leaves the host's mount namespace. `borrowed` is any directory of the host, by its path, which names another mount in each
+/// namespace; the new root is made on it, unseen by others. Returns the directory [`SHM`].
+pub(crate) fn enter(borrowed: &Path) -> Result<OwnedFd, (&'static str, Errno)> {
     let at = |step: &'static str| move |error: Errno| (step, error);
     sys::unshare(sys::CloneFlags::NEWNS).map_err(at("unshare the mount namespace"))?;
     rustix::mount::mount_change(
@@ -36,9 +37,9 @@ pub(crate) fn enter(borrowed: BorrowedFd<'_>) -> Result<OwnedFd, (&'static str, 
     rustix::mount::move_mount(
         &root,
         "",
+        rustix::fs::CWD,
         borrowed,
-        "",
-        MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH,
+        MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH,
     )
     .map_err(at("mount the root"))?;
     for name in ["proc", "sys", "shm"] {

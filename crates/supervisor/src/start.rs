@@ -80,8 +80,7 @@ pub(crate) fn start(arguments: impl Iterator<Item = OsString>) -> Result<Supervi
         )
     })?;
     let exits = Exits::open(&pod_directory).map_err(at("open the directory of exit records"))?;
-    let shm =
-        root::enter(pod_directory.as_fd()).map_err(|(step, error)| StartError::new(step, error))?;
+    let shm = root::enter(&directory).map_err(|(step, error)| StartError::new(step, error))?;
 
     let handler = Handler::Embedded(Embedded::new(host, shm));
     Supervisor::new(listener, signals, handler, exits).map_err(at("set up the event loop"))

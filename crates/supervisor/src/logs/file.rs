@@ -77,7 +77,13 @@ impl LogFile {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use rustix::fs::{MemfdFlags, SealFlags};
+    use std::os::fd::AsFd;
+
+    use rustix::fs::{MemfdFlags, Mode, OFlags};
+    use rustix::mount::{
+        FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsconfig_set_string, fsmount,
+        fsopen,
+    };
 
     fn text(file: &OwnedFd) -> String {
         let mut bytes = vec![0; 4096];
@@ -87,12 +93,7 @@ mod tests {
 
     #[test]
     fn a_full_disk_is_counted_and_the_file_stays_readable() {
-        let full = rustix::fs::open(
-            "/dev/full",
-            rustix::fs::OFlags::WRONLY,
-            rustix::fs::Mode::empty(),
-        )
-        .unwrap();
+        let full = rustix::fs::open("/dev/full", OFlags::WRONLY, Mode::empty()).unwrap();
         let mut log = LogFile::new(full);
         log.append(b"one\n");
         log.append(b"two\n");
@@ -101,7 +102,7 @@ mod tests {
             "8 bytes of its log were not written: No space left on device (os error 28)"
         );
 
-        let memfd = rustix::fs::memfd_create("log", MemfdFlags::ALLOW_SEALING).unwrap();
+        let memfd = rustix::fs::memfd_create("log", MemfdFlags::CLOEXEC).unwrap();
         log.replace(memfd.try_clone().unwrap());
         log.append(b"three\n");
         assert_eq!(text(&memfd), "three\n");
@@ -110,17 +111,23 @@ mod tests {
 
     #[test]
     fn an_entry_after_a_torn_one_begins_on_its_own_line() {
-        let memfd = rustix::fs::memfd_create("log", MemfdFlags::ALLOW_SEALING).unwrap();
-        // Six bytes fit.
-        rustix::fs::ftruncate(&memfd, 6).unwrap();
-        rustix::fs::fcntl_add_seals(&memfd, SealFlags::GROW).unwrap();
-        let mut log = LogFile::new(memfd.try_clone().unwrap());
-        log.append(b"one\ntwo\n");
+        let context = fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC).unwrap();
+        fsconfig_set_string(context.as_fd(), "size", "4k").unwrap();
+        fsconfig_create(context.as_fd()).unwrap();
+        let flags = FsMountFlags::FSMOUNT_CLOEXEC;
+        let mount = fsmount(context.as_fd(), flags, MountAttrFlags::empty()).unwrap();
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::APPEND;
+        let file = rustix::fs::openat(&mount, "log", flags, Mode::from_raw_mode(0o600)).unwrap();
+
+        let mut log = LogFile::new(file.try_clone().unwrap());
+        log.append(&[b'x'; 5000]);
         assert!(log.torn);
-        assert!(log.loss().unwrap().starts_with("2 bytes"));
-        rustix::fs::seek(&log.file, rustix::fs::SeekFrom::Start(4)).unwrap();
-        log.append(b"\n");
+        assert!(log.loss().unwrap().starts_with("904 bytes"));
+        log.append(b"lost\n");
+        assert!(log.loss().unwrap().starts_with("909 bytes"));
+        rustix::fs::ftruncate(&file, 3).unwrap();
+        log.append(b"next\n");
         assert!(!log.torn);
-        assert_eq!(text(&memfd), "one\n\n\n");
+        assert_eq!(text(&file), "xxx\nnext\n");
     }
 }

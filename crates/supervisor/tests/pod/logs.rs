@@ -149,9 +149,9 @@ fn a_full_disk_stops_neither_the_container_nor_its_pod() {
     let lost: usize = message.split(' ').next().unwrap().parse().unwrap();
     let kept = read_all(file.as_fd());
     assert_eq!(kept.len(), 64 << 10);
-    // Each line has 39 bytes before it.
+    // Each line has 40 bytes before it and one after.
     let lines: usize = (1..=100_000_usize)
-        .map(|number| 40 + number.to_string().len())
+        .map(|number| 41 + number.to_string().len())
         .sum();
     let all = lines + "2026-11-21T08:00:00.123456789Z stderr F done\n".len();
     assert_eq!(lost + kept.len(), all);
