@@ -179,7 +179,9 @@ impl Stage {
             | Self::WorkingDirectory
             | Self::Seccomp => Kind::InvalidArgument,
             // The container has just ended.
-            Self::JoinNamespace if source == Errno::SRCH => Kind::FailedPrecondition,
+            Self::JoinNamespace if [Errno::SRCH, Errno::NOENT].contains(&source) => {
+                Kind::FailedPrecondition
+            }
             Self::OpenHost
             | Self::Prepare
             | Self::Clone

@@ -50,15 +50,18 @@ impl Exec<'_> {
         enter_cgroups(self.placement)
     }
 
-    /// Returns only to report a failure.
-    pub(crate) fn late(&self, socket: BorrowedFd<'_>) -> Error {
-        match self.run(socket) {
-            Ok(never) => match never {},
-            Err(error) => error,
+    /// Returns only once it has reported a failure.
+    pub(crate) fn late(&self, socket: BorrowedFd<'_>) {
+        match self.settle(socket) {
+            Ok(settled) => {
+                let Err(error) = self.run(settled);
+                handshake::say_failed(settled, &error);
+            }
+            Err(error) => handshake::say_failed(socket, &error),
         }
     }
 
-    fn run(&self, socket: BorrowedFd<'_>) -> Result<Infallible, Error> {
+    fn settle(&self, socket: BorrowedFd<'_>) -> Result<BorrowedFd<'static>, Error> {
         self.join()?;
         let process = self.plan.process;
         let terminal = match process.terminal {
@@ -78,8 +81,13 @@ impl Exec<'_> {
         let settled = streams::settle(self.host.null(), self.stdio, terminal.as_ref(), socket);
         // Its descriptors are closed already.
         std::mem::forget(terminal);
+        settled
+    }
+
+    fn run(&self, socket: BorrowedFd<'_>) -> Result<Infallible, Error> {
         let mut program = self.program.borrow_mut();
-        credentials::run(self.host, process, self.sets, &mut program, settled?)
+        let process = self.plan.process;
+        credentials::run(self.host, process, self.sets, &mut program, socket)
     }
 
     /// All at once; the PID namespace is that of the clone. The mount namespace brings its root and `/` as the working directory.

@@ -42,12 +42,14 @@ impl Init<'_> {
         Ok(())
     }
 
-    /// In the container's namespaces. Returns only to report a failure.
-    pub(crate) fn late(&self, socket: BorrowedFd<'_>) -> Error {
-        // `Infallible`: what comes back is an error.
-        match self.create(socket).and_then(|socket| self.run(socket)) {
-            Ok(never) => match never {},
-            Err(error) => error,
+    /// In the container's namespaces. Returns only once it has reported a failure.
+    pub(crate) fn late(&self, socket: BorrowedFd<'_>) {
+        match self.create(socket) {
+            Ok(settled) => {
+                let Err(error) = self.run(settled);
+                handshake::say_failed(settled, &error);
+            }
+            Err(error) => handshake::say_failed(socket, &error),
         }
     }
 

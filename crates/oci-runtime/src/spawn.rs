@@ -29,8 +29,8 @@ pub(crate) struct Spawned {
 pub(crate) struct Story<'a> {
     /// With the caller's own rights, before any user namespace is entered.
     pub(crate) early: &'a dyn Fn() -> Result<(), Error>,
-    /// In all namespaces but the cgroup namespace. Returns only to report a failure.
-    pub(crate) late: &'a dyn Fn(BorrowedFd<'_>) -> Error,
+    /// In all namespaces but the cgroup namespace. Returns only once it has reported a failure.
+    pub(crate) late: &'a dyn Fn(BorrowedFd<'_>),
 }
 
 /// Clones a child into new and existing namespaces and lets it tell its story.
@@ -207,10 +207,9 @@ fn clone_sibling(
 /// The child's whole life before its program.
 fn tell(socket: BorrowedFd<'_>, enter: &dyn Fn() -> Result<(), Error>, story: &Story<'_>) -> ! {
     sys::exit_at_panic();
-    let error = match enter() {
+    match enter() {
         Ok(()) => (story.late)(socket),
-        Err(error) => error,
-    };
-    handshake::say_failed(socket, &error);
+        Err(error) => handshake::say_failed(socket, &error),
+    }
     sys::exit_process(1)
 }

@@ -89,7 +89,9 @@ impl<'a> DevPlan<'a> {
     fn fill(&self, dev: BorrowedFd<'_>) -> Result<(), Error> {
         self.own(dev, 0, 0, "/dev")?;
         if self.filesystem.data.iter().all(|(key, _)| key != "mode") {
-            rustix::fs::fchmod(dev, Mode::from_bits_truncate(0o755)).at(Stage::Device, "/dev")?;
+            // A detached mount's descriptor is an O_PATH one.
+            let mode = Mode::from_bits_truncate(0o755);
+            rustix::fs::chmodat(dev, ".", mode, AtFlags::empty()).at(Stage::Device, "/dev")?;
         }
         for (index, node) in self.devices.iter().enumerate() {
             if let Some(name) = below_dev(&node.path) {
