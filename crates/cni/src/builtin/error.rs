@@ -120,6 +120,8 @@ pub enum StepError {
         #[source]
         source: Arc<io::Error>,
     },
+    #[error(transparent)]
+    Record(RecordError),
     #[error("start a thread")]
     Thread(#[source] Arc<io::Error>),
     #[error("the thread at work ended without a result")]

@@ -23,8 +23,19 @@
 mod conditions;
 mod config;
 mod error;
+#[cfg(test)]
+mod failpoint;
+mod journal;
+mod link;
+mod node;
+mod pool;
 mod portmap;
+mod rules;
+mod state;
 mod subnet;
+#[cfg(test)]
+mod undo_tests;
+mod work;
 
 pub use conditions::Condition;
 pub use config::BridgeConfig;
@@ -35,10 +46,23 @@ pub use subnet::{Ipv4Subnet, Ipv6Subnet, SubnetError};
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::os::fd::OwnedFd;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
-/// The built-in network of one node. Cheap to clone.
+use rustix::fs::{Mode, OFlags};
+
+use journal::{Journal, NamespaceId};
+use state::{Admission, Outcome, Release, State};
+use work::{Forward, Work, lock};
+
+/// How long a caller waits. The kernel can make one wait for the lock of all network configuration, not for ever.
+const BOUND: Duration = Duration::from_secs(30);
+
+/// The built-in network of one node. Cheap to clone. Needs a tokio runtime with time.
 #[derive(Debug, Clone)]
-pub struct Bridge {}
+pub struct Bridge {
+    work: Arc<Work>,
+}
 
 /// A pod's place in the network.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,38 +78,235 @@ pub struct Attachment {
 
 impl Bridge {
     /// Loads the records. The kernel is not touched before the first attach or collect.
-    pub async fn open(_config: BridgeConfig) -> Result<Bridge, OpenError> {
-        Ok(Bridge {})
+    pub async fn open(config: BridgeConfig) -> Result<Bridge, OpenError> {
+        let name = &config.name;
+        if !(1..=15).contains(&name.len()) || name.contains(['/', ' ', '\0', ':']) {
+            return Err(OpenError::Name(name.clone()));
+        }
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+        // A thread may be in another namespace than its process.
+        let namespace = rustix::fs::open("/proc/thread-self/ns/net", flags, Mode::empty())
+            .map_err(OpenError::Namespace)?;
+        let (journal, records) = Journal::open(&config.state_dir)?;
+        let mut config = config;
+        let mut conditions = Vec::new();
+        if config.ipv6.is_some() && !node::has_ipv6() {
+            config.ipv6 = None;
+            conditions.push(Condition::Ipv6Unavailable);
+        }
+        let state = State::new(&config, journal.boot_id.clone(), records);
+        let work = Work {
+            config,
+            namespace,
+            journal,
+            state: Mutex::new(state),
+            prepared: Mutex::new(None),
+            conditions: Mutex::new(conditions),
+            forward: Mutex::new(Forward::default()),
+            #[cfg(test)]
+            failpoint: Mutex::new(None),
+        };
+        Ok(Bridge {
+            work: Arc::new(work),
+        })
     }
 
     /// Connects the network namespace to the bridge. On failure everything is undone. The work goes on when the caller is dropped;
-    /// a call with the same id joins it, or gets the attachment that there is.
+    /// a call with the same id, namespace and ports joins it, or gets the attachment that there is.
+    ///
+    /// The descriptor is closed before the result is told.
     pub async fn attach(
         &self,
         id: &str,
-        _netns: OwnedFd,
-        _ports: &[PortMapping],
+        netns: OwnedFd,
+        ports: &[PortMapping],
     ) -> Result<Attachment, AttachError> {
-        Err(AttachError::InvalidId { id: id.to_owned() })
+        if !journal::is_valid_id(id) {
+            return Err(AttachError::InvalidId { id: id.to_owned() });
+        }
+        let failed = |source| AttachError::Step {
+            id: id.to_owned(),
+            bridge: self.work.config.name.clone(),
+            source,
+            cleanup: None,
+        };
+        portmap::check(ports, self.work.config.ipv6.is_some())?;
+        let namespace = identify(&netns).map_err(failed)?;
+        let admission = lock(&self.work.state).admit(&self.work.config, id, namespace, ports)?;
+        let outcome = match admission {
+            Admission::Attached(record) => return Ok(self.work.attachment(&record)),
+            Admission::Joined(outcome) => outcome,
+            Admission::Begun {
+                record,
+                leftover,
+                sender,
+                outcome,
+            } => {
+                let work = Arc::clone(&self.work);
+                let thread = move || {
+                    let result = work.attach(&record, leftover.as_ref(), netns);
+                    sender.send_replace(Some(result));
+                    work.look_again();
+                };
+                if let Err(error) = spawn("net-attach", thread) {
+                    lock(&self.work.state).forget(&self.work.config, id);
+                    return Err(failed(error));
+                }
+                outcome
+            }
+        };
+        match wait(outcome).await {
+            Ok(result) => result,
+            Err(Unanswered::Lost) => Err(failed(StepError::Lost)),
+            Err(Unanswered::Late) => Err(AttachError::Stuck {
+                id: id.to_owned(),
+                waited: BOUND,
+            }),
+        }
     }
 
-    /// Undoes an attach; an unknown id is fine.
-    pub async fn detach(&self, _id: &str) -> Result<(), DetachError> {
-        Ok(())
+    /// Undoes an attach; an unknown id is fine. An attach of the same id that is in flight is waited for.
+    ///
+    /// Let go of the namespace first: then the kernel reaps the link by itself. Where the namespace lives on, this takes 0.3 s longer.
+    /// The work goes on when the caller is dropped; a second call joins it.
+    pub async fn detach(&self, id: &str) -> Result<(), DetachError> {
+        loop {
+            let release = lock(&self.work.state).release(id);
+            let outcome = match release {
+                Release::Unknown => return Ok(()),
+                Release::Attaching(outcome) => {
+                    if let Err(unanswered) = wait(outcome).await {
+                        return Err(self.unanswered(id, unanswered));
+                    }
+                    continue;
+                }
+                Release::Joined(outcome) => outcome,
+                Release::Begun {
+                    record,
+                    sender,
+                    outcome,
+                } => {
+                    let work = Arc::clone(&self.work);
+                    let stage = record.stage;
+                    let thread = move || {
+                        sender.send_replace(Some(work.detach(&record)));
+                    };
+                    if let Err(source) = spawn("net-detach", thread) {
+                        lock(&self.work.state).settle(id, stage);
+                        return Err(self.failed(id, source));
+                    }
+                    outcome
+                }
+            };
+            return match wait(outcome).await {
+                Ok(result) => result,
+                Err(unanswered) => Err(self.unanswered(id, unanswered)),
+            };
+        }
     }
 
-    /// At start: detaches what is not `live`, and removes links and host ports that no record explains. Returns the ids detached.
-    pub async fn collect(&self, _live: &BTreeSet<String>) -> Result<Vec<String>, DetachError> {
-        Ok(Vec::new())
+    /// At start: detaches what is not `live`, and removes links and host ports that no record explains. Host ports of those that are live
+    /// are there again afterwards, whatever happened to the table. Returns the ids detached.
+    ///
+    /// One that cannot be detached does not keep the others; the first failure is returned at the end.
+    pub async fn collect(&self, live: &BTreeSet<String>) -> Result<Vec<String>, DetachError> {
+        let mut detaching = tokio::task::JoinSet::new();
+        for id in lock(&self.work.state).ids() {
+            if !live.contains(&id) {
+                let bridge = self.clone();
+                detaching.spawn(async move {
+                    let result = bridge.detach(&id).await;
+                    (id, result)
+                });
+            }
+        }
+        let (mut collected, mut first) = (Vec::new(), Ok(()));
+        while let Some(joined) = detaching.join_next().await {
+            match joined {
+                Ok((id, Ok(()))) => collected.push(id),
+                Ok((_, Err(error))) => first = first.and(Err(error)),
+                Err(_) => first = first.and(Err(self.failed("", StepError::Lost))),
+            }
+        }
+        collected.sort_unstable();
+        let (sender, outcome) = tokio::sync::watch::channel(None);
+        let work = Arc::clone(&self.work);
+        let thread = move || {
+            sender.send_replace(Some(work.sweep()));
+        };
+        spawn("net-sweep", thread).map_err(|source| self.failed("", source))?;
+        let swept = match wait(outcome).await {
+            Ok(result) => result,
+            Err(unanswered) => Err(self.unanswered("", unanswered)),
+        };
+        first.and(swept).map(|()| collected)
     }
 
     /// From memory; `None` unless attached.
-    pub fn attachment(&self, _id: &str) -> Option<Attachment> {
-        None
+    pub fn attachment(&self, id: &str) -> Option<Attachment> {
+        let state = lock(&self.work.state);
+        let record = state.attached(id)?;
+        Some(self.work.attachment(record))
     }
 
-    /// What an operator should know, from memory.
+    /// What an operator should know, from memory. Others' forward chains are looked at by collect, by the first attach, and after an
+    /// attach if that was ten seconds ago.
     pub fn conditions(&self) -> Vec<Condition> {
-        Vec::new()
+        let mut conditions = lock(&self.work.conditions).clone();
+        conditions.extend(lock(&self.work.forward).drops.iter().cloned());
+        conditions
     }
+
+    fn failed(&self, id: &str, source: StepError) -> DetachError {
+        DetachError::Step {
+            id: id.to_owned(),
+            bridge: self.work.config.name.clone(),
+            source,
+        }
+    }
+
+    fn unanswered(&self, id: &str, unanswered: Unanswered) -> DetachError {
+        match unanswered {
+            Unanswered::Lost => self.failed(id, StepError::Lost),
+            Unanswered::Late => DetachError::Stuck {
+                id: id.to_owned(),
+                waited: BOUND,
+            },
+        }
+    }
+}
+
+/// Why a thread's result is not known.
+enum Unanswered {
+    /// It panicked.
+    Lost,
+    Late,
+}
+
+async fn wait<T: Clone>(mut outcome: Outcome<T>) -> Result<T, Unanswered> {
+    let answered = outcome.wait_for(Option::is_some);
+    match tokio::time::timeout(BOUND, answered).await {
+        Ok(Ok(result)) => result.clone().ok_or(Unanswered::Lost),
+        Ok(Err(_)) => Err(Unanswered::Lost),
+        Err(_) => Err(Unanswered::Late),
+    }
+}
+
+fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<(), StepError> {
+    let thread = std::thread::Builder::new().name(name.to_owned());
+    match thread.spawn(work) {
+        Ok(_) => Ok(()),
+        Err(error) => Err(StepError::Thread(Arc::new(error))),
+    }
+}
+
+fn identify(netns: &OwnedFd) -> Result<NamespaceId, StepError> {
+    let stat = rustix::fs::fstat(netns).map_err(|source| StepError::Enter {
+        whose: "pod's",
+        source,
+    })?;
+    Ok(NamespaceId {
+        device: stat.st_dev,
+        inode: stat.st_ino,
+    })
 }

@@ -1,0 +1,362 @@
+//! The work itself, on threads of their own: netlink blocks, and a thread that enters a pod's namespace should not come back.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use rustix::io::Errno;
+
+use super::conditions::Condition;
+use super::error::{AttachError, DetachError, StepError};
+use super::journal::{Journal, Record, Stage};
+use super::node::{self, Prepared, Sockets, netlink};
+use super::state::State;
+use super::{Attachment, BridgeConfig, link, rules};
+
+/// How old the knowledge of others' forward chains may be when a pod is attached.
+const FORWARD_AGE: Duration = Duration::from_secs(10);
+
+#[derive(Debug)]
+pub(super) struct Work {
+    /// With `ipv6` only if the kernel has it.
+    pub(super) config: BridgeConfig,
+    /// The node's network namespace.
+    pub(super) namespace: OwnedFd,
+    pub(super) journal: Journal,
+    pub(super) state: Mutex<State>,
+    /// The bridge, once it was made. Held while the table is changed, so that a change and a replacement of the whole take turns.
+    pub(super) prepared: Mutex<Option<Prepared>>,
+    pub(super) conditions: Mutex<Vec<Condition>>,
+    pub(super) forward: Mutex<Forward>,
+    #[cfg(test)]
+    pub(super) failpoint: Mutex<Option<super::failpoint::Failpoint>>,
+}
+
+/// What is known of chains that drop forwarded packets.
+#[derive(Debug, Default)]
+pub(super) struct Forward {
+    pub(super) drops: Vec<Condition>,
+    seen: Option<Instant>,
+}
+
+/// An attach that failed.
+struct Failure {
+    error: AttachError,
+    /// Whether something is left to undo.
+    left: bool,
+}
+
+/// Where attach can fail, in order. Tests stop it after each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Step {
+    Recorded,
+    Prepared,
+    Linked,
+    Configured,
+    Mapped,
+}
+
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // What these guard is changed in single steps, so a panic elsewhere leaves it whole.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Work {
+    /// Runs an admitted attach to its end and settles the state. The thread may end up in the pod's namespace.
+    pub(super) fn attach(
+        &self,
+        record: &Record,
+        leftover: Option<&Record>,
+        netns: OwnedFd,
+    ) -> Result<Attachment, AttachError> {
+        let id = &record.id;
+        let begun = self.begin(record, leftover);
+        let result = begun.and_then(|sockets| self.attach_begun(sockets, record, netns));
+        let mut state = lock(&self.state);
+        match result {
+            Ok(()) => {
+                state.settle(id, Stage::Attached);
+                Ok(self.attachment(record))
+            }
+            Err(failure) => {
+                // What is left keeps its address and ports until it is gone.
+                match failure.left {
+                    true => state.settle(id, Stage::Detaching),
+                    false => state.forget(&self.config, id),
+                }
+                Err(failure.error)
+            }
+        }
+    }
+
+    /// Up to the point where the attachment is on record and nothing more.
+    fn begin(&self, record: &Record, leftover: Option<&Record>) -> Result<Sockets, Failure> {
+        let failed = |source| Failure {
+            error: self.step_error(record, source, None),
+            left: leftover.is_some(),
+        };
+        let mut sockets = self.sockets().map_err(failed)?;
+        if let Some(leftover) = leftover {
+            self.undo(&mut sockets, leftover).map_err(failed)?;
+        }
+        self.journal.write(record).map_err(|error| Failure {
+            error: AttachError::Record(error),
+            left: leftover.is_some(),
+        })?;
+        Ok(sockets)
+    }
+
+    fn attach_begun(
+        &self,
+        mut sockets: Sockets,
+        record: &Record,
+        netns: OwnedFd,
+    ) -> Result<(), Failure> {
+        let attached = self.steps(&mut sockets, record, &netns);
+        // The pod's own descriptor is the caller's business; ours must not keep a namespace alive.
+        drop(netns);
+        let written = attached.and_then(|()| {
+            let mut attached = record.clone();
+            attached.stage = Stage::Attached;
+            self.journal.write(&attached).map_err(StepError::Record)
+        });
+        let Err(source) = written else {
+            return Ok(());
+        };
+        #[cfg(test)]
+        if let StepError::Failpoint(super::failpoint::KILLED) = source {
+            let error = self.step_error(record, source, None);
+            return Err(Failure { error, left: true });
+        }
+        let undone = self.undo(&mut sockets, record);
+        let undone = undone.map_err(|source| DetachError::Step {
+            id: record.id.clone(),
+            bridge: self.config.name.clone(),
+            source,
+        });
+        let removed = undone.and_then(|()| Ok(self.journal.remove(&record.id)?));
+        Err(Failure {
+            left: removed.is_err(),
+            error: self.step_error(record, source, removed.err().map(Box::new)),
+        })
+    }
+
+    fn step_error(
+        &self,
+        record: &Record,
+        source: StepError,
+        cleanup: Option<Box<DetachError>>,
+    ) -> AttachError {
+        AttachError::Step {
+            id: record.id.clone(),
+            bridge: self.config.name.clone(),
+            source,
+            cleanup,
+        }
+    }
+
+    /// The story of an attach: node, link, addresses, host ports.
+    fn steps(
+        &self,
+        sockets: &mut Sockets,
+        record: &Record,
+        netns: &OwnedFd,
+    ) -> Result<(), StepError> {
+        self.reached(Step::Recorded)?;
+        match self.try_steps(sockets, record, netns) {
+            // Somebody removed the bridge or the table since we made it: once more from the start.
+            Err(StepError::Netlink { source, .. })
+                if matches!(source.errno(), Some(Errno::NODEV | Errno::NOENT)) =>
+            {
+                *lock(&self.prepared) = None;
+                link::enter(self.namespace.as_fd(), "node's")?;
+                link::delete(sockets, &record.link)?;
+                self.try_steps(sockets, record, netns)
+            }
+            other => other,
+        }
+    }
+
+    fn try_steps(
+        &self,
+        sockets: &mut Sockets,
+        record: &Record,
+        netns: &OwnedFd,
+    ) -> Result<(), StepError> {
+        let prepared = self.prepare(sockets)?;
+        self.reached(Step::Prepared)?;
+        link::make(sockets, &self.config, prepared, record, netns.as_fd())?;
+        self.reached(Step::Linked)?;
+        link::configure(&self.config, record, netns.as_fd())?;
+        self.reached(Step::Configured)?;
+        let _turn = lock(&self.prepared);
+        rules::add(&mut sockets.netfilter, record).map_err(netlink("map host ports"))?;
+        self.reached(Step::Mapped)
+    }
+
+    fn prepare(&self, sockets: &mut Sockets) -> Result<Prepared, StepError> {
+        let mut prepared = lock(&self.prepared);
+        if let Some(prepared) = *prepared {
+            return Ok(prepared);
+        }
+        let records = lock(&self.state).records();
+        let mut changed = Vec::new();
+        let made = node::prepare(sockets, &self.config, &records, &mut changed);
+        lock(&self.conditions).append(&mut changed);
+        let made = made?;
+        *prepared = Some(made);
+        drop(prepared);
+        self.look_at_forward(sockets);
+        Ok(made)
+    }
+
+    /// After an attach has been answered.
+    pub(super) fn look_again(&self) {
+        let old = lock(&self.forward)
+            .seen
+            .is_none_or(|seen| seen.elapsed() > FORWARD_AGE);
+        if old && let Ok(mut sockets) = self.sockets() {
+            self.look_at_forward(&mut sockets);
+        }
+    }
+
+    fn look_at_forward(&self, sockets: &mut Sockets) {
+        match node::forward_drops(sockets) {
+            Ok(drops) => {
+                let mut forward = lock(&self.forward);
+                for condition in drops.iter().filter(|drop| !forward.drops.contains(drop)) {
+                    tracing::warn!(%condition, "pods may be cut off");
+                }
+                *forward = Forward {
+                    drops,
+                    seen: Some(Instant::now()),
+                };
+            }
+            Err(error) => tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                "forward chains are not known"
+            ),
+        }
+    }
+
+    /// Undoes whatever of an attach was done, at once.
+    fn undo(&self, sockets: &mut Sockets, record: &Record) -> Result<(), StepError> {
+        let unmapped = self.unmap(sockets, record);
+        let unlinked = link::delete(sockets, &record.link);
+        unmapped.and(unlinked)
+    }
+
+    fn unmap(&self, sockets: &mut Sockets, record: &Record) -> Result<(), StepError> {
+        let _turn = lock(&self.prepared);
+        rules::remove(&mut sockets.netfilter, record).map_err(netlink("remove host ports"))
+    }
+
+    /// Runs an admitted detach to its end and settles the state.
+    pub(super) fn detach(&self, record: &Record) -> Result<(), DetachError> {
+        let result = self.detach_recorded(record);
+        let mut state = lock(&self.state);
+        match &result {
+            Ok(()) => state.forget(&self.config, &record.id),
+            Err(_) => state.settle(&record.id, Stage::Detaching),
+        }
+        result
+    }
+
+    fn detach_recorded(&self, record: &Record) -> Result<(), DetachError> {
+        let failed = |source| DetachError::Step {
+            id: record.id.clone(),
+            bridge: self.config.name.clone(),
+            source,
+        };
+        // Undoing must work on a full disk, and an old record leads here again.
+        if let Err(error) = self.journal.write(record) {
+            tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                "detaching all the same"
+            );
+        }
+        let mut sockets = self.sockets().map_err(failed)?;
+        let unmapped = self.unmap(&mut sockets, record);
+        let unlinked = link::let_go(&mut sockets, &record.link);
+        unmapped.and(unlinked).map_err(failed)?;
+        // Only now is the address free: the kernel has forgotten it.
+        self.journal.remove(&record.id)?;
+        Ok(())
+    }
+
+    /// Removes links and host ports that no record explains.
+    pub(super) fn sweep(&self) -> Result<(), DetachError> {
+        self.sweep_steps().map_err(|source| DetachError::Sweep {
+            bridge: self.config.name.clone(),
+            source,
+        })
+    }
+
+    fn sweep_steps(&self) -> Result<(), StepError> {
+        let mut sockets = self.sockets()?;
+        if let Some(bridge) = node::find_bridge(&mut sockets, &self.config)? {
+            let ports = crate::netlink::route::ports(&mut sockets.route, bridge)
+                .map_err(netlink("list the bridge's ports"))?;
+            // Listed before the records are looked at: a link made since then is not in the list.
+            let known = lock(&self.state).links();
+            for port in ports {
+                if port.starts_with(link::PREFIX) && !known.contains(&port) {
+                    link::delete(&mut sockets, &port)?;
+                }
+            }
+        }
+        if lock(&self.state).records().is_empty() {
+            self.empty_table(&mut sockets)?;
+        } else {
+            *lock(&self.prepared) = None;
+            self.prepare(&mut sockets)?;
+        }
+        self.look_at_forward(&mut sockets);
+        Ok(())
+    }
+
+    /// Leaves a machine that never had a pod without a table.
+    fn empty_table(&self, sockets: &mut Sockets) -> Result<(), StepError> {
+        let _turn = lock(&self.prepared);
+        let chains = crate::netlink::nftables::base_chains(&mut sockets.netfilter)
+            .map_err(netlink("list the nf_tables chains"))?;
+        if chains.iter().any(|chain| chain.table == rules::TABLE) {
+            let records = lock(&self.state).records();
+            rules::replace(&mut sockets.netfilter, &self.config, &records)
+                .map_err(netlink("empty nf_tables table inet longshore"))?;
+        }
+        Ok(())
+    }
+
+    fn sockets(&self) -> Result<Sockets, StepError> {
+        link::enter(self.namespace.as_fd(), "node's")?;
+        Sockets::open()
+    }
+
+    pub(super) fn attachment(&self, record: &Record) -> Attachment {
+        let mut gateways = vec![self.config.ipv4.gateway().into()];
+        if let (Some(_), Some(ipv6)) = (record.ipv6, self.config.ipv6) {
+            gateways.push(ipv6.gateway().into());
+        }
+        Attachment {
+            interface: link::INTERFACE.to_owned(),
+            ips: record.ips(),
+            mac: record.mac(),
+            gateways,
+        }
+    }
+
+    #[cfg(not(test))]
+    #[expect(clippy::unused_self, reason = "tests stop here")]
+    fn reached(&self, _step: Step) -> Result<(), StepError> {
+        Ok(())
+    }
+
+    #[cfg(test)]
+    fn reached(&self, step: Step) -> Result<(), StepError> {
+        match &*lock(&self.failpoint) {
+            Some(failpoint) if failpoint.after == step => failpoint.fail(),
+            Some(_) | None => Ok(()),
+        }
+    }
+}
