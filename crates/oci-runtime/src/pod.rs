@@ -113,6 +113,8 @@ impl PodHandles {
 struct First {
     pid: i32,
     pidfd: Option<OwnedFd>,
+    /// It waits for a word on this, or its end, and so stays until its namespaces are pinned.
+    handshake: OwnedFd,
 }
 
 impl First {
@@ -137,6 +139,7 @@ impl First {
             Clone::Parent { pid, pidfd } => Self {
                 pid,
                 pidfd: Some(pidfd),
+                handshake: ours,
             },
             Clone::Child => {
                 sys::exit_at_panic();
@@ -150,13 +153,15 @@ impl First {
         drop(theirs);
         if let Some(mappings) = &plan.user {
             write_mappings(host, first.pid, mappings)?;
-            handshake::order(ours.as_fd(), Order::Mapped).at(Stage::Handshake, "its mappings")?;
+            handshake::order(first.handshake.as_fd(), Order::Mapped)
+                .at(Stage::Handshake, "its mappings")?;
         }
-        first.wait_until_ready(ours.as_fd())?;
+        first.wait_until_ready()?;
         Ok(first)
     }
 
-    fn wait_until_ready(&self, handshake: BorrowedFd<'_>) -> Result<(), Error> {
+    fn wait_until_ready(&self) -> Result<(), Error> {
+        let handshake = self.handshake.as_fd();
         let mut said = [PollFd::new(&handshake, PollFlags::IN)];
         let polled = rustix::io::retry_on_intr(|| rustix::event::poll(&mut said, Some(&PATIENCE)));
         if polled.at(Stage::Handshake, "the pod's namespaces")? == 0 {
