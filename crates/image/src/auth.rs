@@ -183,7 +183,10 @@ mod tests {
         };
         let credentials = Credentials::of(Some(&auth), "r.io").unwrap();
         for text in [format!("{auth:?}"), format!("{credentials:?}")] {
-            assert!(!text.contains("hunter2") && !text.contains("tok\""), "{text}");
+            assert!(
+                !text.contains("hunter2") && !text.contains("tok\""),
+                "{text}"
+            );
         }
     }
 }

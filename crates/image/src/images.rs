@@ -1,17 +1,27 @@
-use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use snapshot::{Overlay, Usage};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
+use crate::auth::Credentials;
+use crate::ongoing::{Ongoing, PullKey};
+use crate::pull::Pull;
+use crate::registry::Client;
+use crate::shelf::Shelf;
 use crate::{
-    Auth, FindError, Image, ImagesConfig, PinError, PullError, PullProgress, RemoveError,
-    StoreError,
+    Auth, FindError, Image, ImagesConfig, PinError, PullCause, PullError, PullProgress, Reference,
+    RemoveError, StoreError,
 };
 
 /// The images of one root. Cheap to clone; all clones are one store.
 #[derive(Debug, Clone)]
-pub struct Images {}
+pub struct Images {
+    shelf: Arc<Shelf>,
+    client: Arc<Client>,
+    permits: Arc<Semaphore>,
+    ongoing: Arc<Mutex<HashMap<PullKey, Arc<Ongoing>>>>,
+}
 
 /// What to pull.
 #[derive(Debug, Clone, Default)]
@@ -25,71 +35,203 @@ pub struct PullRequest {
 }
 
 impl Images {
-    /// Opens the store, sweeps what an interrupted pull has left, and drops what a power cut has damaged.
-    pub async fn open(_config: ImagesConfig, _overlay: Arc<Overlay>) -> Result<Self, StoreError> {
-        Ok(Self {})
+    /// Opens the store, sweeps what an interrupted pull has left, and drops what a power cut may have damaged. Only one process
+    /// can have a root open. Background work runs on the tokio runtime of the caller.
+    pub async fn open(config: ImagesConfig, overlay: Arc<Overlay>) -> Result<Self, StoreError> {
+        let client = Arc::new(Client::new(&config));
+        let permits = Arc::new(Semaphore::new(config.layers_at_once.max(1)));
+        let shelf = crate::recovery::open(config, overlay).await?;
+        shelf.sync_behind();
+        Ok(Self {
+            shelf,
+            client,
+            permits,
+            ongoing: Arc::default(),
+        })
     }
 
     /// All images, by id. From memory.
     pub fn list(&self) -> Vec<Arc<Image>> {
-        Vec::new()
+        self.shelf.read().list()
     }
 
     /// An image by tag, digest, id, or unambiguous prefix of its id. From memory.
-    pub fn find(&self, _name_or_id: &str) -> Result<Option<Arc<Image>>, FindError> {
-        Ok(None)
+    pub fn find(&self, name_or_id: &str) -> Result<Option<Arc<Image>>, FindError> {
+        let catalogue = self.shelf.read();
+        let entry = catalogue.find(name_or_id)?;
+        Ok(entry.map(|entry| Arc::clone(&entry.image)))
     }
 
     /// The image's configuration, byte for byte, from disk; `None` for an unknown id. Blocks for a read from the page cache.
-    pub fn config_json(&self, _image_id: &str) -> Result<Option<Vec<u8>>, StoreError> {
-        Ok(None)
+    pub fn config_json(&self, image_id: &str) -> Result<Option<Vec<u8>>, StoreError> {
+        self.shelf.config_json(image_id)
     }
 
     /// Fetches an image, or finds that it is here already.
     ///
     /// Pulls of one reference with the same credentials join: all get the same result. Dropping the future abandons nothing at once:
-    /// the pull goes on for a while (`Timeouts::abandon`), for a retry to join.
+    /// the pull goes on for a while ([`crate::Timeouts::abandon`]), for a retry to join. A pull that fails or is abandoned
+    /// leaves nothing behind.
     pub async fn pull(&self, request: PullRequest) -> Result<Arc<Image>, PullError> {
-        std::future::pending::<()>().await;
-        Err(PullError {
-            reference: request.reference,
-            cause: Arc::new(crate::PullCause::Abandoned),
-        })
+        let failed = |cause: PullCause| PullError {
+            reference: request.reference.clone(),
+            cause: Arc::new(cause),
+        };
+        let reference =
+            Reference::parse(&request.reference).map_err(|error| failed(error.into()))?;
+        let credentials = Credentials::of(request.auth.as_ref(), reference.domain())
+            .map_err(|reason| failed(PullCause::Credentials { reason }))?;
+        let (mut result, mut progress) =
+            self.join_or_start(&request.reference, reference, credentials);
+        loop {
+            if let Some(sink) = &request.progress {
+                let state = progress.borrow_and_update().clone();
+                sink.send_if_modified(|shown| {
+                    let changed = *shown != state;
+                    *shown = state;
+                    changed
+                });
+            }
+            tokio::select! {
+                // Nothing is lost when the other branch wins: the value stays.
+                done = result.wait_for(Option::is_some) => {
+                    return match done.as_deref() {
+                        Ok(Some(outcome)) => outcome.clone(),
+                        // The task was cut short: the runtime is going down.
+                        Ok(None) | Err(_) => Err(failed(PullCause::Abandoned)),
+                    };
+                }
+                Ok(()) = progress.changed(), if request.progress.is_some() => {}
+            }
+        }
     }
 
     /// Removes an image with all its names. Succeeds if there is none. Layers that containers use stay until the last is unpinned.
-    pub async fn remove(&self, _name_or_id: &str) -> Result<(), RemoveError> {
-        Ok(())
+    /// Dropping the future does not undo it.
+    pub async fn remove(&self, name_or_id: &str) -> Result<(), RemoveError> {
+        let Some(image) = self.find(name_or_id)? else {
+            return Ok(());
+        };
+        let id = image.id.clone();
+        (self.shelf.remove(id.clone()).await).map_err(|source| RemoveError::Store { id, source })
     }
 
     /// Keeps an image's layers for a container until [`Images::unpin`]. Outlives the daemon (one symbolic link), not the
     /// machine. Repeating it changes nothing.
-    pub fn pin(&self, _container_id: &str, _image_id: &str) -> Result<(), PinError> {
-        Ok(())
+    pub fn pin(&self, container_id: &str, image_id: &str) -> Result<(), PinError> {
+        {
+            let mut catalogue = self.shelf.write();
+            if catalogue.entry(image_id).is_none() {
+                return Err(PinError::UnknownImage {
+                    id: image_id.to_owned(),
+                    container_id: container_id.to_owned(),
+                });
+            }
+            // In memory first: from here on nothing sweeps the layers.
+            let pins = &mut catalogue.pins;
+            pins.insert(container_id.to_owned(), image_id.to_owned());
+        }
+        let result = self.shelf.pins.set(container_id, image_id);
+        if result.is_err() {
+            self.shelf.write().pins.remove(container_id);
+        }
+        result
     }
 
     /// Undoes [`Images::pin`]; layers that nobody needs any more go in the background. Succeeds if there is no pin.
-    pub fn unpin(&self, _container_id: &str) -> Result<(), PinError> {
+    pub fn unpin(&self, container_id: &str) -> Result<(), PinError> {
+        if !self.shelf.read().pins.contains_key(container_id) {
+            return Ok(());
+        }
+        self.shelf.pins.remove(container_id)?;
+        let orphaned = {
+            let mut catalogue = self.shelf.write();
+            catalogue.pins.remove(container_id);
+            !catalogue.forsaken().is_empty()
+        };
+        if orphaned {
+            self.shelf.sweep_behind();
+        }
         Ok(())
     }
 
     /// Which container uses which image (by id), also one that has been removed since.
     pub fn pins(&self) -> BTreeMap<String, String> {
-        BTreeMap::new()
+        self.shelf.read().pins.clone()
     }
 
     /// The image that a container has pinned, also one that has been removed since.
-    pub fn pinned_by(&self, _container_id: &str) -> Option<Arc<Image>> {
-        None
+    pub fn pinned_by(&self, container_id: &str) -> Option<Arc<Image>> {
+        let catalogue = self.shelf.read();
+        let entry = catalogue.entry(catalogue.pins.get(container_id)?)?;
+        Some(Arc::clone(&entry.image))
     }
 
     /// Unpins what no live container needs.
-    pub fn reconcile(&self, _live: &BTreeSet<String>) -> Result<(), PinError> {
+    pub fn reconcile(&self, live: &BTreeSet<String>) -> Result<(), PinError> {
+        for container_id in self.pins().keys().filter(|id| !live.contains(*id)) {
+            self.unpin(container_id)?;
+        }
         Ok(())
     }
 
     /// What all layers take on disk, to the inode. From memory.
     pub fn usage(&self) -> Usage {
-        Usage::default()
+        self.shelf.read().usage()
+    }
+
+    fn join_or_start(
+        &self,
+        written: &str,
+        reference: Reference,
+        credentials: Credentials,
+    ) -> (
+        watch::Receiver<Option<Result<Arc<Image>, PullError>>>,
+        watch::Receiver<PullProgress>,
+    ) {
+        let key = PullKey {
+            reference: reference.canonical(),
+            credentials: credentials.fingerprint(),
+        };
+        let mut ongoing = self.ongoing.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(pull) = ongoing.get(&key) {
+            return pull.join();
+        }
+        let (progress, watched) = watch::channel(PullProgress::default());
+        let pull = Arc::new(Ongoing::new(watched));
+        let joined = pull.join();
+        ongoing.insert(key.clone(), Arc::clone(&pull));
+        drop(ongoing);
+
+        let work = Pull {
+            shelf: Arc::clone(&self.shelf),
+            client: Arc::clone(&self.client),
+            permits: Arc::clone(&self.permits),
+            reference,
+            credentials,
+            progress,
+        };
+        let timeouts = self.shelf.config.timeouts.clone();
+        let all = Arc::clone(&self.ongoing);
+        let written = written.to_owned();
+        tokio::spawn(async move {
+            let outcome = pull.drive(work.run(), &timeouts).await;
+            // First out of the map, then told: whoever has joined until now gets the outcome, whoever comes later starts anew.
+            all.lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .remove(&key);
+            pull.finish(outcome.map_err(|cause| PullError {
+                reference: written,
+                cause: Arc::new(cause),
+            }));
+        });
+        joined
+    }
+}
+
+#[cfg(test)]
+impl Images {
+    pub(crate) fn failpoints(&self) -> &crate::failpoint::Failpoints {
+        &self.shelf.failpoints
     }
 }

@@ -11,15 +11,23 @@
 //! look-ups are answered from memory.
 
 mod auth;
+mod catalogue;
 mod config;
 mod digest;
 mod error;
 mod failpoint;
 mod image;
 mod images;
+mod manifest;
+mod ongoing;
+mod pins;
 mod progress;
+mod pull;
+mod recovery;
 mod reference;
 mod registry;
+mod shelf;
+mod store;
 mod unpack;
 
 pub use auth::Auth;

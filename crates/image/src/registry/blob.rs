@@ -74,7 +74,14 @@ impl Session {
         let timeouts = &self.client.timeouts;
         loop {
             let asked = Instant::now();
-            let piece = match self.client.frame(&mut body).await {
+            let frame = tokio::select! {
+                frame = self.client.frame(&mut body) => frame,
+                () = stream.sink.closed() => {
+                    stream.closed = true;
+                    return Ok(());
+                }
+            };
+            let piece = match frame {
                 Ok(piece) => piece,
                 Err(RegistryFailure::Transport(error)) if is_incomplete(&*error) => None,
                 Err(failure) => return Err(failure.into()),
@@ -115,11 +122,20 @@ impl Stream {
         let header = |name| response.headers().get(name)?.to_str().ok();
         let (start, skip) = match response.status() {
             StatusCode::PARTIAL_CONTENT => {
-                let start = header(CONTENT_RANGE)
-                    .and_then(|range| range.strip_prefix("bytes ")?.split('-').next()?.parse().ok());
+                let start = header(CONTENT_RANGE).and_then(|range| {
+                    range
+                        .strip_prefix("bytes ")?
+                        .split('-')
+                        .next()?
+                        .parse()
+                        .ok()
+                });
                 if start != Some(self.sent) {
                     return Err(RegistryFailure::Request {
-                        reason: format!("the server continued elsewhere than at byte {}", self.sent),
+                        reason: format!(
+                            "the server continued elsewhere than at byte {}",
+                            self.sent
+                        ),
                     });
                 }
                 (self.sent, 0)

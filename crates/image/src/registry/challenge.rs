@@ -99,20 +99,38 @@ mod tests {
     #[test]
     fn what_registries_send() {
         assert_eq!(
-            parse(r#"Bearer realm="https://auth.io/token",service="r.io",scope="repository:a/b:pull,push""#),
-            [bearer("https://auth.io/token", Some("r.io"), Some("repository:a/b:pull,push"))]
+            parse(
+                r#"Bearer realm="https://auth.io/token",service="r.io",scope="repository:a/b:pull,push""#
+            ),
+            [bearer(
+                "https://auth.io/token",
+                Some("r.io"),
+                Some("repository:a/b:pull,push")
+            )]
         );
         assert_eq!(parse(r#"basic realm="x""#), [Challenge::Basic]);
         assert_eq!(
             parse(r#"Negotiate, Basic realm="a, b", BEARER Realm = "u" , error="x\"y""#),
             [Challenge::Basic, bearer("u", None, None)]
         );
-        assert_eq!(parse("Bearer realm=http://x"), [bearer("http://x", None, None)]);
+        assert_eq!(
+            parse("Bearer realm=http://x"),
+            [bearer("http://x", None, None)]
+        );
     }
 
     #[test]
     fn what_is_malformed_ends() {
-        for text in ["", ",,,", "Bearer", "Bearer realm", "Bearer =", "\"\"\"", "é é", "Bearer realm=\"x"] {
+        for text in [
+            "",
+            ",,,",
+            "Bearer",
+            "Bearer realm",
+            "Bearer =",
+            "\"\"\"",
+            "é é",
+            "Bearer realm=\"x",
+        ] {
             parse(text);
         }
         assert_eq!(parse("Bearer service=x"), []);

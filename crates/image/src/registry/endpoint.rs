@@ -110,7 +110,10 @@ mod tests {
             ("https://r.io/a", "https://r.io:5000/a", false),
             ("https://r.io/a", "https://x.r.io/a", false),
         ] {
-            assert_eq!(same_server(&one.parse().unwrap(), &other.parse().unwrap()), same);
+            assert_eq!(
+                same_server(&one.parse().unwrap(), &other.parse().unwrap()),
+                same
+            );
         }
     }
 }

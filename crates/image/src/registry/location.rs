@@ -63,7 +63,12 @@ mod tests {
             let uri = resolve(&base, location, |host| host == "plain.io").unwrap();
             assert_eq!(uri.to_string(), target);
         }
-        for location in ["http://cdn.io/x", "ftp://cdn.io/x", "https://", "file:///etc/passwd"] {
+        for location in [
+            "http://cdn.io/x",
+            "ftp://cdn.io/x",
+            "https://",
+            "file:///etc/passwd",
+        ] {
             assert!(resolve(&base, location, |_| false).is_err(), "{location}");
         }
     }

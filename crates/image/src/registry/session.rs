@@ -172,8 +172,11 @@ impl Session {
         let doubled = timeouts.backoff.saturating_mul(1 << (*attempt - 1).min(16));
         *attempt += 1;
         tracing::debug!(
-            origin = self.origin(), repository = self.repository, attempt,
-            error = &failed.failure as &dyn std::error::Error, "trying again"
+            origin = self.origin(),
+            repository = self.repository,
+            attempt,
+            error = &failed.failure as &dyn std::error::Error,
+            "trying again"
         );
         tokio::time::sleep(jittered(doubled.min(MAX_WAIT)).max(patience)).await;
         Ok(())
@@ -214,7 +217,10 @@ impl Session {
                 }
                 let words = self.words(response).await;
                 let value = self.answer(&challenges, &words).await?;
-                *self.authorization.lock().unwrap_or_else(PoisonError::into_inner) = Some(value);
+                *self
+                    .authorization
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner) = Some(value);
                 continue;
             }
             if let (301 | 302 | 303 | 307 | 308, Some(location)) =
@@ -227,12 +233,9 @@ impl Session {
                     }
                     .into());
                 }
-                let location =
-                    location
-                        .to_str()
-                        .map_err(|_| RegistryFailure::Redirect {
-                            reason: "its target is no address".into(),
-                        })?;
+                let location = location.to_str().map_err(|_| RegistryFailure::Redirect {
+                    reason: "its target is no address".into(),
+                })?;
                 uri = resolve(&uri, location, |host| self.client.is_insecure(host))?;
                 continue;
             }
@@ -313,7 +316,8 @@ impl Session {
     ) -> Result<HeaderValue, Failed> {
         let challenge = |reason: String| RegistryFailure::Challenge { reason };
         let uri: Uri = (realm.parse()).map_err(|_| challenge("its realm is no address".into()))?;
-        let authority = (uri.authority()).ok_or_else(|| challenge("its realm has no host".into()))?;
+        let authority =
+            (uri.authority()).ok_or_else(|| challenge("its realm has no host".into()))?;
         // Credentials go where the registry says, but not in plain text unless the registry itself is spoken to so.
         let plain_allowed = self.endpoint.is_plain()
             || is_loopback(authority)
@@ -365,13 +369,17 @@ impl Session {
             }
             return Err(failed);
         }
-        let body = self.client.read(response.into_body(), MAX_TOKEN_BYTES).await?;
+        let body = self
+            .client
+            .read(response.into_body(), MAX_TOKEN_BYTES)
+            .await?;
         let token: Token = serde_json::from_slice(&body)
             .map_err(|_| challenge(format!("the answer of {authority} is no token")))?;
         let token = (token.token.or(token.access_token))
             .filter(|token| !token.is_empty())
             .ok_or_else(|| challenge(format!("the answer of {authority} has no token")))?;
-        bearer(&token).ok_or_else(|| challenge(format!("the token of {authority} is malformed")).into())
+        bearer(&token)
+            .ok_or_else(|| challenge(format!("the token of {authority} is malformed")).into())
     }
 
     pub(super) fn error(&self, request: String, failure: RegistryFailure) -> RegistryError {

@@ -55,10 +55,14 @@ mod tests {
 
     #[test]
     fn words_are_bounded_and_hold_no_secret() {
-        let body = br#"{"errors":[{"code":"DENIED","message":"no","detail":{}},{"message":"really"},{}]}"#;
+        let body =
+            br#"{"errors":[{"code":"DENIED","message":"no","detail":{}},{"message":"really"},{}]}"#;
         assert_eq!(said(body, &[]), ": DENIED: no; really; ");
         assert_eq!(said(b"  \n", &[]), "");
-        let echoed = said(b"you sent hunter2\r\nand aHVudGVyMg==", &["hunter2".into(), "aHVudGVyMg==".into()]);
+        let echoed = said(
+            b"you sent hunter2\r\nand aHVudGVyMg==",
+            &["hunter2".into(), "aHVudGVyMg==".into()],
+        );
         assert_eq!(echoed, ": you sent [redacted]  and [redacted]");
         assert!(said("é".repeat(9999).as_bytes(), &[]).len() <= MAX_BYTES + 2);
     }

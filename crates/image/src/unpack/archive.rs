@@ -152,7 +152,8 @@ impl<R: BufRead> Archive<R> {
             Some(text) => super::pax::timestamp(text)?,
             None => (or_blank(&fields.mtime, header.mtime())? as i64, 0),
         };
-        let id = |value: u64| u32::try_from(value).map_err(|_| malformed("an owner is no 32-bit id"));
+        let id =
+            |value: u64| u32::try_from(value).map_err(|_| malformed("an owner is no 32-bit id"));
         let uid = id(number("uid", or_blank(&fields.uid, header.uid()))?)?;
         let gid = id(number("gid", or_blank(&fields.gid, header.gid()))?)?;
         let name = local.get("GNU.sparse.name").or_else(|| pax("path"));

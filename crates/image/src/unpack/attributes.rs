@@ -54,16 +54,16 @@ pub(super) enum Bearer<'a> {
     Named(BorrowedFd<'a>, &'a [u8]),
 }
 
-pub(super) fn set_xattrs(
-    bearer: Bearer<'_>,
-    xattrs: &[(Vec<u8>, Vec<u8>)],
-) -> Result<(), Errno> {
+pub(super) fn set_xattrs(bearer: Bearer<'_>, xattrs: &[(Vec<u8>, Vec<u8>)]) -> Result<(), Errno> {
     for (name, value) in xattrs.iter().filter(|(name, _)| is_wanted(name)) {
         let result = match bearer {
             Bearer::Open(file) => fsetxattr(file, &**name, value, XattrFlags::empty()),
-            Bearer::Named(parent, leaf) => {
-                lsetxattr(&*by_descriptor(parent, leaf)?, &**name, value, XattrFlags::empty())
-            }
+            Bearer::Named(parent, leaf) => lsetxattr(
+                &*by_descriptor(parent, leaf)?,
+                &**name,
+                value,
+                XattrFlags::empty(),
+            ),
         };
         match (result, bearer) {
             (Ok(()), _) => {}
@@ -83,7 +83,10 @@ pub(super) fn copy_xattrs(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Result<()
         Err(errno) => return Err(errno),
     }
     let mut value = Vec::new();
-    for name in names.split(|&byte| byte == 0).filter(|name| is_wanted(name)) {
+    for name in names
+        .split(|&byte| byte == 0)
+        .filter(|name| is_wanted(name))
+    {
         value.clear();
         value.reserve(XATTR_BYTES);
         match fgetxattr(from, name, rustix::buffer::spare_capacity(&mut value)) {

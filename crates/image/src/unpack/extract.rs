@@ -20,10 +20,10 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
+use super::LayerError;
 use super::archive::{Archive, Kind, Member, Region};
 use super::attributes::{self, Bearer};
 use super::place::{self, Below, PlaceError, Walk};
-use super::LayerError;
 
 #[derive(Debug)]
 pub(super) enum ExtractError {
@@ -95,21 +95,22 @@ impl Extractor {
         archive: &mut Archive<R>,
     ) -> Result<Extracted, ExtractError> {
         while let Some(member) = archive.next()? {
-            self.entry(archive, &member).map_err(|failure| match failure {
-                Failure::Place(PlaceError::NeedsBelow) => ExtractError::NeedsBelow,
-                Failure::Place(PlaceError::Path(reason)) => LayerError::Entry {
-                    path: bounded(&member.path),
-                    reason,
-                }
-                .into(),
-                Failure::Place(PlaceError::Io(action, source)) => LayerError::Extract {
-                    action,
-                    path: bounded(&member.path),
-                    source,
-                }
-                .into(),
-                Failure::Layer(error) => error.into(),
-            })?;
+            self.entry(archive, &member)
+                .map_err(|failure| match failure {
+                    Failure::Place(PlaceError::NeedsBelow) => ExtractError::NeedsBelow,
+                    Failure::Place(PlaceError::Path(reason)) => LayerError::Entry {
+                        path: bounded(&member.path),
+                        reason,
+                    }
+                    .into(),
+                    Failure::Place(PlaceError::Io(action, source)) => LayerError::Extract {
+                        action,
+                        path: bounded(&member.path),
+                        source,
+                    }
+                    .into(),
+                    Failure::Layer(error) => error.into(),
+                })?;
         }
         self.leave_parent()
             .map_err(|source| failed_at(b"/", "set the times of a directory", source))?;
@@ -151,13 +152,14 @@ impl Extractor {
                 if target.is_empty() || target.contains(&0) {
                     return Err(PlaceError::Path("is a symbolic link to nothing").into());
                 }
-                self.special(member, name, |parent| {
-                    symlinkat(&**target, parent, name)
-                })
+                self.special(member, name, |parent| symlinkat(&**target, parent, name))
             }
-            Kind::Character(major, minor) => {
-                self.node(member, name, FileType::CharacterDevice, makedev(*major, *minor))
-            }
+            Kind::Character(major, minor) => self.node(
+                member,
+                name,
+                FileType::CharacterDevice,
+                makedev(*major, *minor),
+            ),
             Kind::Block(major, minor) => {
                 self.node(member, name, FileType::BlockDevice, makedev(*major, *minor))
             }
@@ -357,9 +359,7 @@ impl Extractor {
             Some(holder) if self.linkable(&holder, target_name)? => holder,
             _ => self.copy_up(above, target_name)?,
         };
-        let link = |parent: &OwnedFd| {
-            linkat(&holder, target_name, parent, name, AtFlags::empty())
-        };
+        let link = |parent: &OwnedFd| linkat(&holder, target_name, parent, name, AtFlags::empty());
         match link(self.parent_directory()?) {
             Ok(()) => Ok(()),
             Err(Errno::EXIST) => {
@@ -412,7 +412,9 @@ impl Extractor {
         let found = found.ok_or_else(dangling)?;
         self.depends = true;
         if FileType::from_raw_mode(found.stat.st_mode) != FileType::RegularFile {
-            return Err(PlaceError::Path("is a hard link to a special file of a layer below").into());
+            return Err(
+                PlaceError::Path("is a hard link to a special file of a layer below").into(),
+            );
         }
         let failed = || PlaceError::io("copy the target of the hard link");
         let size = u64::try_from(found.stat.st_size).unwrap_or(0);

@@ -21,13 +21,19 @@ impl Extensions {
         let bad = || malformed("a pax record is malformed");
         // Some writers pad with zeros.
         while bytes.first().is_some_and(|&byte| byte != 0) {
-            let space = bytes.iter().position(|&byte| byte == b' ').ok_or_else(bad)?;
+            let space = bytes
+                .iter()
+                .position(|&byte| byte == b' ')
+                .ok_or_else(bad)?;
             let length = usize::try_from(number(&bytes[..space])?).map_err(|_| bad())?;
             if length <= space + 1 || length > bytes.len() || bytes[length - 1] != b'\n' {
                 return Err(bad());
             }
             let record = &bytes[space + 1..length - 1];
-            let equals = record.iter().position(|&byte| byte == b'=').ok_or_else(bad)?;
+            let equals = record
+                .iter()
+                .position(|&byte| byte == b'=')
+                .ok_or_else(bad)?;
             let (key, value) = (&record[..equals], &record[equals + 1..]);
             match key {
                 b"GNU.sparse.offset" => self.sparse_pairs.push((number(value)?, 0)),
@@ -112,13 +118,23 @@ mod tests {
             .read(b"27 SCHILY.xattr.user.a=\n=\0\n12 path=a\nb\n\0\0")
             .unwrap();
         assert_eq!(extensions.get("path").unwrap(), b"a\nb");
-        assert_eq!(extensions.xattrs(), [(b"user.a".to_vec(), b"\n=\0".to_vec())]);
+        assert_eq!(
+            extensions.xattrs(),
+            [(b"user.a".to_vec(), b"\n=\0".to_vec())]
+        );
     }
 
     #[test]
     fn malformed_records_are_refused() {
         for bytes in [
-            &b"5"[..], b"x a=b\n", b"0 a=b\n", b"99 a=b\n", b"6 a=bX", b"5 ab\n", b"2 \n", b"-6 a=b\n",
+            &b"5"[..],
+            b"x a=b\n",
+            b"0 a=b\n",
+            b"99 a=b\n",
+            b"6 a=bX",
+            b"5 ab\n",
+            b"2 \n",
+            b"-6 a=b\n",
             b"18446744073709551616 a=b\n",
         ] {
             assert!(Extensions::default().read(bytes).is_err(), "{bytes:?}");

@@ -129,7 +129,9 @@ fn extract(
     let Extracted { depends } = match result {
         Ok(extracted) => extracted,
         Err(ExtractError::NeedsBelow) => return Ok(Unpacked::NeedsBelow),
-        Err(ExtractError::Layer(_)) if plain.exceeded => return Err(LayerError::TooLarge { limit }),
+        Err(ExtractError::Layer(_)) if plain.exceeded => {
+            return Err(LayerError::TooLarge { limit });
+        }
         Err(ExtractError::Layer(error)) => return Err(error),
     };
     plain.drain().map_err(|error| match plain.exceeded {
@@ -143,8 +145,8 @@ fn extract(
             expected: diff_id.to_string(),
         });
     }
-    let usage = snapshot::measure(path)
-        .map_err(|errno| StoreError::path("measure", path)(errno.into()))?;
+    let usage =
+        snapshot::measure(path).map_err(|errno| StoreError::path("measure", path)(errno.into()))?;
     Ok(Unpacked::Whole {
         ingest,
         depends,

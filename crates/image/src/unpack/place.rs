@@ -189,7 +189,9 @@ impl Walk<'_> {
                     .map_err(PlaceError::io("make a directory opaque"))?;
                 Ok(Step::Into(child, true))
             }
-            _ => Err(PlaceError::Path("lies below something that is no directory")),
+            _ => Err(PlaceError::Path(
+                "lies below something that is no directory",
+            )),
         }
     }
 
@@ -220,7 +222,9 @@ impl Walk<'_> {
                 Ok(Step::Into(child, false))
             }
             FileType::Symlink => link(seen.parent.as_fd(), name),
-            _ => Err(PlaceError::Path("lies below something that is no directory")),
+            _ => Err(PlaceError::Path(
+                "lies below something that is no directory",
+            )),
         }
     }
 

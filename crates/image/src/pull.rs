@@ -1,0 +1,565 @@
+//! One pull, from a name to an image.
+//!
+//! Layers are unpacked on their own, in parallel. One that turns out to depend on those below stops at the first such entry; when
+//! all others are here, these are fetched again, bottom first, with a view of what is below them.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use snapshot::LayerKey;
+use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::task::JoinSet;
+
+use crate::auth::Credentials;
+use crate::digest::chain_id;
+use crate::image::ParsedConfig;
+use crate::manifest::{self, Descriptor, Document, Manifest, Platform};
+use crate::registry::{Client, FetchError, Session};
+use crate::shelf::{NewImage, Shelf};
+use crate::store::ImageRecord;
+use crate::unpack::{Below, Expected, LayerError, Unpacked, unpack};
+use crate::{
+    Digest, DocumentProblem, Image, LayerProgress, LayerStage, PullCause, PullProgress, PullStage,
+    Reference, StoreError,
+};
+
+const MAX_CONFIG_BYTES: usize = 8 << 20;
+
+/// An index may lead to another, but not on and on.
+const MAX_INDEXES: usize = 4;
+
+/// Pieces of a body between the network and the first thread.
+const PIECES: usize = 8;
+
+#[derive(Debug)]
+pub(crate) struct Pull {
+    pub(crate) shelf: Arc<Shelf>,
+    pub(crate) client: Arc<Client>,
+    pub(crate) permits: Arc<Semaphore>,
+    pub(crate) reference: Reference,
+    pub(crate) credentials: Credentials,
+    pub(crate) progress: watch::Sender<PullProgress>,
+}
+
+/// What a name has led to.
+struct Resolved {
+    manifest: Manifest,
+    digest: Digest,
+    /// Of the indexes on the way, and of the manifest.
+    digests: Vec<Digest>,
+}
+
+/// What each layer's task needs.
+struct LayerContext {
+    shelf: Arc<Shelf>,
+    session: Arc<Session>,
+    permits: Arc<Semaphore>,
+    progress: watch::Sender<PullProgress>,
+}
+
+/// One layer of the image.
+#[derive(Debug, Clone)]
+struct Layer {
+    index: usize,
+    descriptor: Descriptor,
+    diff_id: Digest,
+    shared: LayerKey,
+    chained: LayerKey,
+}
+
+enum Placed {
+    Here(LayerKey),
+    NeedsBelow,
+}
+
+impl Pull {
+    pub(crate) async fn run(self) -> Result<Arc<Image>, PullCause> {
+        let client = Arc::clone(&self.client);
+        let session = Session::open(client, &self.reference, self.credentials.clone()).await?;
+        let session = Arc::new(session);
+
+        let (bytes, media_type) = session
+            .manifest(self.reference.target(), &manifest::accept())
+            .await?;
+        let wanted = self.reference.digest().cloned();
+        let top = wanted.unwrap_or_else(|| Digest::of(&bytes));
+        check_digest(&session, "manifest", &top, &bytes)?;
+        if let Some(image) = self.known(&session, &top).await? {
+            return Ok(image);
+        }
+        let resolved = self.resolve(&session, top, bytes, &media_type).await?;
+        let config = &resolved.manifest.config;
+        let config_json = self.config(&session, config).await?;
+        let parsed = ParsedConfig::parse(&config_json).map_err(|error| {
+            problem(
+                &session,
+                &format!("configuration {}", config.digest),
+                DocumentProblem::Malformed(error.to_string()),
+            )
+        })?;
+        let layers = self.layers(&session, &resolved, &parsed)?;
+
+        let keys = layers
+            .iter()
+            .flat_map(|layer| [layer.shared.clone(), layer.chained.clone()]);
+        let reservation = self.shelf.reserve(keys.collect());
+        let keys = self.place(&session, &layers).await?;
+
+        self.progress
+            .send_modify(|progress| progress.stage = PullStage::Recording);
+        self.shelf.failpoints.reach("layers-placed")?;
+        let new = self.image(&session, &resolved, parsed, config_json, &layers, &keys);
+        let image = self.shelf.add(new).await?;
+        drop(reservation);
+        Ok(image)
+    }
+
+    /// An image that is here already under another name, or this one.
+    async fn known(
+        &self,
+        session: &Session,
+        digest: &Digest,
+    ) -> Result<Option<Arc<Image>>, PullCause> {
+        let (mut record, config, layers) = match self.shelf.read().by_manifest(digest.as_str()) {
+            Some(entry) => (
+                entry.record.clone(),
+                entry.image.config.clone(),
+                entry.image.layers.clone(),
+            ),
+            None => return Ok(None),
+        };
+        let named = self.named(digest);
+        let complete = named.0.iter().all(|tag| record.tags.contains(tag))
+            && record.digests.contains(&named.1);
+        if complete && !record.removed {
+            let catalogue = self.shelf.read();
+            return Ok(catalogue
+                .entry(&record.id)
+                .map(|entry| Arc::clone(&entry.image)));
+        }
+        // Nothing of it may be swept while its new name is being recorded.
+        let _reservation = self.shelf.reserve(layers);
+        if self.shelf.read().entry(&record.id).is_none() {
+            return Ok(None);
+        }
+        let id = record.id.clone();
+        let shelf = Arc::clone(&self.shelf);
+        let config_json = self
+            .shelf
+            .blocking("read a configuration", move || shelf.config_json(&id))
+            .await?;
+        let Some(config_json) = config_json else {
+            return Ok(None);
+        };
+        (record.tags, record.digests) = (named.0, vec![named.1]);
+        record.removed = false;
+        record.origin = session.origin();
+        let new = NewImage {
+            record,
+            config,
+            config_json,
+        };
+        Ok(Some(self.shelf.add(new).await?))
+    }
+
+    /// The names that this pull gives: none but the digest where one was asked for.
+    fn named(&self, top: &Digest) -> (Vec<String>, String) {
+        let tags = match self.reference.digest() {
+            Some(_) => Vec::new(),
+            None => vec![self.reference.canonical()],
+        };
+        (tags, self.reference.with_digest(top))
+    }
+
+    /// From what the name means to the manifest for this machine.
+    async fn resolve(
+        &self,
+        session: &Session,
+        top: Digest,
+        mut bytes: Bytes,
+        media_type: &str,
+    ) -> Result<Resolved, PullCause> {
+        let platform = Platform::of_this_machine();
+        let mut media_type = media_type.to_owned();
+        let mut digests = vec![top.clone()];
+        let mut digest = top;
+        for _ in 0..MAX_INDEXES {
+            let subject = format!("manifest {digest}");
+            let document = Document::parse(&bytes, &media_type)
+                .map_err(|found| problem(session, &subject, found))?;
+            let entries = match document {
+                Document::Manifest(manifest) => {
+                    return Ok(Resolved {
+                        manifest,
+                        digest,
+                        digests,
+                    });
+                }
+                Document::Index(entries) => entries,
+            };
+            let chosen = platform
+                .choose(&entries)
+                .map_err(|found| problem(session, &format!("index {digest}"), found))?;
+            (bytes, media_type) = session
+                .manifest(chosen.digest.as_str(), &manifest::accept())
+                .await?;
+            let subject = format!("manifest {}", chosen.digest);
+            check_size(session, &subject, chosen.size, bytes.len() as u64)?;
+            check_digest(session, "manifest", &chosen.digest, &bytes)?;
+            digest = chosen.digest.clone();
+            digests.push(digest.clone());
+        }
+        let found = DocumentProblem::Malformed("indexes lead to indexes".into());
+        Err(problem(session, &format!("index {digest}"), found))
+    }
+
+    async fn config(&self, session: &Session, config: &Descriptor) -> Result<Vec<u8>, PullCause> {
+        let bytes = session
+            .small_blob(config.digest.as_str(), MAX_CONFIG_BYTES)
+            .await?;
+        let subject = format!("configuration {}", config.digest);
+        check_size(session, &subject, config.size, bytes.len() as u64)?;
+        check_digest(session, "configuration", &config.digest, &bytes)?;
+        Ok(bytes.into())
+    }
+
+    /// Pairs the manifest's layers with the configuration's diffIDs.
+    fn layers(
+        &self,
+        session: &Session,
+        resolved: &Resolved,
+        parsed: &ParsedConfig,
+    ) -> Result<Vec<Layer>, PullCause> {
+        let subject = format!("configuration {}", resolved.manifest.config.digest);
+        let malformed =
+            |reason: String| problem(session, &subject, DocumentProblem::Malformed(reason));
+        let (descriptors, diff_ids) = (&resolved.manifest.layers, &parsed.diff_ids);
+        if descriptors.len() != diff_ids.len() {
+            return Err(malformed(format!(
+                "it has {} diffIDs for {} layers",
+                diff_ids.len(),
+                descriptors.len()
+            )));
+        }
+        let mut below = None;
+        let mut layers = Vec::with_capacity(descriptors.len());
+        for (index, (descriptor, diff_id)) in descriptors.iter().zip(diff_ids).enumerate() {
+            let diff_id = Digest::parse(diff_id).map_err(|error| malformed(error.to_string()))?;
+            let chain = chain_id(below.as_ref(), &diff_id);
+            let hex = |digest: &Digest| match digest.as_str().starts_with("sha256:") {
+                true => digest.hex().to_owned(),
+                // Directories are named by SHA-256 whatever the digest.
+                false => Digest::of(digest.as_str().as_bytes()).hex().to_owned(),
+            };
+            let key = |key: Result<LayerKey, snapshot::LayerKeyError>| {
+                key.map_err(|error| malformed(error.to_string()))
+            };
+            let kind = &*descriptor.media_type;
+            if !kind.contains("tar") || kind.contains("encrypted") {
+                return Err(PullCause::Layer {
+                    digest: descriptor.digest.to_string(),
+                    origin: session.subject(),
+                    source: LayerError::Kind {
+                        media_type: kind.chars().take(200).collect(),
+                    },
+                });
+            }
+            layers.push(Layer {
+                index,
+                descriptor: descriptor.clone(),
+                shared: key(LayerKey::of_diff_id(&hex(&diff_id)))?,
+                chained: key(LayerKey::of_chain_id(&hex(&chain)))?,
+                diff_id,
+            });
+            below = Some(chain);
+        }
+        Ok(layers)
+    }
+
+    /// Sees to it that every layer is in its place; the keys are bottom first.
+    async fn place(
+        &self,
+        session: &Arc<Session>,
+        layers: &[Layer],
+    ) -> Result<Vec<LayerKey>, PullCause> {
+        self.progress.send_modify(|progress| {
+            progress.stage = PullStage::Layers;
+            progress.layers = (layers.iter())
+                .map(|layer| LayerProgress {
+                    digest: layer.descriptor.digest.to_string(),
+                    total_bytes: layer.descriptor.size,
+                    fetched_bytes: 0,
+                    stage: LayerStage::Waiting,
+                })
+                .collect();
+        });
+        let context = Arc::new(LayerContext {
+            shelf: Arc::clone(&self.shelf),
+            session: Arc::clone(session),
+            permits: Arc::clone(&self.permits),
+            progress: self.progress.clone(),
+        });
+        let failed = |layer: &Layer, source| PullCause::Layer {
+            digest: layer.descriptor.digest.to_string(),
+            origin: session.subject(),
+            source,
+        };
+        // Dropped with this future, and all tasks with it.
+        let mut tasks = JoinSet::new();
+        for layer in layers {
+            let (context, layer) = (Arc::clone(&context), layer.clone());
+            tasks.spawn(async move {
+                let placed = context.place_alone(&layer).await;
+                (layer.index, placed)
+            });
+        }
+        let mut keys = BTreeMap::new();
+        while let Some(joined) = tasks.join_next().await {
+            let (index, placed) = joined.map_err(|source| StoreError::Task {
+                action: "unpack a layer",
+                source,
+            })?;
+            if let Placed::Here(key) = placed.map_err(|error| failed(&layers[index], error))? {
+                keys.insert(index, key);
+            }
+        }
+        let mut complete = Vec::with_capacity(layers.len());
+        for layer in layers {
+            let key = match keys.remove(&layer.index) {
+                Some(key) => key,
+                None => (context.place_upon(layer, complete.clone()).await)
+                    .map_err(|error| failed(layer, error))?,
+            };
+            complete.push(key);
+        }
+        Ok(complete)
+    }
+
+    fn image(
+        &self,
+        session: &Session,
+        resolved: &Resolved,
+        parsed: ParsedConfig,
+        config_json: Vec<u8>,
+        layers: &[Layer],
+        keys: &[LayerKey],
+    ) -> NewImage {
+        let top = &resolved.digests[0];
+        let (tags, digest) = self.named(top);
+        let mut size_bytes = config_json.len() as u64;
+        {
+            let catalogue = self.shelf.read();
+            let mut counted = std::collections::BTreeSet::new();
+            for key in keys.iter().filter(|key| counted.insert(*key)) {
+                let usage = catalogue.layers.get(key).map(|state| state.usage);
+                size_bytes += usage.unwrap_or_default().bytes;
+            }
+        }
+        let mut chain = None;
+        for layer in layers {
+            chain = Some(chain_id(chain.as_ref(), &layer.diff_id));
+        }
+        NewImage {
+            record: ImageRecord {
+                id: resolved.manifest.config.digest.to_string(),
+                tags,
+                digests: vec![digest],
+                manifests: resolved.digests.iter().map(Digest::to_string).collect(),
+                manifest_digest: resolved.digest.to_string(),
+                origin: session.origin(),
+                layers: keys.iter().map(LayerKey::to_string).collect(),
+                chain_id: chain.map(|chain| chain.to_string()).unwrap_or_default(),
+                size_bytes,
+                removed: false,
+            },
+            config: parsed.config,
+            config_json,
+        }
+    }
+}
+
+impl LayerContext {
+    /// Unpacks a layer without looking at those below, unless it is known to need them.
+    async fn place_alone(&self, layer: &Layer) -> Result<Placed, LayerError> {
+        let lock = self.shelf.layer_lock(&layer.shared);
+        let _alone = lock.lock().await;
+        let bottom = layer.index == 0;
+        {
+            let catalogue = self.shelf.read();
+            for key in [&layer.shared, &layer.chained] {
+                if catalogue.layers.contains_key(key) {
+                    self.report(layer, LayerStage::Complete);
+                    return Ok(Placed::Here(key.clone()));
+                }
+            }
+            if !bottom && catalogue.chained.contains(layer.diff_id.as_str()) {
+                return Ok(Placed::NeedsBelow);
+            }
+        }
+        let below = match bottom {
+            true => Below::Nothing,
+            false => Below::Unknown,
+        };
+        match self.fetch(layer, below).await? {
+            Some(key) => Ok(Placed::Here(key)),
+            None => {
+                self.report(layer, LayerStage::Waiting);
+                self.shelf.write().chained.insert(layer.diff_id.to_string());
+                Ok(Placed::NeedsBelow)
+            }
+        }
+    }
+
+    /// Unpacks a layer on top of those below, which are in their places.
+    async fn place_upon(
+        &self,
+        layer: &Layer,
+        below: Vec<LayerKey>,
+    ) -> Result<LayerKey, LayerError> {
+        let lock = self.shelf.layer_lock(&layer.chained);
+        let _alone = lock.lock().await;
+        if self.shelf.read().layers.contains_key(&layer.chained) {
+            self.report(layer, LayerStage::Complete);
+            return Ok(layer.chained.clone());
+        }
+        let overlay = Arc::clone(&self.shelf.overlay);
+        let view = tokio::task::spawn_blocking(move || overlay.view(&below))
+            .await
+            .map_err(|source| StoreError::Task {
+                action: "mount the layers below",
+                source,
+            })?
+            .map_err(LayerError::Below)?;
+        // With a view there is an answer to everything.
+        let key = self.fetch(layer, Below::View(view)).await?;
+        key.ok_or(LayerError::Cut)
+    }
+
+    /// The key, or none where the layer needs those below.
+    async fn fetch(&self, layer: &Layer, below: Below) -> Result<Option<LayerKey>, LayerError> {
+        // The semaphore is never closed.
+        let _permit = self.permits.acquire().await.map_err(|_| LayerError::Cut)?;
+        self.report(layer, LayerStage::Fetching);
+        let upon = matches!(below, Below::View(_));
+        let shelf = Arc::clone(&self.shelf);
+        let ingest = self
+            .shelf
+            .blocking("make an ingest directory", move || shelf.ingest())
+            .await?;
+        let expected = Expected {
+            digest: layer.descriptor.digest.clone(),
+            size: layer.descriptor.size,
+            diff_id: layer.diff_id.clone(),
+            limit: self.shelf.config.max_layer_bytes,
+        };
+        let (sink, network) = mpsc::channel(PIECES);
+        let digest = layer.descriptor.digest.as_str();
+        let size = layer.descriptor.size;
+        let (fetched, unpacked) = tokio::join!(
+            self.session
+                .blob(digest, size, sink, |bytes| self.count(layer, bytes)),
+            unpack(expected, network, ingest, below),
+        );
+        let (ingest, depends, usage) = match (fetched, unpacked) {
+            (_, Ok(Unpacked::NeedsBelow)) => return Ok(None),
+            // The threads know only that nothing more came.
+            (Err(FetchError::Registry(error)), _) => return Err(error.into()),
+            (_, Err(error)) => return Err(error),
+            (
+                _,
+                Ok(Unpacked::Whole {
+                    ingest,
+                    depends,
+                    usage,
+                }),
+            ) => (ingest, depends, usage),
+        };
+        let key = match upon || depends {
+            true => layer.chained.clone(),
+            false => layer.shared.clone(),
+        };
+        if depends {
+            self.shelf.write().chained.insert(layer.diff_id.to_string());
+        }
+        let shelf = Arc::clone(&self.shelf);
+        let place = key.clone();
+        self.shelf
+            .blocking("put a layer into its place", move || {
+                shelf.publish(ingest, &place, usage)
+            })
+            .await?;
+        self.report(layer, LayerStage::Complete);
+        Ok(Some(key))
+    }
+
+    fn report(&self, layer: &Layer, stage: LayerStage) {
+        self.progress.send_modify(|progress| {
+            if let Some(line) = progress.layers.get_mut(layer.index) {
+                line.stage = stage;
+                if stage == LayerStage::Complete {
+                    line.fetched_bytes = line.total_bytes;
+                }
+            }
+        });
+    }
+
+    fn count(&self, layer: &Layer, bytes: u64) {
+        /// Often enough for a bar.
+        const STEP: u64 = 256 << 10;
+        self.progress.send_if_modified(|progress| {
+            let Some(line) = progress.layers.get_mut(layer.index) else {
+                return false;
+            };
+            let due = bytes >= line.fetched_bytes + STEP || bytes < line.fetched_bytes;
+            if due || bytes == line.total_bytes {
+                line.fetched_bytes = bytes;
+                return true;
+            }
+            false
+        });
+    }
+}
+
+fn problem(session: &Session, document: &str, found: DocumentProblem) -> PullCause {
+    PullCause::Document {
+        document: document.to_owned(),
+        origin: session.subject(),
+        problem: found,
+    }
+}
+
+fn check_size(
+    session: &Session,
+    document: &str,
+    expected: u64,
+    found: u64,
+) -> Result<(), PullCause> {
+    match expected == found {
+        true => Ok(()),
+        false => Err(problem(
+            session,
+            document,
+            DocumentProblem::Size { expected, found },
+        )),
+    }
+}
+
+fn check_digest(
+    session: &Session,
+    kind: &str,
+    digest: &Digest,
+    bytes: &[u8],
+) -> Result<(), PullCause> {
+    match digest.matches(bytes) {
+        true => Ok(()),
+        false => {
+            let found = Digest::of(bytes).to_string();
+            Err(problem(
+                session,
+                &format!("{kind} {digest}"),
+                DocumentProblem::Digest { found },
+            ))
+        }
+    }
+}

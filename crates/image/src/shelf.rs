@@ -1,0 +1,468 @@
+//! Changes to what there is: records first, then memory, and the disk is swept behind.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::{
+    Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak,
+};
+
+use snapshot::{LayerKey, Overlay, Usage};
+use tokio::runtime::Handle;
+
+use crate::catalogue::{Catalogue, Entry, LayerState};
+use crate::failpoint::Failpoints;
+use crate::pins::Pins;
+use crate::store::{Change, ImageRecord, LayerRecord, Store};
+use crate::unpack::Ingest;
+use crate::{ImageConfig, ImagesConfig, StoreError};
+
+/// The catalogue with what backs it. Locks are taken in the order `writer`, `placement`, `catalogue`.
+#[derive(Debug)]
+pub(crate) struct Shelf {
+    pub(crate) config: ImagesConfig,
+    pub(crate) overlay: Arc<Overlay>,
+    pub(crate) pins: Pins,
+    pub(crate) failpoints: Failpoints,
+    store: Store,
+    catalogue: RwLock<Catalogue>,
+    /// One change of records at a time, from reading the catalogue to writing it.
+    writer: tokio::sync::Mutex<()>,
+    /// Held while directories are renamed into or out of the layers' place. Never while the catalogue is locked: renaming may wait
+    /// for the disk, and lists must not.
+    placement: Mutex<()>,
+    /// Who works on a layer.
+    layers: Mutex<HashMap<LayerKey, Weak<tokio::sync::Mutex<()>>>>,
+    boot_id: String,
+    runtime: Handle,
+}
+
+/// An image that a pull has completed.
+#[derive(Debug)]
+pub(crate) struct NewImage {
+    pub(crate) record: ImageRecord,
+    pub(crate) config: ImageConfig,
+    pub(crate) config_json: Vec<u8>,
+}
+
+impl Shelf {
+    pub(crate) fn new(
+        config: ImagesConfig,
+        overlay: Arc<Overlay>,
+        store: Store,
+        pins: Pins,
+        catalogue: Catalogue,
+        boot_id: String,
+    ) -> Self {
+        Self {
+            config,
+            overlay,
+            pins,
+            failpoints: Failpoints::default(),
+            store,
+            catalogue: RwLock::new(catalogue),
+            writer: tokio::sync::Mutex::new(()),
+            placement: Mutex::new(()),
+            layers: Mutex::default(),
+            boot_id,
+            runtime: Handle::current(),
+        }
+    }
+
+    pub(crate) fn read(&self) -> RwLockReadGuard<'_, Catalogue> {
+        self.catalogue
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn write(&self) -> RwLockWriteGuard<'_, Catalogue> {
+        self.catalogue
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn placement(&self) -> MutexGuard<'_, ()> {
+        self.placement
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn config_json(&self, id: &str) -> Result<Option<Vec<u8>>, StoreError> {
+        self.store.config(id)
+    }
+
+    /// Only one pull at a time works on a layer; the others wait here, and then find it.
+    pub(crate) fn layer_lock(&self, key: &LayerKey) -> Arc<tokio::sync::Mutex<()>> {
+        let mut layers = self.layers.lock().unwrap_or_else(PoisonError::into_inner);
+        layers.retain(|_, lock| lock.strong_count() > 0);
+        match layers.get(key).and_then(Weak::upgrade) {
+            Some(lock) => lock,
+            None => {
+                let lock = Arc::default();
+                layers.insert(key.clone(), Arc::downgrade(&lock));
+                lock
+            }
+        }
+    }
+
+    /// A directory for a layer in the making. Blocks.
+    pub(crate) fn ingest(&self) -> Result<Ingest, StoreError> {
+        Ingest::new(&self.overlay.ingest_dir(), &self.failpoints)
+    }
+
+    /// Puts a verified layer into its place. It is not recorded yet, and swept at the next start if it never is. Blocks.
+    pub(crate) fn publish(
+        &self,
+        ingest: Ingest,
+        key: &LayerKey,
+        usage: Usage,
+    ) -> Result<(), StoreError> {
+        self.failpoints.reach("layer-verified")?;
+        let _placement = self.placement();
+        ingest.publish(&self.overlay.layer_dir(key))?;
+        self.failpoints.reach("layer-published")?;
+        let state = LayerState {
+            usage,
+            recorded: false,
+            synced: false,
+        };
+        self.write().layers.entry(key.clone()).or_insert(state);
+        Ok(())
+    }
+
+    /// Records an image and lists it.
+    pub(crate) async fn add(
+        self: &Arc<Self>,
+        new: NewImage,
+    ) -> Result<Arc<crate::Image>, StoreError> {
+        let shelf = Arc::clone(self);
+        // A task of its own: whoever waits may go, but between the record and the list nothing stops.
+        let task = self.runtime.spawn(async move {
+            let _writer = shelf.writer.lock().await;
+            shelf.add_alone(new).await
+        });
+        task.await.map_err(|source| StoreError::Task {
+            action: "record an image",
+            source,
+        })?
+    }
+
+    async fn add_alone(self: &Arc<Self>, new: NewImage) -> Result<Arc<crate::Image>, StoreError> {
+        let NewImage {
+            mut record,
+            config,
+            config_json,
+        } = new;
+        let mut change = Change::default();
+        let mut losers = Vec::new();
+        {
+            let catalogue = self.read();
+            if let Some(known) = catalogue.entry(&record.id)
+                && !known.record.removed
+            {
+                merge(&mut record, &known.record);
+            } else if let Some(known) = catalogue.entry(&record.id) {
+                // Only how registries call it outlives a removal.
+                record.manifests.extend(known.record.manifests.clone());
+            }
+            for names in [&mut record.tags, &mut record.digests, &mut record.manifests] {
+                names.sort_unstable();
+                names.dedup();
+            }
+            // A tag that has moved.
+            for tag in &record.tags {
+                if let Some(holder) = catalogue.holder(tag)
+                    && holder.record.id != record.id
+                {
+                    let mut loser = holder.clone();
+                    loser.record.tags.retain(|other| other != tag);
+                    losers.push(loser);
+                }
+            }
+            for key in &record.layers {
+                let state = LayerKey::parse(key)
+                    .ok()
+                    .and_then(|key| catalogue.layers.get(&key));
+                if let Some(state) = state
+                    && !state.recorded
+                {
+                    change
+                        .put_layers
+                        .push((key.clone(), self.layer_record(state)));
+                }
+            }
+            let chained = catalogue.chained.iter().cloned();
+            change.put_chained = chained.collect();
+        }
+        change.put_images.push(record.clone());
+        change
+            .put_images
+            .extend(losers.iter().map(|loser| loser.record.clone()));
+        change.put_config = Some((record.id.clone(), config_json));
+        let recorded: Vec<String> = change
+            .put_layers
+            .iter()
+            .map(|(key, _)| key.clone())
+            .collect();
+        self.apply(change, "image-recorded").await?;
+
+        let entry = Entry::with_config(record, config, &self.config.pinned);
+        let entry = entry.ok_or(StoreError::Stopped {
+            step: "image-listed",
+        })?;
+        let image = Arc::clone(&entry.image);
+        let mut catalogue = self.write();
+        for loser in losers {
+            let config = loser.image.config.clone();
+            catalogue.put_if_some(Entry::with_config(
+                loser.record,
+                config,
+                &self.config.pinned,
+            ));
+        }
+        catalogue.put(entry);
+        for key in recorded.iter().filter_map(|key| LayerKey::parse(key).ok()) {
+            if let Some(state) = catalogue.layers.get_mut(&key) {
+                state.recorded = true;
+            }
+        }
+        drop(catalogue);
+        self.sync_behind();
+        Ok(image)
+    }
+
+    /// Takes all names from an image; its record stays while containers hold it.
+    pub(crate) async fn remove(self: &Arc<Self>, id: String) -> Result<(), StoreError> {
+        let shelf = Arc::clone(self);
+        let task = self.runtime.spawn(async move {
+            let _writer = shelf.writer.lock().await;
+            let entry = match shelf.read().entry(&id) {
+                Some(entry) if !entry.record.removed => entry.clone(),
+                _ => return Ok(()),
+            };
+            let mut change = Change::default();
+            let mut record = entry.record;
+            // Even if a pin goes meanwhile, the record is dropped when that is noticed.
+            let pinned = shelf.read().is_pinned(&id);
+            if pinned {
+                record.removed = true;
+                record.tags.clear();
+                record.digests.clear();
+                change.put_images.push(record.clone());
+            } else {
+                change.drop_images.push(id.clone());
+            }
+            shelf.apply(change, "image-unrecorded").await?;
+            let mut catalogue = shelf.write();
+            match pinned {
+                true => {
+                    let config = entry.image.config.clone();
+                    catalogue.put_if_some(Entry::with_config(record, config, &[]));
+                }
+                false => catalogue.drop_image(&id),
+            }
+            drop(catalogue);
+            Ok(())
+        });
+        let result = task.await.map_err(|source| StoreError::Task {
+            action: "remove an image",
+            source,
+        })?;
+        self.sweep_behind();
+        result
+    }
+
+    /// Drops, in the background, what nobody needs any more: removed images without pins, and layers.
+    pub(crate) fn sweep_behind(self: &Arc<Self>) {
+        let shelf = Arc::clone(self);
+        self.runtime.spawn(async move {
+            if let Err(error) = shelf.sweep().await {
+                tracing::warn!(
+                    error = &error as &dyn std::error::Error,
+                    "cannot drop unused layers now; the next removal or start will"
+                );
+            }
+        });
+    }
+
+    async fn sweep(self: &Arc<Self>) -> Result<(), StoreError> {
+        let _writer = self.writer.lock().await;
+        let forsaken = self.read().forsaken();
+        if !forsaken.is_empty() {
+            let change = Change {
+                drop_images: forsaken.clone(),
+                ..Change::default()
+            };
+            self.apply(change, "image-forgotten").await?;
+            let mut catalogue = self.write();
+            for id in &forsaken {
+                catalogue.drop_image(id);
+            }
+        }
+        let shelf = Arc::clone(self);
+        let garbage = self
+            .blocking("move unused layers away", move || shelf.move_garbage())
+            .await?;
+        if garbage.is_empty() {
+            return Ok(());
+        }
+        self.failpoints.reach("layers-moved")?;
+        let change = Change {
+            drop_layers: garbage.iter().map(|(key, _)| key.to_string()).collect(),
+            ..Change::default()
+        };
+        let applied = self.apply(change, "layers-unrecorded").await;
+        let shelf = Arc::clone(self);
+        self.blocking("remove unused layers", move || {
+            for (_, path) in garbage {
+                snapshot::remove_tree(&path)
+                    .map_err(|errno| StoreError::path("remove", &path)(errno.into()))?;
+            }
+            shelf.store.fill_ballast();
+            Ok(())
+        })
+        .await?;
+        applied
+    }
+
+    /// Out of the catalogue and out of the layers' place, so that a new pull of a layer meets neither half.
+    fn move_garbage(&self) -> Result<Vec<(LayerKey, PathBuf)>, StoreError> {
+        let _placement = self.placement();
+        let keys = self.write().take_garbage();
+        let mut moved = Vec::with_capacity(keys.len());
+        for key in keys {
+            let from = self.overlay.layer_dir(&key);
+            // Not dropped through the guard: what is in it is large, and removed after the record.
+            let target = self.overlay.ingest_dir().join(format!("gone-{key}"));
+            match std::fs::rename(&from, &target) {
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                result => result.map_err(StoreError::path("rename", &from))?,
+            }
+            moved.push((key, target));
+        }
+        Ok(moved)
+    }
+
+    /// Sees to it, in the background, that new layers reach the disk, and then notes that they have.
+    pub(crate) fn sync_behind(self: &Arc<Self>) {
+        let shelf = Arc::clone(self);
+        self.runtime.spawn(async move {
+            if let Err(error) = shelf.sync().await {
+                tracing::warn!(
+                    error = &error as &dyn std::error::Error,
+                    "cannot make new layers durable"
+                );
+            }
+        });
+    }
+
+    async fn sync(self: &Arc<Self>) -> Result<(), StoreError> {
+        let waiting = |catalogue: &Catalogue| -> Vec<LayerKey> {
+            (catalogue.layers.iter())
+                .filter(|(_, state)| state.recorded && !state.synced)
+                .map(|(key, _)| key.clone())
+                .collect()
+        };
+        let keys = waiting(&self.read());
+        if keys.is_empty() {
+            return Ok(());
+        }
+        let directory = self.overlay.layers_dir();
+        self.blocking("sync layers", move || {
+            let failed = StoreError::path("sync", &directory);
+            std::fs::File::open(&directory)
+                .and_then(|file| Ok(rustix::fs::syncfs(&file)?))
+                .map_err(failed)
+        })
+        .await?;
+        let _writer = self.writer.lock().await;
+        let mut change = Change::default();
+        for key in &keys {
+            if let Some(state) = self.read().layers.get(key) {
+                let mut record = self.layer_record(state);
+                record.unsynced_since = None;
+                change.put_layers.push((key.to_string(), record));
+            }
+        }
+        self.apply(change, "layers-synced").await?;
+        let mut catalogue = self.write();
+        for key in &keys {
+            if let Some(state) = catalogue.layers.get_mut(key) {
+                state.synced = true;
+            }
+        }
+        Ok(())
+    }
+
+    fn layer_record(&self, state: &LayerState) -> LayerRecord {
+        LayerRecord {
+            bytes: state.usage.bytes,
+            inodes: state.usage.inodes,
+            unsynced_since: (!state.synced).then(|| self.boot_id.clone()),
+        }
+    }
+
+    async fn apply(self: &Arc<Self>, change: Change, step: &'static str) -> Result<(), StoreError> {
+        let shelf = Arc::clone(self);
+        self.blocking("write the metadata", move || {
+            shelf.failpoints.reach("before-commit")?;
+            shelf.store.apply(&change)?;
+            shelf.failpoints.reach(step)
+        })
+        .await
+    }
+
+    pub(crate) async fn blocking<T: Send + 'static>(
+        &self,
+        action: &'static str,
+        body: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let task = self.runtime.spawn_blocking(body);
+        task.await
+            .map_err(|source| StoreError::Task { action, source })?
+    }
+
+    /// Keeps layers, here already or not yet, from being swept while a pull counts on them.
+    pub(crate) fn reserve(self: &Arc<Self>, keys: Vec<LayerKey>) -> Reservation {
+        let mut catalogue = self.write();
+        for key in &keys {
+            catalogue.reserve(key);
+        }
+        drop(catalogue);
+        Reservation {
+            shelf: Arc::clone(self),
+            keys,
+        }
+    }
+}
+
+impl Catalogue {
+    fn put_if_some(&mut self, entry: Option<Entry>) {
+        if let Some(entry) = entry {
+            self.put(entry);
+        }
+    }
+}
+
+/// See [`Shelf::reserve`]. What is in no image when it is dropped is swept.
+#[derive(Debug)]
+pub(crate) struct Reservation {
+    shelf: Arc<Shelf>,
+    keys: Vec<LayerKey>,
+}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        let mut catalogue = self.shelf.write();
+        for key in &self.keys {
+            catalogue.release(key);
+        }
+        drop(catalogue);
+        self.shelf.sweep_behind();
+    }
+}
+
+fn merge(record: &mut ImageRecord, known: &ImageRecord) {
+    record.tags.extend(known.tags.clone());
+    record.digests.extend(known.digests.clone());
+    record.manifests.extend(known.manifests.clone());
+}
