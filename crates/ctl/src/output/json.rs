@@ -129,4 +129,18 @@ mod tests {
             serde_json::json!({"name": "runsc", "features": {"recursive_read_only_mounts": true}})
         );
     }
+
+    #[test]
+    fn yaml_keeps_texts_texts() {
+        let value = serde_json::json!({
+            "a": "true", "b": "12", "c": "x: y # z", "d": "", "e": "1e3", "f": "null", "g": "two\nlines\n",
+            "h": " padded ", "i": "no", "j": "2026-11-21T08:00:00Z", "k": [], "l": {}, "m": ["- x", 5, false],
+            "n": "\u{1b}[0m", "o": "~", "p": "0x1f", "q": "'\"", "r": null
+        });
+        let text = serde_saphyr::to_string(&value).unwrap();
+        let back: Vec<Value> = crate::input::yaml_documents(&text).unwrap();
+        assert_eq!(back, [value], "{text}");
+        // Readers of YAML 1.1 would see a boolean.
+        assert!(!text.contains("i: no\n"), "{text}");
+    }
 }
