@@ -34,7 +34,7 @@ use supervisor_api::{
 
 use crate::connection::{Asker, chain};
 use crate::logs::{DRAIN, LogKey};
-use crate::poll::{Deadline, Interest, Source};
+use crate::poll::{Alarm, Deadline, Interest, Source};
 use crate::reap::Ending;
 use crate::runtime::{
     Body, Launch, Launched, Progress, failed_precondition, internal, invalid, not_found,
@@ -67,6 +67,8 @@ pub(crate) struct Container {
     pub(crate) body: Body,
     phase: Phase,
     launch: Option<Launch>,
+    /// When its launch, or the end of its log, is overdue.
+    alarm: Option<Alarm>,
     pidfd: Option<OwnedFd>,
     /// Who waits for its creation or its start.
     asker: Option<Asker>,
@@ -256,7 +258,7 @@ impl Supervisor {
         let watched = self
             .poll
             .add(launch.handshake(), Source::Launch(key), Interest::Read);
-        self.poll.after(LAUNCH, Deadline::Launch(key));
+        let alarm = self.poll.after(LAUNCH, Deadline::Launch(key));
         let stdin = streams.as_mut().and_then(|streams| streams.stdin.take());
         self.containers.push(Container {
             key,
@@ -265,6 +267,7 @@ impl Supervisor {
             body,
             phase: Phase::Creating,
             launch: Some(launch),
+            alarm: Some(alarm),
             pidfd: None,
             asker: Some(asker),
             reaped: false,
@@ -308,7 +311,12 @@ impl Supervisor {
             }
         });
         match result {
-            Ok(key) => self.poll.after(LAUNCH, Deadline::Launch(key)),
+            Ok(key) => {
+                let alarm = self.poll.after(LAUNCH, Deadline::Launch(key));
+                if let Some(container) = self.keyed(key) {
+                    container.alarm = Some(alarm);
+                }
+            }
             Err(error) => {
                 let message = format!("start container {id}: {}", error.message);
                 self.reply(asker, Err(WireError { message, ..error }));
@@ -340,9 +348,10 @@ impl Supervisor {
             let error = resource_exhausted(format!("hand its output to the log process: {error}"));
             return self.creation_failed(key, error);
         }
-        let Some(container) = self.keyed(key) else {
+        let Some(container) = self.containers.iter_mut().find(|one| one.key == key) else {
             return;
         };
+        self.poll.cancel(container.alarm.take());
         container.phase = Phase::Created;
         let pid = container.pid;
         if let Some(asker) = container.asker.take() {
@@ -380,6 +389,7 @@ impl Supervisor {
             self.poll.remove(launch.handshake());
             container.pidfd = Some(launch.into_pidfd());
         }
+        self.poll.cancel(container.alarm.take());
         container.phase = Phase::Running;
         container.started_at_ns = now_ns();
         let started = ReplyBody::Started {
@@ -396,6 +406,7 @@ impl Supervisor {
         let Some(container) = self.containers.iter_mut().find(|one| one.key == key) else {
             return;
         };
+        self.poll.cancel(container.alarm.take());
         if let Some(launch) = container.launch.take() {
             self.poll.remove(launch.handshake());
             // Dropping the launch kills the process, so that it is reaped in any case.
@@ -423,6 +434,7 @@ impl Supervisor {
         let Some(container) = self.containers.iter_mut().find(|one| one.key == key) else {
             return;
         };
+        self.poll.cancel(container.alarm.take());
         if let Some(launch) = container.launch.take() {
             self.poll.remove(launch.handshake());
         }
@@ -527,7 +539,9 @@ impl Supervisor {
     ) {
         let result = self.begin_reopen(asker, id, slot, descriptors);
         match result {
-            Ok(Some(key)) => self.poll.after(REOPEN, Deadline::Reopen(key)),
+            Ok(Some(key)) => {
+                self.poll.after(REOPEN, Deadline::Reopen(key));
+            }
             Ok(None) => self.reply(asker, Ok(ReplyBody::Done)),
             Err(error) => {
                 let message = format!("reopen the log of container {id}: {}", error.message);
@@ -641,7 +655,10 @@ impl Supervisor {
         }
         match log {
             Some(log) if self.logs.drain(&self.poll, log).is_ok() => {
-                self.poll.after(DRAIN + DRAIN_GRACE, Deadline::Drain(log));
+                let alarm = self.poll.after(DRAIN + DRAIN_GRACE, Deadline::Drain(log));
+                if let Some(container) = self.keyed(key) {
+                    container.alarm = Some(alarm);
+                }
             }
             _ => self.record_exit(key, None),
         }
@@ -668,6 +685,7 @@ impl Supervisor {
             return;
         };
         let mut exit = exit.clone();
+        self.poll.cancel(container.alarm.take());
         add_message(&mut exit, trouble);
         if let Err(error) = self.exits.write(&container.id, &exit) {
             // Its room was reserved; if it fails all the same, a daemon that is there is better told than left to wait.
@@ -752,7 +770,8 @@ impl Supervisor {
         let Some(index) = self.containers.iter().position(|one| one.key == key) else {
             return;
         };
-        let container = self.containers.swap_remove(index);
+        let mut container = self.containers.swap_remove(index);
+        self.poll.cancel(container.alarm.take());
         self.forget_exit(&container.id);
         self.let_go(container, None);
         self.check_stopped();

@@ -16,7 +16,7 @@ use supervisor_api::{Event, Exec as Request, ExecKilled, ReplyBody, WireError};
 
 use crate::connection::Asker;
 use crate::container::LAUNCH;
-use crate::poll::{Deadline, Interest, RelayEnd, Source};
+use crate::poll::{Alarm, Deadline, Interest, RelayEnd, Source};
 use crate::reap::Ending;
 use crate::relay::Relay;
 use crate::runtime::{
@@ -37,6 +37,8 @@ pub(crate) struct Exec {
     pub(crate) reaped: bool,
     phase: Phase,
     launch: Option<Launch>,
+    /// When its launch is overdue, and when its time is over.
+    alarms: [Option<Alarm>; 2],
     asker: Option<Asker>,
     /// The connection whose end is its end.
     bound_to: Option<u32>,
@@ -120,6 +122,11 @@ impl Supervisor {
         let watched = self
             .poll
             .add(launch.handshake(), Source::Launch(key), Interest::Read);
+        let launch_alarm = self.poll.after(LAUNCH, Deadline::Launch(key));
+        let alarm = request.timeout_ms.map(|timeout| {
+            self.poll
+                .after(Duration::from_millis(timeout), Deadline::Exec(key))
+        });
         self.execs.push(Exec {
             key,
             exec_id: request.exec_id,
@@ -129,6 +136,7 @@ impl Supervisor {
             reaped: false,
             phase: Phase::Launching,
             launch: Some(launch),
+            alarms: [Some(launch_alarm), alarm],
             asker: Some(asker),
             bound_to: request.bound_to_connection.then_some(asker.connection),
             killed: None,
@@ -138,11 +146,6 @@ impl Supervisor {
             },
             relay: None,
         });
-        self.poll.after(LAUNCH, Deadline::Launch(key));
-        if let Some(timeout) = request.timeout_ms {
-            self.poll
-                .after(Duration::from_millis(timeout), Deadline::Exec(key));
-        }
         if let Err(error) = watched {
             self.exec_failed(key, internal(format!("watch its launch: {error}")));
         }
@@ -181,6 +184,7 @@ impl Supervisor {
                 }
             }
         }
+        self.poll.cancel(exec.alarms[0].take());
         exec.phase = Phase::Running;
         let started = ReplyBody::Started {
             pid: exec.pid,
@@ -258,7 +262,7 @@ impl Supervisor {
     pub(crate) fn exec_ended(&mut self, key: u32, ending: Ending) {
         // It may have run its program since the launch was last looked at.
         self.advance_exec(key);
-        let Some(exec) = self.keyed_exec(key) else {
+        let Some(exec) = self.execs.iter_mut().find(|one| one.key == key) else {
             return;
         };
         exec.reaped = true;
@@ -271,7 +275,8 @@ impl Supervisor {
             Phase::Failed => self.forget_exec(key, None),
             Phase::Running if exec.relay.is_some() => {
                 exec.phase = Phase::Ended(ending);
-                self.poll.after(LAST_OUTPUT, Deadline::Exec(key));
+                let alarm = self.poll.after(LAST_OUTPUT, Deadline::Exec(key));
+                self.poll.cancel(exec.alarms[1].replace(alarm));
                 self.relay(key, RelayEnd::Master);
             }
             Phase::Running => self.forget_exec(key, Some(ending)),
@@ -305,6 +310,9 @@ impl Supervisor {
             return;
         };
         let mut exec = self.execs.swap_remove(index);
+        for alarm in exec.alarms {
+            self.poll.cancel(alarm);
+        }
         if let Some(relay) = &mut exec.relay {
             relay.close(&self.poll);
         }

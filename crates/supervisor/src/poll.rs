@@ -27,7 +27,7 @@ pub(crate) enum RelayEnd {
     Stdout,
 }
 
-/// What is due. Whoever gets it looks whether it still matters: nothing is ever cancelled.
+/// What is due. Whoever gets it looks whether it still matters.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Deadline {
     /// Connections are accepted again, after a failure that would repeat itself at once.
@@ -52,6 +52,13 @@ pub(crate) enum Interest {
     Write,
     ReadWrite,
 }
+
+/// A deadline that can be cancelled.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Alarm((Instant, u64));
+
+/// A request's delay may be any number; ten years do for ever.
+const LONGEST: Duration = Duration::from_secs(10 * 365 * 86_400);
 
 /// The one place where the supervisor waits.
 #[derive(Debug)]
@@ -95,10 +102,19 @@ impl Poll {
         let _ = epoll::delete(&self.epoll, file.as_fd());
     }
 
-    pub(crate) fn after(&mut self, delay: Duration, deadline: Deadline) {
-        let key = (Instant::now() + delay, self.next_deadline);
+    /// Longer delays than [`LONGEST`] are cut.
+    pub(crate) fn after(&mut self, delay: Duration, deadline: Deadline) -> Alarm {
+        let key = (Instant::now() + delay.min(LONGEST), self.next_deadline);
         self.next_deadline += 1;
         self.deadlines.insert(key, deadline);
+        Alarm(key)
+    }
+
+    /// Forgets a deadline that no longer matters: a thousand short execs should not leave a thousand of them for half a minute.
+    pub(crate) fn cancel(&mut self, alarm: Option<Alarm>) {
+        if let Some(Alarm(key)) = alarm {
+            self.deadlines.remove(&key);
+        }
     }
 
     /// Waits until something is ready or due.
@@ -197,7 +213,10 @@ mod tests {
     #[test]
     fn deadlines_come_in_order_and_once() {
         let mut poll = Poll::new().unwrap();
+        poll.after(Duration::MAX, Deadline::Accept);
         poll.after(Duration::from_millis(2), Deadline::Stop);
+        let alarm = poll.after(Duration::ZERO, Deadline::Exec(1));
+        poll.cancel(Some(alarm));
         poll.after(Duration::ZERO, Deadline::Launch(1));
         poll.after(Duration::ZERO, Deadline::Launch(2));
         let (_, mut due) = poll.wait().unwrap();

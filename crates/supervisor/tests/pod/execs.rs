@@ -26,7 +26,8 @@ fn output_and_status_come_back() {
             .iter()
             .all(|path| path.ends_with("c"))
     );
-    let (request, output) = pod.exec("c", "e1", "cat /proc/self/cgroup; hostname");
+    let (mut request, output) = pod.exec("c", "e1", "cat /proc/self/cgroup; hostname");
+    request.exec.timeout_ms = Some(u64::MAX);
     pod.client.start_exec(request).unwrap();
     let text = output.read_to_end();
     assert!(text.ends_with("the-pod\n"), "{text}");

@@ -57,7 +57,9 @@ impl Pod {
         let number = PODS.fetch_add(1, Ordering::Relaxed);
         let id = format!("t{}-{number}", std::process::id());
         let diagnostics = fs::File::create(directory.path().join("diagnostics")).unwrap();
-        let process = Command::new(env!("CARGO_BIN_EXE_longshore-pod"))
+        let binary = std::env::var_os("LONGSHORE_POD");
+        let binary = binary.unwrap_or_else(|| env!("CARGO_BIN_EXE_longshore-pod").into());
+        let process = Command::new(binary)
             .arg("--dir")
             .arg(directory.path())
             .args(["--id", &id])
@@ -75,7 +77,8 @@ impl Pod {
         fs::copy("/bin/busybox", rootfs.join("bin/busybox")).unwrap();
         for name in [
             "sh", "cat", "echo", "sleep", "seq", "stty", "head", "tr", "tail", "ip", "ps", "dd",
-            "true", "setsid", "id", "printf", "kill", "hostname", "grep", "wc", "usleep",
+            "true", "setsid", "id", "printf", "kill", "hostname", "grep", "wc", "usleep", "ls",
+            "touch",
         ] {
             std::os::unix::fs::symlink("busybox", rootfs.join("bin").join(name)).unwrap();
         }

@@ -351,3 +351,47 @@ fn deleting_kills_what_runs() {
     assert!(!alive(pid));
     pod.finish();
 }
+
+#[test]
+fn a_user_namespace_for_the_pod() {
+    let mut pod = Pod::bare();
+    let map = IdMap {
+        container_id: 0,
+        host_id: 100_000,
+        length: 65_536,
+    };
+    let mut plan = pod.sandbox_plan();
+    plan.user = Some(IdMappings {
+        uids: vec![map],
+        gids: vec![map],
+    });
+    pod.client
+        .call(RequestBody::CreateSandbox(plan), vec![])
+        .unwrap();
+    let script = "id -u; echo again > /dev/stdout; ls -ldn /dev/shm | tr -s ' '; cat /proc/self/uid_map | tr -s ' ';
+                  ip link show lo | head -n 1; hostname; touch /dev/shm/x && echo wrote";
+    let mut plan = pod.plan("c", script);
+    plan.namespaces.user = NamespaceSource::Pod;
+    pod.create(plan).unwrap();
+    pod.start("c").unwrap();
+    let exit = pod.client.exit("c");
+    let out = pod.log("c").shown("stdout");
+    assert_eq!(exit.exit_code, 0, "{out}");
+    let lines: Vec<&str> = out.lines().collect();
+    assert_eq!(lines[..2], ["0", "again"]);
+    assert!(lines[2].starts_with("drwxrwxrwt 2 0 0 "), "{out}");
+    assert_eq!(lines[3].trim(), "0 100000 65536");
+    assert!(lines[4].contains("LOOPBACK,UP"), "{out}");
+    assert_eq!(lines[5..], ["the-pod", "wrote"]);
+
+    // An exec is where its container is.
+    let mut plan = pod.plan("d", "read forever");
+    plan.namespaces.user = NamespaceSource::Pod;
+    let log = pod.log_file("d");
+    pod.create_with(plan, log, true).unwrap();
+    pod.start("d").unwrap();
+    let (request, output) = pod.exec("d", "e", "cat /proc/self/uid_map | tr -s ' '");
+    pod.client.start_exec(request).unwrap();
+    assert_eq!(output.read_to_end().trim(), "0 100000 65536");
+    pod.finish();
+}

@@ -214,3 +214,30 @@ fn another_user_can_open_its_own_standard_output() {
     assert_eq!(pod.log("c").shown("stderr"), "two\n");
     pod.finish();
 }
+
+#[test]
+fn a_log_that_blocks_holds_up_its_own_pod_s_logs_and_nothing_else() {
+    let mut pod = Pod::ready();
+    // A pipe that nobody reads stands for a file system that does not answer.
+    let (_reader, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
+    let plan = pod.plan("c", "seq 1 30000; exit 2");
+    pod.create_with(plan, writer, false).unwrap();
+    pod.start("c").unwrap();
+    let plan = pod.plan("d", "read forever");
+    let log = pod.log_file("d");
+    pod.create_with(plan, log, true).unwrap();
+    pod.start("d").unwrap();
+    let (request, output) = pod.exec("d", "e", "echo fine");
+    pod.client.start_exec(request).unwrap();
+    assert_eq!(output.read_to_end(), "fine\n");
+    // The program fills its pipe and waits; killed, its exit is told although its log is not written.
+    pod.order(RequestBody::Signal {
+        id: "c".to_owned(),
+        signal: 9,
+        all: true,
+    });
+    let exit = pod.client.exit("c");
+    assert_eq!(exit.exit_code, 137);
+    assert!(exit.message.unwrap().contains("blocks"));
+    pod.finish();
+}
