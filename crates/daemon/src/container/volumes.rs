@@ -258,8 +258,9 @@ mod tests {
         let seed = image.path().join("var/lib/db");
         std::fs::create_dir_all(seed.join("sub")).unwrap();
         std::fs::write(seed.join("sub/file"), "rows").unwrap();
-        std::fs::set_permissions(seed.join("sub/file"), PermissionsExt::from_mode(0o4750)).unwrap();
+        // chown(2) clears the set-id bits.
         std::os::unix::fs::chown(seed.join("sub/file"), Some(70), Some(71)).unwrap();
+        std::fs::set_permissions(seed.join("sub/file"), PermissionsExt::from_mode(0o4750)).unwrap();
         std::os::unix::fs::symlink("/etc/shadow", seed.join("link")).unwrap();
         std::fs::set_permissions(&seed, PermissionsExt::from_mode(0o700)).unwrap();
         let id = ContainerId::generate().unwrap();

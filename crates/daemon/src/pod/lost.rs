@@ -83,7 +83,8 @@ pub(crate) async fn lose(runtime: &Arc<Runtime>, pod: &Arc<Pod>, reason: &str) {
         ready
     });
     container::forget_execs(pod);
-    tracing::error!(pod = %pod.id, reason, "killing the pod's containers");
+    let last_words = pod.last_words();
+    tracing::error!(pod = %pod.id, reason, last_words, "killing the pod's containers");
     if let Err(error) = kill(runtime, pod).await {
         tracing::error!(pod = %pod.id, error = &error as &dyn std::error::Error, "a lost pod");
     }

@@ -167,6 +167,14 @@ impl Pod {
         join_cgroup(&self.cgroup_parent, self.id.as_str())
     }
 
+    /// The last that its supervisor wrote to its diagnostics, for the log.
+    fn last_words(&self) -> String {
+        const BYTES: usize = 2048;
+        let words = std::fs::read(self.directory.join("supervisor.log")).unwrap_or_default();
+        let tail = &words[words.len().saturating_sub(BYTES)..];
+        String::from_utf8_lossy(tail).trim().to_owned()
+    }
+
     pub(crate) fn files(&self) -> PodFiles {
         PodFiles::new(&self.directory)
     }

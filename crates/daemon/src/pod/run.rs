@@ -235,10 +235,12 @@ impl<'a> Reserved<'a> {
             Ok(plan) => plan,
             Err(error) => return Err(self.undo(RunError::Files(pod.id.clone(), error)).await),
         };
-        match link
-            .call(RequestBody::CreateSandbox(plan), Vec::new())
-            .await
-        {
+        let (greeted, made) = tokio::join!(
+            biased;
+            link.greet(),
+            link.call(RequestBody::CreateSandbox(plan), Vec::new()),
+        );
+        match greeted.and(made) {
             Ok((ReplyBody::Sandbox, mut descriptors)) => {
                 failpoint::reach("pod.made", pod);
                 Ok(Supervised {
@@ -256,6 +258,10 @@ impl<'a> Reserved<'a> {
 
     /// Undoes whatever of the pod is there; every step does nothing where there is nothing.
     async fn undo(self, error: RunError) -> RunError {
+        if let RunError::Sandbox(..) = error {
+            let last_words = self.pod.last_words();
+            tracing::warn!(pod = %self.pod.id, last_words, "its supervisor could not make the pod");
+        }
         if let Err(left) = dismantle(self.runtime, self.pod, self.turn).await {
             tracing::error!(
                 pod = %self.pod.id,

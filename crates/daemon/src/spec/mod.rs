@@ -15,6 +15,8 @@ mod resources;
 mod seccomp;
 mod signal;
 mod sysctl;
+#[cfg(test)]
+mod tests;
 mod user;
 
 use std::{

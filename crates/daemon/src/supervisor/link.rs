@@ -91,6 +91,17 @@ impl Link {
         ))
     }
 
+    /// The first request on every connection. Replies come in order, so the next may be sent with it ([`tokio::join!`]).
+    pub(crate) async fn greet(&self) -> Result<(), CallError> {
+        match self.call(RequestBody::Hello, Vec::new()).await? {
+            (ReplyBody::Hello { supervisor_version, pid }, _) => {
+                tracing::debug!(supervisor_version, pid, "connected to a supervisor");
+                Ok(())
+            }
+            (other, _) => Err(mismatch("Hello", &other)),
+        }
+    }
+
     /// Sends a request and waits for its reply. Dropping the future drops the reply, not the request.
     pub(crate) async fn call(
         &self,
