@@ -8,6 +8,7 @@ mod fields;
 mod prepare;
 mod quantity;
 mod resources;
+mod security;
 mod translate;
 
 pub(crate) use fields::Pod;
