@@ -7,7 +7,7 @@ use std::{
 };
 
 use cgroup::Hierarchies;
-use cni::builtin::Bridge;
+use cni::builtin::{Bridge, Condition as NetworkCondition};
 use image::Images;
 use snapshot::Overlay;
 
@@ -86,6 +86,8 @@ impl Runtime {
             .network
             .conditions()
             .into_iter()
+            // What the network changed for itself is in the log.
+            .filter(|condition| !matches!(condition, NetworkCondition::SysctlChanged { .. }))
             .map(|message| Condition {
                 kind: "LongshoreNetwork",
                 reason: "NetworkImpaired",

@@ -24,7 +24,9 @@
 mod socket;
 mod wire;
 
-pub use socket::{MAX_DESCRIPTORS, Outgoing, OutgoingError, ReceiveError, SPILLED_BYTES, receive, sealed_memfd};
+pub use socket::{
+    MAX_DESCRIPTORS, Outgoing, OutgoingError, ReceiveError, SPILLED_BYTES, receive, sealed_memfd,
+};
 
 pub use wire::{
     DecodeError, Encoded, ErrorKind, Frame, INLINE_BYTES, PROTOCOL_VERSION, SPILLED, WireError,
@@ -54,6 +56,9 @@ pub enum RequestBody {
     /// Makes the pod's namespaces and cgroup. Answered by [`ReplyBody::Sandbox`], whose reply carries the network namespace as
     /// its descriptor where the pod has one. Repeating it returns the same.
     CreateSandbox(SandboxPlan),
+    /// The pod's user namespace, as the descriptor of [`ReplyBody::Done`]: the daemon maps a container's layers by it. FailedPrecondition where
+    /// the pod has none.
+    UserNamespace,
     /// Makes a container up to the point where its init waits to be started. [`ReplyBody::Created`].
     CreateContainer(Box<CreateContainer>),
     /// Lets the container's init run its program. [`ReplyBody::Started`] once `execve(2)` has succeeded.

@@ -91,6 +91,23 @@ impl Supervisor {
         }
     }
 
+    pub(crate) fn user_namespace(&mut self, asker: Asker) {
+        let namespace = self.handler.user_namespace();
+        let (result, descriptors) = match namespace.map(|fd| fd.try_clone_to_owned()) {
+            Some(Ok(namespace)) => (Ok(ReplyBody::Done), vec![namespace]),
+            Some(Err(error)) => {
+                let message = format!("pass the pod's user namespace on: {error}");
+                (Err(internal(message)), Vec::new())
+            }
+            None => {
+                let message = "the pod has no user namespace of its own".to_owned();
+                (Err(failed_precondition(message)), Vec::new())
+            }
+        };
+        self.connections
+            .reply(&self.poll, asker, result, descriptors);
+    }
+
     /// The init of the pod's PID namespace, while it lives.
     pub(crate) fn live_init(&self) -> Option<i32> {
         match self.sandbox {

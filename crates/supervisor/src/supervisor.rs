@@ -126,6 +126,7 @@ impl Supervisor {
                 pid: rustix::process::getpid().as_raw_nonzero().get(),
             }),
             RequestBody::CreateSandbox(plan) => return self.create_sandbox(asker, plan),
+            RequestBody::UserNamespace => return self.user_namespace(asker),
             RequestBody::CreateContainer(request) => {
                 return self.create_container(asker, *request, &descriptors);
             }

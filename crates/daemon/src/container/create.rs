@@ -28,7 +28,11 @@ use crate::{
     failpoint,
     flight::Crashed,
     id::{ContainerId, PodId},
-    pod::{FilesError, Pod, config::NamespaceMode, join_cgroup},
+    pod::{
+        FilesError, Pod,
+        config::{NamespaceMode, UserNamespace},
+        join_cgroup,
+    },
     runtime::{BlockingError, DISK_BOUND, Runtime, blocking, now_ns},
     spec::{
         self, Accounts, AccountsError, ContainerSpec, DeviceError, Files, NamespacePaths,
@@ -235,7 +239,7 @@ async fn build(
     let pinned = runtime.images.pin(id.as_str(), &image.id);
     pinned.map_err(|error| CreateError::Pin(id.clone(), error))?;
 
-    let user_namespace = user_namespace(runtime, &container.pod, &link).await?;
+    let user_namespace = user_namespace(container, &link).await?;
     let on_disk = {
         let (runtime, container, image) = (
             Arc::clone(runtime),
@@ -311,12 +315,31 @@ fn slot(index: usize) -> FdSlot {
 
 /// The pod's user namespace, where it has one: its supervisor holds it.
 async fn user_namespace(
-    _runtime: &Runtime,
-    pod: &Pod,
+    container: &Container,
     link: &Link,
 ) -> Result<Option<OwnedFd>, CreateError> {
-    let _ = (pod, link);
-    Ok(None)
+    let options = &container
+        .pod
+        .config
+        .linux
+        .security_context
+        .namespace_options;
+    let own = |user: &UserNamespace| user.mode != NamespaceMode::Node;
+    if !options.userns_options.as_ref().is_some_and(own) {
+        return Ok(None);
+    }
+    let failed = |error| CreateError::Supervisor(container.id.clone(), error);
+    match link
+        .call(RequestBody::UserNamespace, Vec::new())
+        .await
+        .map_err(failed)?
+    {
+        (ReplyBody::Done, mut descriptors) if !descriptors.is_empty() => Ok(descriptors.pop()),
+        (other, _) => Err(failed(CallError::Mismatch {
+            request: "UserNamespace",
+            reply: format!("{other:?}"),
+        })),
+    }
 }
 
 struct Specified {

@@ -68,12 +68,10 @@ pub(crate) async fn follow(
 
 /// A pod whose supervisor has gone unasked: nobody watches its containers, so they must not run.
 pub(crate) async fn lose(runtime: &Arc<Runtime>, pod: &Arc<Pod>, reason: &str) {
-    if pod.link().is_none() && *pod.phase.borrow() != Phase::Ready {
-        return; // It was asked to go.
-    }
     pod.set_link(None);
-    // Not ready at once; the clean-up waits its turn.
-    pod.phase.send_if_modified(|phase| {
+    container::forget_execs(pod);
+    // One that is being made finds its link gone; one that is being stopped was asked to go.
+    let news = pod.phase.send_if_modified(|phase| {
         let ready = *phase == Phase::Ready;
         if ready {
             *phase = Phase::Lost {
@@ -82,7 +80,9 @@ pub(crate) async fn lose(runtime: &Arc<Runtime>, pod: &Arc<Pod>, reason: &str) {
         }
         ready
     });
-    container::forget_execs(pod);
+    if !news {
+        return;
+    }
     let last_words = pod.last_words();
     tracing::error!(pod = %pod.id, reason, last_words, "killing the pod's containers");
     if let Err(error) = kill(runtime, pod).await {

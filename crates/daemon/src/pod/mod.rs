@@ -72,6 +72,10 @@ pub(crate) enum Phase {
     Lost {
         reason: String,
     },
+    /// Its processes are being ended, and its supervisor with them.
+    Stopping {
+        reason: Option<String>,
+    },
     Stopped {
         reason: Option<String>,
     },

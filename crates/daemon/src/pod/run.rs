@@ -112,7 +112,7 @@ pub(crate) async fn run(
     match pod.phase() {
         Phase::Starting => {}
         Phase::Ready => return Ok(pod),
-        Phase::Lost { .. } | Phase::Stopped { .. } | Phase::Removed => {
+        Phase::Lost { .. } | Phase::Stopping { .. } | Phase::Stopped { .. } | Phase::Removed => {
             let name = &pod.config.metadata;
             return Err(Arc::new(RunError::NotReady {
                 namespace: name.namespace.clone(),
@@ -156,7 +156,7 @@ async fn make(runtime: &Arc<Runtime>, pod: Arc<Pod>) -> Result<Arc<Pod>, RunErro
     match pod.phase() {
         Phase::Starting => {}
         Phase::Ready => return Ok(Arc::clone(&pod)),
-        Phase::Lost { .. } | Phase::Stopped { .. } | Phase::Removed => {
+        Phase::Lost { .. } | Phase::Stopping { .. } | Phase::Stopped { .. } | Phase::Removed => {
             return Err(RunError::Overtaken(pod.id.clone()));
         }
     }
@@ -337,6 +337,11 @@ impl Networked<'_> {
         }
         failpoint::reach("pod.ready", pod);
         pod.set_phase(Phase::Ready);
+        // Its supervisor may have died since it last answered, when the pod was not ready to be lost.
+        if pod.link().is_none() {
+            let error = RunError::Sandbox(pod.id.clone(), CallError::Gone);
+            return Err(reserved.undo(error).await);
+        }
         runtime.inventory.list_pod(pod);
         Ok(())
     }

@@ -54,6 +54,7 @@ pub(super) async fn stop_in_turn(
     let reason = match pod.phase() {
         Phase::Stopped { .. } | Phase::Removed => return Ok(()),
         Phase::Lost { reason } => Some(reason),
+        Phase::Stopping { reason } => reason,
         Phase::Starting | Phase::Ready => None,
     };
     let stage = |stage| {
@@ -63,6 +64,10 @@ pub(super) async fn stop_in_turn(
     };
     pod.update(turn, &runtime.records, stage(PodStage::Stopping))
         .map_err(|error| StopError::Record(pod.id.clone(), error))?;
+    // From here on the supervisor's hang-up is no news.
+    pod.set_phase(Phase::Stopping {
+        reason: reason.clone(),
+    });
     failpoint::reach("pod.stopping", pod);
     end_processes(runtime, pod).await?;
     failpoint::reach("pod.ended", pod);
@@ -95,7 +100,6 @@ async fn end_processes(runtime: &Arc<Runtime>, pod: &Arc<Pod>) -> Result<(), Sto
         {
             Ok(()) => {
                 await_exits(runtime, pod).await;
-                // From here on its hang-up is no news.
                 pod.set_link(None);
                 match link
                     .order("Shutdown", RequestBody::Shutdown, Vec::new())

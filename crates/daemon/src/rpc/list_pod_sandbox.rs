@@ -57,9 +57,11 @@ pub(super) fn selects(
 pub(super) fn state(pod: &Pod) -> v1::PodSandboxState {
     match pod.phase() {
         Phase::Ready => v1::PodSandboxState::SandboxReady,
-        Phase::Starting | Phase::Lost { .. } | Phase::Stopped { .. } | Phase::Removed => {
-            v1::PodSandboxState::SandboxNotready
-        }
+        Phase::Starting
+        | Phase::Lost { .. }
+        | Phase::Stopping { .. }
+        | Phase::Stopped { .. }
+        | Phase::Removed => v1::PodSandboxState::SandboxNotready,
     }
 }
 

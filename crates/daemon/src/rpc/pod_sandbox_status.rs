@@ -99,7 +99,7 @@ fn info(runtime: &Runtime, pod: &Pod) -> BTreeMap<String, String> {
         Phase::Ready => ("running", None),
         Phase::Starting => ("created", None),
         Phase::Lost { reason } => ("stopped", Some(reason)),
-        Phase::Stopped { reason } => ("stopped", reason),
+        Phase::Stopping { reason } | Phase::Stopped { reason } => ("stopped", reason),
         Phase::Removed => ("deleted", None),
     };
     verbose(&Info {

@@ -94,7 +94,13 @@ impl Link {
     /// The first request on every connection. Replies come in order, so the next may be sent with it ([`tokio::join!`]).
     pub(crate) async fn greet(&self) -> Result<(), CallError> {
         match self.call(RequestBody::Hello, Vec::new()).await? {
-            (ReplyBody::Hello { supervisor_version, pid }, _) => {
+            (
+                ReplyBody::Hello {
+                    supervisor_version,
+                    pid,
+                },
+                _,
+            ) => {
                 tracing::debug!(supervisor_version, pid, "connected to a supervisor");
                 Ok(())
             }

@@ -65,6 +65,10 @@ impl Embedded {
         Ok(pod)
     }
 
+    pub(super) fn user_namespace(&self) -> Option<BorrowedFd<'_>> {
+        Some(self.pod.as_ref()?.user.as_ref()?.as_fd())
+    }
+
     pub(super) fn network(&self) -> Option<BorrowedFd<'_>> {
         Some(self.pod.as_ref()?.net.as_ref()?.as_fd())
     }

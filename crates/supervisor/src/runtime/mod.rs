@@ -60,6 +60,13 @@ impl Handler {
         }
     }
 
+    /// The user namespace of the pod, where it has its own.
+    pub(crate) fn user_namespace(&self) -> Option<BorrowedFd<'_>> {
+        match self {
+            Self::Embedded(core) => core.user_namespace(),
+        }
+    }
+
     /// The init of the pod's PID namespace, where it has its own: the pid that is reaped, and what kills it.
     pub(crate) fn sandbox_init(&self) -> Option<(i32, BorrowedFd<'_>)> {
         match self {
