@@ -37,7 +37,7 @@ pub(crate) async fn shown<T>(
             }
             _ = ticks.tick() => {
                 let line = line(reference, frame, started.elapsed(), transfer());
-                draw(&format!("\r\x1b[K{line}"));
+                draw(&format!("\r\x1b[K{}", cut(&line, columns())));
                 frame += 1;
             }
         }
@@ -49,6 +49,20 @@ fn draw(text: &str) {
     // A terminal that went away ends nothing.
     let _ = stderr.write_all(text.as_bytes());
     let _ = stderr.flush();
+}
+
+/// Width of the terminal; some say 0.
+fn columns() -> usize {
+    let size = rustix::termios::tcgetwinsize(io::stderr());
+    size.map_or(0, |size| usize::from(size.ws_col))
+}
+
+/// A line that wraps could not be drawn over.
+fn cut(line: &str, columns: usize) -> &str {
+    match line.char_indices().nth(columns.saturating_sub(1)) {
+        Some((end, _)) if columns > 0 => &line[..end],
+        _ => line,
+    }
 }
 
 fn line(reference: &str, frame: usize, elapsed: Duration, transfer: Option<Transfer>) -> String {
@@ -79,6 +93,14 @@ fn line(reference: &str, frame: usize, elapsed: Duration, transfer: Option<Trans
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn lines_fit_the_terminal() {
+        assert_eq!(cut("⠋ Pulling", 5), "⠋ Pu");
+        assert_eq!(cut("short", 80), "short");
+        assert_eq!(cut("⠋ Pulling", 0), "⠋ Pulling");
+        assert_eq!(cut("⠋ Pulling", 1), "");
+    }
 
     #[test]
     fn the_line_shows_what_is_known() {
