@@ -236,7 +236,10 @@ impl Run {
         };
         match undone.await {
             Ok(()) => error::note(&format!("{program}: pod {pod} has been removed again")),
-            Err(error) => error::report(program, &error),
+            Err(error) => {
+                error::report(program, &error);
+                error::note(&format!("{program}: pod {pod} stays; remove it later"));
+            }
         }
     }
 
