@@ -1,6 +1,10 @@
 //! A pod process under test, and the smallest daemon that can talk to it.
 
-#![allow(dead_code, reason = "each test binary uses a part of it")]
+#![allow(
+    dead_code,
+    reason = "the tests and the measurement use a part of it each"
+)]
+#![allow(clippy::unwrap_used, clippy::print_stderr, reason = "these are tests")]
 
 use std::collections::VecDeque;
 use std::fs;

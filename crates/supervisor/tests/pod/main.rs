@@ -1,5 +1,10 @@
 //! The real `longshore-pod`, spoken to over its socket, with real containers.
 
+#![allow(
+    clippy::unwrap_used,
+    reason = "these are tests, also where a function is shared by several"
+)]
+
 mod ends;
 mod execs;
 mod harness;

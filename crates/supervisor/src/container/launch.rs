@@ -1,0 +1,301 @@
+//! From a plan to a program that runs.
+
+use std::os::fd::OwnedFd;
+
+use oci_plan::{ContainerPlan, NamespaceSource};
+use oci_runtime::ChildStdio;
+use rustix::io::Errno;
+use supervisor_api::{CreateContainer, ReplyBody, WireError};
+
+use super::{Container, LAUNCH, Phase, names_a_file};
+use crate::connection::{Asker, chain};
+use crate::poll::{Deadline, Interest, Source};
+use crate::runtime::{
+    Launched, Progress, failed_precondition, internal, invalid, resource_exhausted,
+};
+use crate::sandbox::Sandbox;
+use crate::streams::{Streams, host_user};
+use crate::supervisor::{Supervisor, complain, now_ns, take_slot};
+
+impl Supervisor {
+    pub(crate) fn create_container(
+        &mut self,
+        asker: Asker,
+        request: CreateContainer,
+        descriptors: &[OwnedFd],
+    ) {
+        let id = request.plan.id.clone();
+        if let Err(error) = self.begin_container(asker, request, descriptors) {
+            let message = format!("create container {id}: {}", error.message);
+            self.reply(asker, Err(WireError { message, ..error }));
+        }
+    }
+
+    pub(super) fn begin_container(
+        &mut self,
+        asker: Asker,
+        request: CreateContainer,
+        descriptors: &[OwnedFd],
+    ) -> Result<(), WireError> {
+        let CreateContainer { plan, stdio } = request;
+        if !matches!(
+            self.sandbox,
+            Sandbox::Ready {
+                init_died: false,
+                ..
+            }
+        ) {
+            return Err(failed_precondition("the sandbox is not ready".to_owned()));
+        }
+        if !names_a_file(&plan.id) {
+            return Err(invalid(format!("id {:?} cannot name a file", plan.id)));
+        }
+        if let Ok(other) = self.container(&plan.id) {
+            return Err(failed_precondition(format!(
+                "there is one already, which {}",
+                other.describe()
+            )));
+        }
+        let log_file = stdio.log.map(|slot| take_slot(descriptors, slot));
+        let log_file = log_file.transpose()?;
+        let with_terminal = plan.process.terminal.is_some();
+        let (child, mut streams) = if with_terminal {
+            (None, None)
+        } else {
+            let (child, ours) = Streams::open(stdio.stdin)
+                .and_then(|(child, ours)| {
+                    child.give_to(self.host_user(&plan))?;
+                    Ok((child, ours))
+                })
+                .map_err(|error| {
+                    resource_exhausted(format!("open pipes for its standard streams: {error}"))
+                })?;
+            (Some(child), Some(ours))
+        };
+        self.exits
+            .reserve(&plan.id)
+            .map_err(|error| resource_exhausted(format!("reserve its exit record: {error}")))?;
+        let containers = &self.containers;
+        let launched = self.handler.create(
+            &plan,
+            descriptors,
+            &|id| {
+                let target = containers.iter().find(|one| one.id == id)?;
+                target.init()
+            },
+            child
+                .as_ref()
+                .map_or_else(ChildStdio::default, Streams::as_child),
+        );
+        let Launched { launch, body } = match launched {
+            Ok(launched) => launched,
+            Err(error) => {
+                self.forget_exit(&plan.id);
+                return Err(error);
+            }
+        };
+        drop(child);
+        let key = self.new_key();
+        let watched = self
+            .poll
+            .add(launch.handshake(), Source::Launch(key), Interest::Read);
+        let alarm = self.poll.after(LAUNCH, Deadline::Launch(key));
+        let stdin = streams.as_mut().and_then(|streams| streams.stdin.take());
+        self.containers.push(Container {
+            key,
+            id: plan.id,
+            pid: launch.pid(),
+            body,
+            phase: Phase::Creating,
+            launch: Some(launch),
+            alarm: Some(alarm),
+            pidfd: None,
+            asker: Some(asker),
+            reaped: false,
+            own_pid_namespace: plan.namespaces.pid == NamespaceSource::New,
+            streams,
+            log_file,
+            log: None,
+            reopening: Vec::new(),
+            console: None,
+            stdin,
+            started_at_ns: 0,
+            start_error: None,
+            removal: None,
+            leftovers: Vec::new(),
+        });
+        if let Err(error) = watched {
+            self.creation_failed(key, internal(format!("watch its launch: {error}")));
+        }
+        Ok(())
+    }
+
+    pub(super) fn host_user(&self, plan: &ContainerPlan) -> u32 {
+        let mappings = match (&plan.namespaces.user, &self.sandbox) {
+            (NamespaceSource::New, _) => plan.namespaces.mappings.as_ref(),
+            (NamespaceSource::Pod, Sandbox::Ready { plan, .. }) => plan.user.as_ref(),
+            _ => None,
+        };
+        host_user(plan.process.user.uid, mappings)
+    }
+
+    pub(crate) fn start_container(&mut self, asker: Asker, id: &str) {
+        let result = self.container(id).and_then(|container| {
+            match (&container.phase, &mut container.launch) {
+                (Phase::Created, Some(launch)) if !container.reaped => {
+                    launch.start().map_err(|error| internal(chain(&error)))?;
+                    container.phase = Phase::Starting;
+                    container.asker = Some(asker);
+                    Ok(container.key)
+                }
+                _ => Err(failed_precondition(format!("it {}", container.describe()))),
+            }
+        });
+        match result {
+            Ok(key) => {
+                let alarm = self.poll.after(LAUNCH, Deadline::Launch(key));
+                if let Some(container) = self.keyed(key) {
+                    container.alarm = Some(alarm);
+                }
+            }
+            Err(error) => {
+                let message = format!("start container {id}: {}", error.message);
+                self.reply(asker, Err(WireError { message, ..error }));
+            }
+        }
+    }
+
+    /// The launch has something to say.
+    pub(crate) fn advance_container(&mut self, key: u32) {
+        let Some(container) = self.keyed(key) else {
+            return;
+        };
+        let Some(launch) = &mut container.launch else {
+            return;
+        };
+        match launch.advance() {
+            Ok(Progress::Pending) => {}
+            Ok(Progress::Created { console }) => self.created(key, console),
+            Ok(Progress::Started { .. }) => self.started(key),
+            Err(error) => {
+                let error = crate::runtime::core(&error);
+                self.launch_failed(key, error);
+            }
+        }
+    }
+
+    pub(super) fn created(&mut self, key: u32, console: Option<OwnedFd>) {
+        if let Err(error) = self.connect_log(key, console) {
+            let error = resource_exhausted(format!("hand its output to the log process: {error}"));
+            return self.creation_failed(key, error);
+        }
+        let Some(container) = self.containers.iter_mut().find(|one| one.key == key) else {
+            return;
+        };
+        self.poll.cancel(container.alarm.take());
+        container.phase = Phase::Created;
+        let pid = container.pid;
+        if let Some(asker) = container.asker.take() {
+            self.reply(asker, Ok(ReplyBody::Created { pid }));
+        }
+    }
+
+    pub(super) fn connect_log(&mut self, key: u32, console: Option<OwnedFd>) -> Result<(), Errno> {
+        let Some(container) = self.containers.iter_mut().find(|one| one.key == key) else {
+            return Ok(());
+        };
+        let file = container.log_file.take();
+        let (stdout, stderr) = match (console, container.streams.take()) {
+            (Some(console), _) => {
+                rustix::io::ioctl_fionbio(&console, true)?;
+                let copy = rustix::io::fcntl_dupfd_cloexec(&console, 3)?;
+                container.console = Some(console);
+                (copy, None)
+            }
+            (None, Some(streams)) => match (streams.stdout, streams.stderr) {
+                (Some(stdout), stderr) => (stdout, stderr),
+                (None, _) => return Ok(()),
+            },
+            (None, None) => return Ok(()),
+        };
+        container.log = Some(self.logs.add(&self.poll, stdout, stderr, file)?);
+        Ok(())
+    }
+
+    pub(super) fn started(&mut self, key: u32) {
+        let Some(container) = self.containers.iter_mut().find(|one| one.key == key) else {
+            return;
+        };
+        if let Some(launch) = container.launch.take() {
+            self.poll.remove(launch.handshake());
+            container.pidfd = Some(launch.into_pidfd());
+        }
+        self.poll.cancel(container.alarm.take());
+        container.phase = Phase::Running;
+        container.started_at_ns = now_ns();
+        let started = ReplyBody::Started {
+            pid: container.pid,
+            started_at_ns: container.started_at_ns,
+        };
+        if let Some(asker) = container.asker.take() {
+            self.reply(asker, Ok(started));
+        }
+    }
+
+    /// The child has been killed; it is reaped like every other.
+    pub(super) fn launch_failed(&mut self, key: u32, error: WireError) {
+        let Some(container) = self.containers.iter_mut().find(|one| one.key == key) else {
+            return;
+        };
+        self.poll.cancel(container.alarm.take());
+        if let Some(launch) = container.launch.take() {
+            self.poll.remove(launch.handshake());
+            // Dropping the launch kills the process, so that it is reaped in any case.
+        }
+        match container.phase {
+            Phase::Creating => self.creation_failed(key, error),
+            Phase::Starting => {
+                container.start_error = Some(error.message.clone());
+                let message = format!("start container {}: {}", container.id, error.message);
+                let asker = container.asker.take();
+                if let Some(asker) = asker {
+                    self.reply(asker, Err(WireError { message, ..error }));
+                }
+            }
+            // It died while it waited to be started, or its exit has been seen first.
+            Phase::Created
+            | Phase::Running
+            | Phase::Draining(_)
+            | Phase::Exited(_)
+            | Phase::Failed(_) => {}
+        }
+    }
+
+    pub(super) fn creation_failed(&mut self, key: u32, error: WireError) {
+        let Some(container) = self.containers.iter_mut().find(|one| one.key == key) else {
+            return;
+        };
+        self.poll.cancel(container.alarm.take());
+        if let Some(launch) = container.launch.take() {
+            self.poll.remove(launch.handshake());
+        }
+        container.phase = Phase::Failed(error);
+        self.begin_removal(key, None);
+    }
+
+    pub(crate) fn container_overdue(&mut self, key: u32) {
+        let Some(container) = self.keyed(key) else {
+            return;
+        };
+        if let Phase::Creating | Phase::Starting = container.phase {
+            let error = internal(format!(
+                "its init did not get ready within {} s and was killed",
+                LAUNCH.as_secs()
+            ));
+            if let Err(error) = container.body.kill() {
+                complain(&error.message);
+            }
+            self.launch_failed(key, error);
+        }
+    }
+}
