@@ -40,7 +40,7 @@ pub enum MountSource {
     Cgroup,
 }
 
-/// Mount attributes (`mount_setattr(2)`); `false` clears what the source has, where the kernel lets it.
+/// Mount attributes (`mount_setattr(2)`); `false` leaves what the source has: no restriction of the host's is lifted.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MountFlags {
     pub readonly: bool,

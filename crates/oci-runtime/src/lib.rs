@@ -10,7 +10,7 @@
 //!        any of them ──▶ Err: the child has been killed; the caller reaps it like every other child
 //! ```
 //!
-//! What a container's init and an exec have in common is one piece of code ([`credentials`]), so that they cannot come to differ.
+//! What a container's init and an exec have in common is one piece of code (`credentials`), so that they cannot come to differ.
 
 mod credentials;
 mod error;

@@ -7,6 +7,7 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use oci_plan::IdMappings;
+use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::process::{Signal, WaitId, WaitIdOptions};
 use rustix::thread::ThreadNameSpaceType;
 use sys::{Clone, CloneFlags};
@@ -166,8 +167,7 @@ fn clone_sibling(
 ) -> Result<(i32, OwnedFd), Error> {
     // A line of its own: the sibling may speak on the handshake before this is read.
     let (heard, line) = handshake::pair().at(Stage::Prepare, "a handshake")?;
-    // The caller sleeps until the one in between has ended: it does nothing that waits.
-    let cloned = sys::clone_process(CloneFlags::VFORK, unified)
+    let cloned = sys::clone_process(CloneFlags::empty(), unified)
         .at(Stage::Clone, "that enters its user namespace")?;
     let pidfd = match cloned {
         Clone::Parent { pidfd, .. } => pidfd,
@@ -191,17 +191,41 @@ fn clone_sibling(
             sys::exit_process(0)
         }
     };
-    let _ = rustix::process::waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED);
-    match handshake::listen(heard.as_fd())? {
+    drop(line);
+    // A few microseconds, unless it was born into a frozen cgroup or a machine without memory.
+    let in_time = wait_for(heard.as_fd(), PollFlags::IN);
+    if !in_time {
+        let _ = rustix::process::pidfd_send_signal(&pidfd, Signal::KILL);
+    }
+    let heard = handshake::listen(heard.as_fd());
+    wait_for(pidfd.as_fd(), PollFlags::IN);
+    // One that cannot end yet is left to the caller, who reaps all children.
+    let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
+    let _ = rustix::process::waitid(WaitId::PidFd(pidfd.as_fd()), options);
+    match heard? {
         Word::Clone { pid, pidfd } => Ok((pid, pidfd)),
         Word::Failed(error) => Err(error),
         Word::Console(_) | Word::Created | Word::Going | Word::Nothing | Word::End => {
             Err(Error::Died {
                 during: "enter its user namespace",
-                status: "without a word".to_owned(),
+                status: match in_time {
+                    true => "without a word".to_owned(),
+                    false => "it took too long".to_owned(),
+                },
             })
         }
     }
+}
+
+/// Whether it happened before the caller's patience ended.
+fn wait_for(descriptor: BorrowedFd<'_>, event: PollFlags) -> bool {
+    let patience = Timespec {
+        tv_sec: 5,
+        tv_nsec: 0,
+    };
+    let mut wanted = [PollFd::new(&descriptor, event)];
+    let polled = rustix::io::retry_on_intr(|| rustix::event::poll(&mut wanted, Some(&patience)));
+    polled.is_ok_and(|count| count > 0)
 }
 
 /// The child's whole life before its program.

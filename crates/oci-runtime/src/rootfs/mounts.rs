@@ -45,6 +45,8 @@ enum What<'a> {
         mount: Detached<'a>,
         leaf: Leaf,
         words: &'static str,
+        /// Once later mounts have their places in it.
+        late_readonly: bool,
     },
     /// Made by the child: it belongs to the child's namespaces.
     Filesystem {
@@ -84,7 +86,7 @@ pub(crate) fn prepare<'a>(
     let dev_at = plan.mounts.iter().position(|mount| is_dev(&mount.target));
     if dev_at.is_none() {
         let dev = DevPlan::default_of(plan, mappings);
-        prepared.push(detached("/dev", dev.make()?, "the default tmpfs"));
+        prepared.push(detached("/dev", dev.make()?, "the default tmpfs", false));
     }
     for (index, mount) in plan.mounts.iter().enumerate() {
         let what = match &mount.source {
@@ -92,7 +94,8 @@ pub(crate) fn prepare<'a>(
                 if dev_at == Some(index) && fs_type == "tmpfs" =>
             {
                 let dev = DevPlan::of(plan, mount, mappings);
-                prepared.push(detached(&mount.target, dev.make()?, "tmpfs"));
+                let late = mount.flags.readonly;
+                prepared.push(detached(&mount.target, dev.make()?, "tmpfs", late));
                 continue;
             }
             MountSource::Filesystem {
@@ -124,6 +127,7 @@ pub(crate) fn prepare<'a>(
                         _ => Leaf::File,
                     },
                     words: "a tree",
+                    late_readonly: false,
                 }
             }
             MountSource::PodShm => {
@@ -141,6 +145,7 @@ pub(crate) fn prepare<'a>(
                     mount: Detached::Owned(tree),
                     leaf: Leaf::Directory,
                     words: "the pod's /dev/shm",
+                    late_readonly: false,
                 }
             }
             MountSource::Cgroup => What::Cgroup {
@@ -160,13 +165,19 @@ fn view(hierarchies: &Hierarchies) -> CgroupView<'_> {
     CgroupView::of(hierarchies)
 }
 
-fn detached<'a>(target: &'a str, mount: OwnedFd, words: &'static str) -> Prepared<'a> {
+fn detached<'a>(
+    target: &'a str,
+    mount: OwnedFd,
+    words: &'static str,
+    late_readonly: bool,
+) -> Prepared<'a> {
     Prepared {
         target,
         what: What::Detached {
             mount: Detached::Owned(mount),
             leaf: Leaf::Directory,
             words,
+            late_readonly,
         },
     }
 }
@@ -215,10 +226,20 @@ pub(super) fn mount_all<'m>(
     for prepared in mounts {
         let target = prepared.target;
         match &prepared.what {
-            What::Detached { mount, leaf, words } => {
+            What::Detached {
+                mount,
+                leaf,
+                words,
+                late_readonly: late,
+            } => {
                 let place = place(root, target, *leaf)?;
                 attach(mount.as_fd(), place.as_fd())
                     .at(Stage::Mount, format_args!("{words} on {target}"))?;
+                if *late {
+                    let kept = rustix::io::fcntl_dupfd_cloexec(mount.as_fd(), 0)
+                        .at(Stage::Mount, target)?;
+                    late_readonly.push((target, kept));
+                }
             }
             What::Filesystem { filesystem, mount } => {
                 let late = mount.flags.readonly && filesystem.fs_type == "tmpfs";

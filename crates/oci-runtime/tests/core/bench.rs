@@ -484,7 +484,7 @@ pub(crate) fn plan(args: &[&str]) -> ContainerPlan {
 }
 
 /// The capabilities that containers usually get.
-pub(crate) const USUAL: u64 = 0xa80_425_fb;
+pub(crate) const USUAL: u64 = 0xa804_25fb;
 
 pub(crate) fn process(args: &[&str]) -> Process {
     Process {

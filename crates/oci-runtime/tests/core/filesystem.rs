@@ -58,6 +58,15 @@ fn nothing_of_the_host_is_in_sight() {
             plan.rootfs.readonly = true;
         },
     );
+    let shared = bench.shell(
+        "grep -c ' / / .* shared:' /proc/self/mountinfo; touch /dev/x 2>&1; ls /dev/null",
+        |plan| {
+            plan.rootfs.propagation = Propagation::Shared;
+            plan.mounts[1].flags.readonly = true;
+        },
+    );
+    let dev = "touch: /dev/x: Read-only file system";
+    assert_eq!(shared.lines(), ["1", dev, "/dev/null"]);
     let readonly = "touch: /x: Read-only file system";
     assert_eq!(outcome.lines()[0], readonly);
     assert_eq!(outcome.lines()[2], "ok");
