@@ -27,6 +27,21 @@ impl Profile {
         }
     }
 
+    /// In a release the supervisor has a profile of its own.
+    fn pod_directory(self) -> &'static str {
+        match self {
+            Self::Debug => "debug",
+            Self::Release => "pod",
+        }
+    }
+
+    fn pod_flags(self) -> &'static [&'static str] {
+        match self {
+            Self::Debug => &[],
+            Self::Release => &["--profile", "pod"],
+        }
+    }
+
     fn flags(self) -> &'static [&'static str] {
         match self {
             Self::Debug => &[],
@@ -48,7 +63,7 @@ pub(crate) fn run(profile: Profile) -> anyhow::Result<PathBuf> {
     let mut musl = workspace::cargo();
     musl.args(["build", "--locked", "--package=longshore-pod"])
         .args(["--target", MUSL])
-        .args(profile.flags());
+        .args(profile.pod_flags());
     if step::run(&mut musl, limit).is_err() {
         // Most likely the target is not installed.
         packages::install_musl()?;
@@ -62,7 +77,7 @@ pub(crate) fn run(profile: Profile) -> anyhow::Result<PathBuf> {
     for name in ["longshored", "longshore", "testkit-registry"] {
         put(&built.join(name), &stage.join(name))?;
     }
-    let built = target.join(MUSL).join(profile.directory());
+    let built = target.join(MUSL).join(profile.pod_directory());
     put(&built.join("longshore-pod"), &stage.join("longshore-pod"))?;
     Ok(stage)
 }
