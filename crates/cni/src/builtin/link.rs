@@ -21,8 +21,11 @@ pub(super) const INTERFACE: &str = "eth0";
 /// Begins the names of the node's ends, so that a sweep knows them.
 pub(super) const PREFIX: &str = "lsv";
 
-/// How long a link may outlive the descriptor of its namespace: the kernel takes namespaces apart in the background, many at a time.
-const VANISH_BOUND: Duration = Duration::from_millis(300);
+/// After this long the kernel has begun to take a dead namespace apart, in the background and many at a time.
+const BEGUN_BOUND: Duration = Duration::from_millis(100);
+
+/// How long it may take to get to the link.
+const VANISH_BOUND: Duration = Duration::from_secs(2);
 
 /// The node's end, from the attachment's id: 15 bytes at most, so a hash (FNV-1a) stands for it. Records tell of collisions.
 pub(super) fn name_for(id: &str, attempt: u64) -> String {
@@ -82,6 +85,7 @@ pub(super) fn configure(
     let index = route::index_of(&mut socket, INTERFACE).map_err(netlink("find eth0 in the pod"))?;
     let mut request = Request::new();
     route::up(&mut request, route::LOOPBACK);
+    route::up(&mut request, index);
     let ipv4 = IpAddr::V4(record.ipv4);
     route::address(&mut request, index, ipv4, config.ipv4.prefix());
     route::default_route(&mut request, index, IpAddr::V4(config.ipv4.gateway()));
@@ -109,9 +113,18 @@ pub(super) fn delete(sockets: &mut Sockets, name: &str) -> Result<(), StepError>
 pub(super) fn let_go(sockets: &mut Sockets, name: &str) -> Result<(), StepError> {
     let started = Instant::now();
     let mut pause = Duration::from_millis(1);
+    let mut dying = false;
     while exists(sockets, name) {
-        if started.elapsed() >= VANISH_BOUND {
+        let waited = started.elapsed();
+        if waited >= VANISH_BOUND {
             return delete(sockets, name);
+        }
+        if waited >= BEGUN_BOUND && !dying {
+            match route::peer_lives(&mut sockets.route, name) {
+                Ok(true) => return delete(sockets, name),
+                // Gone, or nobody knows: the bound decides.
+                Ok(false) | Err(_) => dying = true,
+            }
         }
         sleep(pause);
         pause = (pause * 2).min(Duration::from_millis(8));

@@ -6,7 +6,7 @@
 //!
 //! chain guard       prerouting, raw        what comes from pods for 127.0.0.0/8 is dropped
 //! chain prerouting  prerouting, dstnat     to an address of the node's: jump ports
-//! chain output      output, dstnat         likewise, for the node's own processes
+//! chain output      output, dstnat         likewise, for the node's own processes; ::1 excepted
 //! chain ports                              four lookups
 //! chain postrouting postrouting, srcnat    masquerade
 //! chain forward     forward, filter        accept to and from pods
@@ -20,7 +20,7 @@
 //! on the node's loopback, were it not for the guard.
 //!
 //! *IPv6 has no `route_localnet`:* the kernel does not route a packet from `::1` to the bridge, so host ports cannot be reached at
-//! `[::1]`.
+//! `[::1]`. What is sent there is left alone and meets the node's own services.
 
 use std::net::IpAddr;
 
@@ -163,6 +163,16 @@ fn guard(batch: &mut Batch<'_>, bridge: &[u8]) {
 }
 
 fn ports(batch: &mut Batch<'_>) {
+    batch.rule(
+        "output",
+        &[
+            load(Meta::Family),
+            equal(&[IPV6]),
+            destination(&ADDRESSES6, FIRST),
+            equal(&[0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]),
+            Expression::Verdict(Verdict::Accept),
+        ],
+    );
     for chain in ["prerouting", "output"] {
         batch.rule(
             chain,

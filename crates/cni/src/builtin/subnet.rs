@@ -102,12 +102,6 @@ impl Ipv6Subnet {
     pub(crate) fn pod(self, index: u64) -> Ipv6Addr {
         Ipv6Addr::from_bits(self.network.to_bits() + u128::from(index) + 2)
     }
-
-    pub(crate) fn index_of(self, address: Ipv6Addr) -> Option<u64> {
-        let offset = address.to_bits().checked_sub(self.network.to_bits())?;
-        let index = u64::try_from(offset.checked_sub(2)?).ok()?;
-        Some(index).filter(|index| *index < self.capacity())
-    }
 }
 
 /// The first `prefix` of `bits` bits set.
@@ -212,7 +206,6 @@ mod tests {
         assert!("10.1.0.0/31".parse::<Ipv4Subnet>().is_err());
         let subnet: Ipv6Subnet = "fd00::/64".parse().unwrap();
         assert_eq!(subnet.pod(0).to_string(), "fd00::2");
-        assert_eq!(subnet.index_of("fd00::2".parse().unwrap()), Some(0));
         assert!("fd00::1/64".parse::<Ipv6Subnet>().is_err());
         assert_eq!(
             Ipv4Subnet::DEFAULT.to_string().parse(),

@@ -164,9 +164,12 @@ impl Work {
     ) -> Result<(), StepError> {
         self.reached(Step::Recorded)?;
         match self.try_steps(sockets, record, netns) {
-            // Somebody removed the bridge or the table since we made it: once more from the start.
+            // Somebody removed the bridge (EINVAL, for a link's master) or the table since we made it: once more from the start.
             Err(StepError::Netlink { source, .. })
-                if matches!(source.errno(), Some(Errno::NODEV | Errno::NOENT)) =>
+                if matches!(
+                    source.errno(),
+                    Some(Errno::NODEV | Errno::NOENT | Errno::INVAL)
+                ) =>
             {
                 *lock(&self.prepared) = None;
                 link::enter(self.namespace.as_fd(), "node's")?;

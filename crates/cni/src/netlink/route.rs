@@ -19,6 +19,7 @@ const IFLA_MTU: u16 = 4;
 const IFLA_MASTER: u16 = 10;
 const IFLA_LINKINFO: u16 = 18;
 const IFLA_NET_NS_FD: u16 = 28;
+const IFLA_LINK_NETNSID: u16 = 37;
 const IFLA_INFO_KIND: u16 = 1;
 const IFLA_INFO_DATA: u16 = 2;
 const IFLA_INFO_SLAVE_KIND: u16 = 4;
@@ -81,7 +82,7 @@ pub(crate) struct Veth<'a> {
     pub(crate) netns: BorrowedFd<'a>,
 }
 
-/// Makes both ends, up, the peer in its namespace, the near end a port of the bridge. Two messages.
+/// Makes both ends, the peer in its namespace and down, the near end up and a port of the bridge. Two messages.
 pub(crate) fn veth(request: &mut Request, veth: &Veth<'_>) {
     request
         .message(
@@ -95,7 +96,8 @@ pub(crate) fn veth(request: &mut Request, veth: &Veth<'_>) {
         .nest(IFLA_LINKINFO, |info| {
             info.text(IFLA_INFO_KIND, "veth");
             info.nest(IFLA_INFO_DATA, |data| {
-                data.nest_after(VETH_INFO_PEER, &link_header(0, IFF_UP, IFF_UP), |peer| {
+                // Not up yet: the kernel tries that before the ends know each other (ENOTCONN).
+                data.nest_after(VETH_INFO_PEER, &link_header(0, 0, 0), |peer| {
                     peer.text(IFLA_IFNAME, veth.peer)
                         .attribute(IFLA_ADDRESS, &veth.peer_mac)
                         .u32(IFLA_MTU, veth.mtu)
@@ -188,6 +190,19 @@ pub(crate) fn index_of(socket: &mut Socket, name: &str) -> Result<u32, NetlinkEr
         .text(IFLA_IFNAME, name);
     let body = socket.get(&request)?;
     index(&body).ok_or(NetlinkError::Malformed)
+}
+
+/// Whether the namespace of a link's other end is alive. The kernel gives numbers to those that are, and takes the number away as the
+/// first thing when one dies.
+pub(crate) fn peer_lives(socket: &mut Socket, name: &str) -> Result<bool, NetlinkError> {
+    let mut request = Request::new();
+    request
+        .message(GETLINK, 0, &link_header(0, 0, 0))
+        .text(IFLA_IFNAME, name);
+    let body = socket.get(&request)?;
+    let number = attribute(body.get(16..).unwrap_or(&[]), IFLA_LINK_NETNSID);
+    let number = number.and_then(|bytes| bytes.try_into().ok());
+    Ok(number.map(i32::from_ne_bytes).is_some_and(|id| id >= 0))
 }
 
 /// Names of the links that are ports of a bridge.
