@@ -106,8 +106,8 @@ pub(super) async fn take_apart(
         .remove_container(&container.pod.id, id)
         .map_err(|error| RemoveError::Record(id.clone(), error))?;
     failpoint::reach("container.removed", &container.pod);
-    runtime.stats.forget(id);
     container.phase.send_replace(Phase::Removed);
+    runtime.stats.forget(id);
     runtime.inventory.forget_container(container);
     Ok(())
 }

@@ -6,7 +6,6 @@ mod field;
 mod linux;
 mod pod;
 
-pub(crate) use container::{container_config, image_spec};
+pub(crate) use container::container_config;
 pub(crate) use field::InvalidField;
-pub(crate) use linux::resources;
 pub(crate) use pod::{pod_config, stop_timeout};

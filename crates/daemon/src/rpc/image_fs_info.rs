@@ -3,7 +3,10 @@ use std::sync::Arc;
 use cri::v1;
 use tonic::{Request, Status};
 
-use crate::runtime::{Runtime, now_ns};
+use crate::{
+    runtime::{Runtime, now_ns},
+    stats,
+};
 
 pub(super) async fn image_fs_info(
     runtime: &Arc<Runtime>,
@@ -18,7 +21,7 @@ pub(super) async fn image_fs_info(
         inodes_used: Some(v1::UInt64Value { value: inodes }),
     };
     let images = runtime.images.usage();
-    let containers = runtime.stats.writable_layers();
+    let containers = stats::writable_layers(runtime).await;
     Ok(v1::ImageFsInfoResponse {
         image_filesystems: vec![usage(
             runtime.overlay.layers_dir(),

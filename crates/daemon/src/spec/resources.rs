@@ -19,7 +19,7 @@ pub(super) fn container_resources(input: &SpecInput<'_>) -> Result<LinuxResource
 
 /// What a request asks of a cgroup, on this node. Zeros and empty texts are left out; what the node's kernel cannot do is
 /// refused, unless asking for it changes nothing.
-pub(crate) fn linux_resources(asked: &Asked, host: &Host) -> Result<LinuxResources, SpecError> {
+fn linux_resources(asked: &Asked, host: &Host) -> Result<LinuxResources, SpecError> {
     let mut resources = LinuxResources::default();
     resources
         .set_devices(None)

@@ -60,12 +60,18 @@ pub(crate) struct Stats {
 struct Meter {
     sampler: Option<Sampler>,
     last: Option<Sample>,
+    layer: Option<Layer>,
 }
 
 impl Stats {
-    fn meter(&self, id: &ContainerId) -> Arc<Mutex<Meter>> {
+    fn meter(&self, container: &Container) -> Arc<Mutex<Meter>> {
         let mut meters = self.meters.lock().unwrap_or_else(PoisonError::into_inner);
-        Arc::clone(meters.entry(id.clone()).or_default())
+        let meter = Arc::clone(meters.entry(container.id.clone()).or_default());
+        // One that was removed while we held its list gets no meter that nobody would forget.
+        if container.phase() == Phase::Removed {
+            meters.remove(&container.id);
+        }
+        meter
     }
 
     /// Closes a container's descriptors.
@@ -75,23 +81,30 @@ impl Stats {
             .unwrap_or_else(PoisonError::into_inner)
             .remove(id);
     }
+}
 
-    /// What all containers have written, as last measured.
-    pub(crate) fn writable_layers(&self) -> Usage {
-        let meters: Vec<_> = {
-            let meters = self.meters.lock().unwrap_or_else(PoisonError::into_inner);
-            meters.values().cloned().collect()
-        };
-        let layer = |meter: Arc<Mutex<Meter>>| {
-            let meter = meter.try_lock().ok()?;
-            let layer = meter.last.as_ref()?.writable_layer?;
-            Some(Usage {
-                bytes: layer.bytes,
-                inodes: layer.inodes,
+/// What all containers have written, none of it measured longer ago than [`LAYER_FRESH`].
+pub(crate) async fn writable_layers(runtime: &Arc<Runtime>) -> Usage {
+    let runtime = Arc::clone(runtime);
+    let measured = blocking(SAMPLE_WITHIN, move || {
+        let containers = runtime.inventory.containers();
+        containers
+            .iter()
+            .filter_map(|container| {
+                let meter = runtime.stats.meter(container);
+                let mut meter = meter.lock().unwrap_or_else(PoisonError::into_inner);
+                let layer = meter.layer(&runtime, container)?;
+                Some(Usage {
+                    bytes: layer.bytes,
+                    inodes: layer.inodes,
+                })
             })
-        };
-        meters.into_iter().filter_map(layer).sum()
-    }
+            .sum()
+    });
+    measured.await.unwrap_or_else(|error| {
+        tracing::warn!(error = &error as &dyn std::error::Error, "measure layers");
+        Usage::default()
+    })
 }
 
 /// Samples those of the containers that run, off the runtime's workers. One that ends meanwhile is left out.
@@ -124,7 +137,7 @@ pub(crate) async fn sample(
 }
 
 fn sample_one(runtime: &Runtime, container: &Container) -> Option<Sample> {
-    let meter = runtime.stats.meter(&container.id);
+    let meter = runtime.stats.meter(container);
     let mut meter = meter.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(last) = &meter.last
         && age(last.taken_at_ns) < FRESH
@@ -155,24 +168,27 @@ fn sample_one(runtime: &Runtime, container: &Container) -> Option<Sample> {
         sample.swap_bytes = Some(memory.swap_usage_bytes);
         sample.swap_available_bytes = memory.swap_available_bytes;
     }
-    sample.writable_layer = layer(runtime, container, meter.last.as_ref());
+    sample.writable_layer = meter.layer(runtime, container);
     meter.last = Some(sample.clone());
     Some(sample)
 }
 
-fn layer(runtime: &Runtime, container: &Container, last: Option<&Sample>) -> Option<Layer> {
-    let known = last.and_then(|last| last.writable_layer);
-    if let Some(layer) = known
-        && age(layer.measured_at_ns) < LAYER_FRESH
-    {
-        return known;
+impl Meter {
+    /// What the container has written, walked anew where the last walk is too long ago.
+    fn layer(&mut self, runtime: &Runtime, container: &Container) -> Option<Layer> {
+        if let Some(layer) = self.layer
+            && age(layer.measured_at_ns) < LAYER_FRESH
+        {
+            return self.layer;
+        }
+        let usage = runtime.overlay.usage(container.id.as_str()).ok()?;
+        self.layer = Some(Layer {
+            measured_at_ns: now_ns(),
+            bytes: usage.bytes,
+            inodes: usage.inodes,
+        });
+        self.layer
     }
-    let usage = runtime.overlay.usage(container.id.as_str()).ok()?;
-    Some(Layer {
-        measured_at_ns: now_ns(),
-        bytes: usage.bytes,
-        inodes: usage.inodes,
-    })
 }
 
 fn rate(before: &Sample, now: &Sample) -> Option<u64> {

@@ -75,7 +75,7 @@ pub(crate) fn container_config(
 }
 
 /// An `ImageSpec` that stands at `path`.
-pub(crate) fn image_spec(path: &str, spec: v1::ImageSpec) -> Result<ImageSpec, InvalidField> {
+fn image_spec(path: &str, spec: v1::ImageSpec) -> Result<ImageSpec, InvalidField> {
     let field = format!("{path}.image");
     if spec.image.is_empty() {
         return Err(missing(&field, "name an image by name, digest or id"));

@@ -258,7 +258,7 @@ const CPU_PERIOD_US: std::ops::RangeInclusive<u64> = 1_000..=1_000_000;
 const CPU_QUOTA_US: i64 = 1_000;
 
 /// `LinuxContainerResources` at `path`.
-pub(crate) fn resources(
+pub(super) fn resources(
     path: &str,
     resources: v1::LinuxContainerResources,
 ) -> Result<LinuxResources, InvalidField> {
