@@ -13,6 +13,8 @@ mod mount;
 mod process;
 mod refusal;
 mod resource;
+#[cfg(test)]
+mod tests;
 
 pub use process::exec_process;
 pub use resource::resources;

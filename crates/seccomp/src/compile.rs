@@ -356,8 +356,11 @@ fn ranges(arch: Arch, rules: &[Rule], default: u32, last: u32) -> Ranges {
     ranges
 }
 
+/// A call's name, the bits of its first argument that choose, and the names behind it by their choice.
+type Door = (&'static str, u64, &'static [(&'static str, u64)]);
+
 /// Calls that i386 programs also reach through one door, with their number there: `socketcall(2)` and `ipc(2)`.
-const DOORS: [(&str, u64, &[(&str, u64)]); 2] = [
+const DOORS: [Door; 2] = [
     (
         "socketcall",
         u64::MAX,

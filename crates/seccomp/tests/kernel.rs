@@ -1,5 +1,7 @@
 //! The kernel takes the default profile, and does with it what is meant.
 
+#![allow(clippy::unwrap_used)]
+
 mod oracle;
 
 use std::collections::BTreeMap;

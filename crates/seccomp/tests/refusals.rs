@@ -1,5 +1,7 @@
 //! What cannot be honoured is refused by name.
 
+#![allow(clippy::unwrap_used)]
+
 use longshore_seccomp::{Cache, compile, parse};
 use serde_json::{Value, json};
 

@@ -5,6 +5,8 @@ mod container;
 mod field;
 mod linux;
 mod pod;
+#[cfg(test)]
+mod tests;
 
 pub(crate) use container::container_config;
 pub(crate) use field::InvalidField;
