@@ -13,7 +13,6 @@ use crate::{
     pod,
     runtime::{BlockingError, DISK_BOUND, Runtime, blocking},
     state::{ContainerStage, RecordError},
-    supervisor::CallError,
 };
 
 #[derive(Debug, thiserror::Error)]
@@ -22,8 +21,6 @@ pub(crate) enum RemoveError {
     Stop(ContainerId, #[source] StopError),
     #[error("remove container {0}: keep its record")]
     Record(ContainerId, #[source] RecordError),
-    #[error("remove container {0}: take it off its supervisor")]
-    Supervisor(ContainerId, #[source] CallError),
     #[error("remove container {0}: kill what is left in its cgroup")]
     Kill(ContainerId, #[source] pod::KillError),
     #[error("remove container {0}: its cgroup")]
@@ -83,9 +80,10 @@ pub(super) async fn take_apart(
     failpoint::reach("container.removing", &container.pod);
     if let Some(link) = container.pod.link() {
         let request = RequestBody::DeleteContainer { id: id.to_string() };
-        match link.order("DeleteContainer", request, Vec::new()).await {
-            Ok(()) | Err(CallError::Gone | CallError::Silent) => {}
-            Err(error) => return Err(RemoveError::Supervisor(id.clone(), error)),
+        // Whatever it says against it, the cgroup is killed and removed below.
+        if let Err(error) = link.order("DeleteContainer", request, Vec::new()).await {
+            let error = &error as &dyn std::error::Error;
+            tracing::warn!(container = %id, error, "the supervisor did not delete the container");
         }
     }
     failpoint::reach("container.deleted", &container.pod);

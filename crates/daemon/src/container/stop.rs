@@ -13,7 +13,6 @@ use crate::{
     pod,
     runtime::{BlockingError, DISK_BOUND, Runtime, blocking},
     spec::Signal,
-    supervisor::CallError,
 };
 
 /// How long a killed container may take until its exit is known: the kernel's work, and a bounded drain of its output. Longer
@@ -22,8 +21,6 @@ const DEATH_WITHIN: Duration = Duration::from_secs(15);
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum StopError {
-    #[error("stop container {0}: send it a signal")]
-    Signal(ContainerId, #[source] CallError),
     #[error(
         "stop container {0}: it outlives SIGKILL by {1} s: a process of it is in an uninterruptible sleep (a hung disk or network \
          file system?)"
@@ -146,9 +143,12 @@ async fn signal(
         };
         match link.order("Signal", request, Vec::new()).await {
             Ok(()) => return Ok(()),
-            // Its supervisor has gone, or hangs: the cgroup is there all the same.
-            Err(CallError::Gone | CallError::Silent) => {}
-            Err(error) => return Err(StopError::Signal(id.clone(), error)),
+            // Its supervisor has gone, hangs, or does not know it: the cgroup is there all the same.
+            Err(error) => tracing::warn!(
+                container = %id,
+                error = &error as &dyn std::error::Error,
+                "the supervisor sent no signal; killing the container by its cgroup"
+            ),
         }
     }
     let (hierarchies, cgroup) = (runtime.hierarchies.clone(), container.cgroup.clone());

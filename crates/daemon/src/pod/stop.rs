@@ -24,8 +24,6 @@ const EXITS_WITHIN: Duration = Duration::from_secs(5);
 pub(crate) enum StopError {
     #[error("pod {0}: keep its record")]
     Record(PodId, #[source] RecordError),
-    #[error("pod {0}: end its containers")]
-    Containers(PodId, #[source] CallError),
     #[error("pod {0}: end the processes that its supervisor left")]
     Orphans(PodId, #[source] lost::KillError),
     #[error("pod {0}: take down its network")]
@@ -113,10 +111,7 @@ async fn end_processes(runtime: &Arc<Runtime>, pod: &Arc<Pod>) -> Result<(), Sto
                     ),
                 }
             }
-            Err(CallError::Refused(refusal)) => {
-                let refused = CallError::Refused(refusal);
-                return Err(StopError::Containers(pod.id.clone(), refused));
-            }
+            // Whatever it says against it, the pod shall end.
             Err(error) => tracing::warn!(
                 pod = %pod.id,
                 error = &error as &dyn std::error::Error,

@@ -85,7 +85,6 @@ coded! {
         | E::Crashed(_) => os_code(error),
     }
     pod::StopError: error {
-        E::Containers(_, call) => call.code(),
         E::Orphans(_, pod::KillError::Undead { .. }) => Code::DeadlineExceeded,
         E::Record(..) | E::Orphans(..) | E::Network(..) | E::Crashed(_) => os_code(error),
     }
@@ -115,13 +114,11 @@ coded! {
         E::Crashed(_) => Code::Internal,
     }
     container::StopError: error {
-        E::Signal(_, call) => call.code(),
         E::Undead(..) | E::Blocking(..) => Code::DeadlineExceeded,
         E::Orphans(..) | E::Crashed(_) => os_code(error),
     }
     container::RemoveError: error {
         E::Stop(_, stop) => stop.code(),
-        E::Supervisor(_, call) => call.code(),
         E::Blocking(..) => Code::DeadlineExceeded,
         E::Record(..) | E::Kill(..) | E::Cgroup(..) | E::Layer(..) | E::Volumes(..) | E::Image(..)
         | E::Crashed(_) => os_code(error),
