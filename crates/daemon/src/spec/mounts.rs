@@ -61,7 +61,8 @@ pub(super) fn mounts(
     // What the request mounts itself, it gets as it is; a /dev of its own comes with everything in it.
     list.retain(|mount| {
         let path = mount.destination().to_string_lossy();
-        !mounted_over(&path, asked) && !(own_dev && path.starts_with("/dev/"))
+        let replaced = mounted_over(&path, asked) || own_dev && path.starts_with("/dev/");
+        !replaced
     });
     let mut below: Vec<Mount> = Vec::new();
     for volume in input.volumes {

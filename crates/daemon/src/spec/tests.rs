@@ -5,7 +5,10 @@
 //! rewritten with what comes out, to be read before it is committed.
 
 mod accounts;
+mod devices;
 mod render;
+mod seccomp;
+mod sysctl;
 
 use std::{
     collections::BTreeMap,

@@ -1,0 +1,71 @@
+//! A pod sets parameters of its own namespaces only.
+
+use super::super::{check_pod, pod_sysctls};
+use crate::pod::config::{IdMapping, NamespaceMode, PodConfig, UserNamespace};
+
+fn pod(name: &str, network: NamespaceMode, ipc: NamespaceMode) -> PodConfig {
+    let mut pod = PodConfig::default();
+    pod.linux.sysctls.insert(name.to_owned(), "1".to_owned());
+    let options = &mut pod.linux.security_context.namespace_options;
+    (options.network, options.ipc) = (network, ipc);
+    pod
+}
+
+#[test]
+fn of_namespaces() {
+    use NamespaceMode::{Node, Pod};
+    let allowed = |name: &str, network, ipc| pod_sysctls(&pod(name, network, ipc)).is_ok();
+    for name in [
+        "net.ipv4.ip_forward",
+        "net/ipv4/ip_forward",
+        "kernel.domainname",
+    ] {
+        assert!(allowed(name, Pod, Node), "{name}");
+        assert!(!allowed(name, Node, Pod), "{name}");
+    }
+    for name in [
+        "kernel.shmmax",
+        "kernel.sem",
+        "fs.mqueue.msg_max",
+        "kernel/msgmax",
+    ] {
+        assert!(allowed(name, Node, Pod), "{name}");
+        assert!(!allowed(name, Pod, Node), "{name}");
+    }
+    for name in [
+        "vm.swappiness",
+        "kernel.core_pattern",
+        "kernel.hostname",
+        "kernel.shmmax.x",
+        "net/ipv4/conf/eth0.1/forwarding",
+        "network.x",
+        "fs.mqueue",
+    ] {
+        assert!(!allowed(name, Pod, Pod), "{name}");
+    }
+    let named = pod_sysctls(&pod("net/core/somaxconn", Pod, Pod)).unwrap();
+    assert_eq!(named, [("net.core.somaxconn".to_owned(), "1".to_owned())]);
+}
+
+#[test]
+fn a_user_namespace_owns_the_others() {
+    let mut pod = PodConfig::default();
+    let maps = vec![IdMapping {
+        host_id: 65536,
+        container_id: 0,
+        length: 65536,
+    }];
+    let options = &mut pod.linux.security_context.namespace_options;
+    options.userns_options = Some(UserNamespace {
+        mode: NamespaceMode::Pod,
+        uids: maps.clone(),
+        gids: maps,
+    });
+    check_pod(&pod).unwrap();
+    pod.linux.security_context.namespace_options.network = NamespaceMode::Node;
+    let error = check_pod(&pod).unwrap_err().to_string();
+    assert!(
+        error.contains("namespace_options.network: NODE in a user namespace"),
+        "{error}"
+    );
+}
