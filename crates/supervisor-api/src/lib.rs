@@ -59,14 +59,16 @@ pub enum RequestBody {
     /// The pod's user namespace, as the descriptor of [`ReplyBody::Done`]: the daemon maps a container's layers by it. FailedPrecondition where
     /// the pod has none.
     UserNamespace,
-    /// Makes a container up to the point where its init waits to be started. [`ReplyBody::Created`].
+    /// Makes a container up to the point where its init waits to be started. [`ReplyBody::Created`]. Its id names its exit record: no slash,
+    /// no dot in front, 200 bytes at most. After an error nothing of it is left and the id is free; the error comes after at most 40 s.
     CreateContainer(Box<CreateContainer>),
-    /// Lets the container's init run its program. [`ReplyBody::Started`] once `execve(2)` has succeeded.
+    /// Lets the container's init run its program. [`ReplyBody::Started`] once `execve(2)` has succeeded. After an error the container exits with
+    /// code 128 and the error as its message ([`Event::Exited`] follows), and is to be deleted.
     StartContainer { id: String },
     /// Sends a signal to the container's init, or to every process of the container. [`ReplyBody::Done`], also for a container
     /// that has exited.
     Signal { id: String, signal: i32, all: bool },
-    /// Runs a process in a running container. [`ReplyBody::Started`], and [`Event::ExecExited`] later.
+    /// Runs a process in a running container. [`ReplyBody::Started`], and [`Event::ExecExited`] later; after an error no event follows.
     Exec(Box<Exec>),
     /// Kills the whole process tree of an exec. [`ReplyBody::Done`], also when it has exited.
     KillExec { exec_id: String },
@@ -77,17 +79,21 @@ pub enum RequestBody {
     /// Applies limits to a container's cgroup. [`ReplyBody::Done`].
     UpdateResources { id: String, resources: Resources },
     /// Kills what still runs, removes the container's cgroup, forgets it and its exit record. [`ReplyBody::Done`], also for an
-    /// unknown id.
+    /// unknown id. One that ran until then has no [`Event::Exited`]. An error (something did not die within 10 s) leaves it there, to be deleted
+    /// again.
     DeleteContainer { id: String },
     /// What there is. [`ReplyBody::State`].
     State,
     /// Kills every process of the pod and lets go of its namespaces; containers keep their exit records. [`ReplyBody::Done`]
-    /// once nothing runs.
+    /// once nothing runs and every exit is recorded; an error after 10 s names what is left, and asking again tries again.
     StopSandbox,
-    /// After StopSandbox: removes the pod's cgroup and exits. [`ReplyBody::Done`] is the last message.
+    /// After StopSandbox: removes the pod's cgroup, with those of containers that have not been deleted, and exits. [`ReplyBody::Done`] is the last
+    /// message. Exit records stay.
     Shutdown,
 }
 
+/// A container to make. Its log is in CRI's format: `TIME stdout F text`; an unterminated last line is tagged `P`, so that `kubectl logs` shows
+/// what the program wrote and no newline more.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CreateContainer {
     pub plan: ContainerPlan,
@@ -111,7 +117,9 @@ pub struct Exec {
     /// Chosen by the daemon, unique in the pod.
     pub exec_id: String,
     pub process: Process,
-    /// stdin, stdout, stderr; `None` is `/dev/null`. With a terminal only `stdin` and `stdout` count.
+    /// stdin, stdout, stderr; `None` is `/dev/null`. With a terminal only `stdin` and `stdout` count: the supervisor carries bytes between them and
+    /// the terminal, so they must be pipes or sockets, and become non-blocking; the end of `stdin` is not passed on, that of `stdout` lets the program
+    /// run on unheard.
     pub stdin: Option<FdSlot>,
     pub stdout: Option<FdSlot>,
     pub stderr: Option<FdSlot>,
@@ -153,7 +161,7 @@ pub enum ReplyBody {
 pub enum Event {
     /// A container's init has exited, its output is in its log, and its exit record is on disk.
     Exited { id: String, exit: ExitRecord },
-    /// An exec's process has been reaped. `killed` says why we killed it, if we did.
+    /// An exec's process has been reaped. `killed` says why we killed it, if we did. Processes that it left behind live on in its container.
     ExecExited {
         exec_id: String,
         exit_code: i32,
@@ -181,6 +189,7 @@ pub enum SandboxState {
     /// CreateSandbox has not succeeded yet.
     Empty,
     Ready,
+    /// Stopped, being stopped, or of no further use because the init of its PID namespace has died.
     Stopped,
 }
 
@@ -192,8 +201,14 @@ pub struct ContainerState {
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ContainerStatus {
-    Created { pid: i32 },
-    Running { pid: i32, started_at_ns: i64 },
+    Created {
+        pid: i32,
+    },
+    /// Also when its init has just died and its output is still being written; [`Event::Exited`] follows.
+    Running {
+        pid: i32,
+        started_at_ns: i64,
+    },
     Exited(ExitRecord),
 }
 

@@ -100,3 +100,28 @@ fn wrong_arguments_are_refused() {
         );
     }
 }
+
+#[test]
+fn a_killed_supervisor_takes_the_pod_s_init_with_it_and_its_log_process_ends() {
+    let mut pod = Pod::bare();
+    let mut plan = pod.sandbox_plan();
+    plan.namespaces.pid = true;
+    pod.client
+        .call(RequestBody::CreateSandbox(plan), vec![])
+        .unwrap();
+    let init = pod.state().init_pid.unwrap();
+    let mut plan = pod.plan("c", "echo ready; read forever");
+    plan.namespaces.pid = oci_plan::NamespaceSource::Pod;
+    let log = pod.log_file("c");
+    let container = pod.create_with(plan, log, true).unwrap();
+    pod.start("c").unwrap();
+    within(|| (pod.log("c").shown("stdout") == "ready\n").then_some(()));
+    let family = children(pod.process.id() as i32);
+    assert_eq!(family.len(), 3);
+    pod.process.kill().unwrap();
+    // The kernel ends the namespace with its init, and the log process has nothing more to read.
+    for pid in family {
+        within(|| (!alive(pid)).then_some(()));
+    }
+    assert!(!alive(init) && !alive(container));
+}

@@ -368,6 +368,8 @@ fn a_user_namespace_for_the_pod() {
     pod.client
         .call(RequestBody::CreateSandbox(plan), vec![])
         .unwrap();
+    let (reply, namespace) = pod.client.call(RequestBody::UserNamespace, vec![]).unwrap();
+    assert_eq!((reply, namespace.len()), (ReplyBody::Done, 1));
     let script = "id -u; echo again > /dev/stdout; ls -ldn /dev/shm | tr -s ' '; cat /proc/self/uid_map | tr -s ' ';
                   ip link show lo | head -n 1; hostname; touch /dev/shm/x && echo wrote";
     let mut plan = pod.plan("c", script);
