@@ -53,7 +53,7 @@ fn main() {
     });
     measure("pod namespaces", &bench, &kubernetes(false), &root, rounds);
     measure(
-        "the same, masks and seccomp-less extras removed",
+        "the same with three mounts and no masks",
         &bench,
         &bare(),
         &root,

@@ -119,8 +119,7 @@ fn refuse_unreachable(cwd: &str) -> Result<(), Error> {
             Stage::WorkingDirectory,
             format_args!("{cwd} (it is outside of the container)"),
         ),
-        // A directory above may be unreadable in a way that only this call minds; it is there, then.
-        Err(_) => Ok(()),
+        Err(error) => Err(error).at(Stage::WorkingDirectory, cwd),
     }
 }
 

@@ -16,8 +16,6 @@ impl CloneFlags {
     pub const NEWCGROUP: Self = Self(libc::CLONE_NEWCGROUP as u64);
     /// The child's parent is the caller's parent.
     pub const PARENT: Self = Self(libc::CLONE_PARENT as u64);
-    /// The caller sleeps until the child has executed a program or ended.
-    pub const VFORK: Self = Self(libc::CLONE_VFORK as u64);
 
     #[must_use]
     pub const fn empty() -> Self {

@@ -3,7 +3,7 @@
 use oci_runtime::{Error, Kind, Progress};
 use rustix::process::Signal;
 
-use crate::bench::{Bench, plan, reap, rootfs, step, write_file};
+use crate::bench::{Bench, plan, process, reap, rootfs, step, write_file};
 
 pub(crate) const CASES: &[crate::Case] = &[
     (
@@ -22,6 +22,10 @@ pub(crate) const CASES: &[crate::Case] = &[
     ("failures::plans_that_are_refused", plans_that_are_refused),
     ("failures::a_caller_with_threads", a_caller_with_threads),
     ("failures::starting_twice", starting_twice),
+    (
+        "failures::no_way_out_by_a_descriptor",
+        no_way_out_by_a_descriptor,
+    ),
 ];
 
 fn programs_that_cannot_run() {
@@ -194,4 +198,28 @@ fn starting_twice() {
     assert!(launch.start().is_err());
     while !matches!(step(&mut launch).unwrap(), Progress::Started { .. }) {}
     reap(launch.pidfd());
+}
+
+/// CVE-2024-21626: a working directory that is a descriptor of the host's, left open.
+fn no_way_out_by_a_descriptor() {
+    let leak = std::fs::File::open("/").unwrap();
+    rustix::io::fcntl_setfd(&leak, rustix::io::FdFlags::empty()).unwrap();
+    let bench = Bench::new();
+    let sleeper = plan(&["/bin/sh", "-c", "echo here; exec sleep 100"]);
+    let mut running = bench.launch(&sleeper, &[rootfs()]).unwrap();
+    running.line();
+    for number in 0..40 {
+        let cwd = format!("/proc/self/fd/{number}");
+        let mut process = process(&["/bin/pwd"]);
+        process.cwd.clone_from(&cwd);
+        let error = bench
+            .exec(running.launch.pidfd(), &process)
+            .expect_err("no descriptor is a directory");
+        assert_eq!(error.kind(), Kind::InvalidArgument, "{error:?}");
+        let mut plan = plan(&["/bin/pwd"]);
+        plan.process.cwd = cwd;
+        let error = bench.run(&plan, &[rootfs()]).expect_err("nor here");
+        assert_eq!(error.kind(), Kind::InvalidArgument, "{error:?}");
+    }
+    running.kill();
 }
