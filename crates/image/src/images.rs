@@ -234,4 +234,8 @@ impl Images {
     pub(crate) fn failpoints(&self) -> &crate::failpoint::Failpoints {
         &self.shelf.failpoints
     }
+
+    pub(crate) fn layers_synced(&self) -> bool {
+        self.shelf.read().layers.values().all(|layer| layer.synced)
+    }
 }

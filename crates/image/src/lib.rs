@@ -28,6 +28,8 @@ mod reference;
 mod registry;
 mod shelf;
 mod store;
+#[cfg(test)]
+mod tests;
 mod unpack;
 
 pub use auth::Auth;

@@ -27,7 +27,7 @@ pub(crate) async fn open(
     overlay: Arc<Overlay>,
 ) -> Result<Arc<Shelf>, StoreError> {
     let task = tokio::task::spawn_blocking(move || {
-        let boot_id = boot_id()?;
+        let boot_id = boot_id(&config.root)?;
         std::fs::create_dir_all(&config.root).map_err(StoreError::path("make", &config.root))?;
         let store = Store::open(&config.root)?;
         let pins = Pins::open(&config.root)?;
@@ -146,9 +146,19 @@ fn names(directory: &Path) -> Result<Vec<String>, StoreError> {
     Ok(names)
 }
 
-fn boot_id() -> Result<String, StoreError> {
+/// Which boot this is; a test may have put another one into the root.
+fn boot_id(_root: &Path) -> Result<String, StoreError> {
+    #[cfg(test)]
+    if let Ok(pretended) = std::fs::read_to_string(_root.join("pretended-boot")) {
+        return Ok(pretended);
+    }
     let path = Path::new("/proc/sys/kernel/random/boot_id");
     std::fs::read_to_string(path)
         .map(|id| id.trim().to_owned())
         .map_err(StoreError::path("read", path))
+}
+
+#[cfg(test)]
+pub(crate) fn pretend_boot(root: &Path, boot_id: &str) {
+    std::fs::write(root.join("pretended-boot"), boot_id).unwrap();
 }

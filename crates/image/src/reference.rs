@@ -52,7 +52,9 @@ impl Reference {
         if text.is_empty() {
             return Err("it is empty");
         }
-        if text.len() == 64 && is_lower_hex(text) {
+        // With the algorithm before it, it would be the tag of a repository called sha256, which nobody means.
+        let digits = text.strip_prefix("sha256:").unwrap_or(text);
+        if digits.len() == 64 && is_lower_hex(digits) {
             return Err("it is an image id, which no registry knows");
         }
         let (named, digest) = match text.split_once('@') {
@@ -297,6 +299,7 @@ mod tests {
     fn what_names_nothing_is_refused() {
         let long_tag = format!("app:{}", "t".repeat(129));
         let long_path = format!("r.io/{}", "p".repeat(256));
+        let id = format!("sha256:{HEX}");
         let bad_digest = format!("app@sha256:{}", HEX.to_uppercase());
         let table = [
             "",
@@ -336,6 +339,7 @@ mod tests {
             "app:é",
             "app\n",
             HEX,
+            &*id,
             &*long_tag,
             &*long_path,
             &*bad_digest,

@@ -326,6 +326,7 @@ impl Shelf {
 
     /// Out of the catalogue and out of the layers' place, so that a new pull of a layer meets neither half.
     fn move_garbage(&self) -> Result<Vec<(LayerKey, PathBuf)>, StoreError> {
+        self.failpoints.reach("sweep")?;
         let _placement = self.placement();
         let keys = self.write().take_garbage();
         let mut moved = Vec::with_capacity(keys.len());
@@ -375,6 +376,7 @@ impl Shelf {
         })
         .await?;
         let _writer = self.writer.lock().await;
+        self.failpoints.reach("before-commit-of-sync")?;
         let mut change = Change::default();
         for key in &keys {
             if let Some(state) = self.read().layers.get(key) {

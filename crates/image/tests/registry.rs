@@ -2,6 +2,7 @@
 
 mod support;
 
+use longshore_image as image;
 use std::time::Duration;
 
 use image::{Auth, DocumentProblem, PullCause, PullErrorKind, PullRequest};
@@ -102,7 +103,8 @@ async fn an_index_leads_to_this_platform() {
         .layer(layer("there"))
         .architecture("s390x")
         .build();
-    let index = registry.push_index("multi", "v1", &[&other, &wanted]);
+    registry.push_index("multi", "v1", &[&other, &wanted]);
+    let index = testkit::image::index([&other, &wanted]).digest;
     let store = Store::open().await;
     let pulled = store
         .pull(&registry.reference("multi", "v1"))

@@ -205,15 +205,15 @@ fn cloned_tree(path: &Path) -> Result<OwnedFd, MountError> {
 
 fn mapped_tree(path: &Path, mapping: &UserMapping<'_>) -> Result<OwnedFd, MountError> {
     let tree = cloned_tree(path)?;
-    set_mapping(&tree, mapping.namespace).map_err(MountError::system(
+    let attributes = sys::MountAttributes {
+        idmap: Some(mapping.namespace),
+        ..sys::MountAttributes::none()
+    };
+    sys::set_mount_attributes(tree.as_fd(), attributes).map_err(MountError::system(
         "mount_setattr",
         format!("MOUNT_ATTR_IDMAP of {}", path.display()),
     ))?;
     Ok(tree)
-}
-
-fn set_mapping(_tree: &OwnedFd, _namespace: BorrowedFd<'_>) -> Result<(), Errno> {
-    Err(Errno::NOSYS)
 }
 
 fn make_directory(name: &str) -> Result<(), MountError> {

@@ -1,5 +1,6 @@
 use std::collections::BTreeSet;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, Gid, Mode, OFlags, Stat, Uid};
@@ -333,7 +334,19 @@ fn absolute(root: &Path) -> Result<PathBuf, OpenError> {
     };
     std::fs::create_dir_all(root).map_err(failed)?;
     // Overlayfs needs no links on the way, and errors are clearer without.
-    root.canonicalize().map_err(failed)
+    let resolved = root.canonicalize().map_err(failed)?;
+    // A directory that is mounted nowhere, reached by a descriptor, is said to be at `/`.
+    let (meant, found) = (
+        std::fs::metadata(root).map_err(failed)?,
+        std::fs::metadata(&resolved).map_err(failed)?,
+    );
+    if (meant.dev(), meant.ino()) != (found.dev(), found.ino()) {
+        return Err(OpenError::Directory {
+            path: root.to_owned(),
+            source: Errno::NOTDIR,
+        });
+    }
+    Ok(resolved)
 }
 
 fn make_directory(path: &Path, mode: u32) -> Result<(), Errno> {

@@ -171,9 +171,14 @@ impl Stream {
 
 /// The connection was closed before the body's promised end.
 fn is_incomplete(error: &(dyn std::error::Error + Send + Sync + 'static)) -> bool {
-    error
-        .downcast_ref::<hyper::Error>()
-        .is_some_and(|error| error.is_incomplete_message() || error.is_body_write_aborted())
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(error) = cause {
+        if let Some(error) = error.downcast_ref::<std::io::Error>() {
+            return error.kind() == std::io::ErrorKind::UnexpectedEof;
+        }
+        cause = error.source();
+    }
+    false
 }
 
 /// How fast a body comes, counting only the time that was spent waiting for it.

@@ -21,12 +21,13 @@ struct OneError {
 pub(super) fn said(body: &[u8], secrets: &[String]) -> String {
     let text = match serde_json::from_slice::<Errors>(body) {
         Ok(Errors { errors }) => {
-            let lines: Vec<String> = (errors.into_iter())
+            let mut lines: Vec<String> = (errors.into_iter())
                 .map(|error| match (error.code, error.message) {
                     (Some(code), Some(message)) => format!("{code}: {message}"),
                     (code, message) => code.or(message).unwrap_or_default(),
                 })
                 .collect();
+            lines.retain(|line| !line.is_empty());
             lines.join("; ")
         }
         Err(_) => String::from_utf8_lossy(body).into_owned(),
@@ -57,7 +58,7 @@ mod tests {
     fn words_are_bounded_and_hold_no_secret() {
         let body =
             br#"{"errors":[{"code":"DENIED","message":"no","detail":{}},{"message":"really"},{}]}"#;
-        assert_eq!(said(body, &[]), ": DENIED: no; really; ");
+        assert_eq!(said(body, &[]), ": DENIED: no; really");
         assert_eq!(said(b"  \n", &[]), "");
         let echoed = said(
             b"you sent hunter2\r\nand aHVudGVyMg==",

@@ -55,6 +55,9 @@ const MAX_COMPONENTS: usize = 8192;
 
 const MAX_LINKS: usize = 40;
 
+/// How often `openat2(2)` is asked again after EAGAIN.
+const RACES: usize = 16;
+
 /// Splits a path of the archive and removes `.`, `..` and repeated slashes, as a shell's `cd` would without looking. A leading slash
 /// means nothing.
 pub(super) fn components(path: &[u8]) -> Result<Vec<&[u8]>, PlaceError> {
@@ -84,20 +87,28 @@ pub(super) fn open_existing(
     path: &[u8],
 ) -> Result<Option<OwnedFd>, PlaceError> {
     let path = if path.is_empty() { b"." } else { path };
-    let opened = openat2(
-        root,
-        path,
-        OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
-        Mode::empty(),
-        ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS,
-    );
-    match opened {
-        Ok(directory) => Ok(Some(directory)),
-        // A path too long for one call is walked.
-        Err(Errno::NOENT | Errno::NOTDIR | Errno::NAMETOOLONG) => Ok(None),
-        Err(Errno::LOOP) => Err(PlaceError::Path("lies behind too many symbolic links")),
-        Err(errno) => Err(PlaceError::Io("open its directory", errno.into())),
+    for _ in 0..RACES {
+        let opened = openat2(
+            root,
+            path,
+            OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
+            Mode::empty(),
+            ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS,
+        );
+        match opened {
+            Ok(directory) => return Ok(Some(directory)),
+            // A path too long for one call is walked.
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::NAMETOOLONG) => return Ok(None),
+            Err(Errno::LOOP) => {
+                return Err(PlaceError::Path("lies behind too many symbolic links"));
+            }
+            // The path has a `..`, and something was renamed somewhere on this machine meanwhile.
+            Err(Errno::AGAIN) => {}
+            Err(errno) => return Err(PlaceError::Io("open its directory", errno.into())),
+        }
     }
+    // The walk needs no such luck.
+    Ok(None)
 }
 
 /// Finds a directory component by component, and makes what is missing.

@@ -1,6 +1,7 @@
 //! A store in a temporary directory, and how to look into it.
 #![allow(dead_code, unreachable_pub)]
 
+use longshore_image as image;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;

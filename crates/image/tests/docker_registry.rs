@@ -1,0 +1,217 @@
+//! Debian's docker-registry, filled by skopeo with images that umoci made: makers and server that are not ours.
+
+mod support;
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+use longshore_image::{Auth, PullErrorKind};
+use support::Store;
+
+/// A registry process, ended when dropped.
+struct DockerRegistry {
+    process: Child,
+    address: String,
+}
+
+impl DockerRegistry {
+    fn start(directory: &Path, extra: &str) -> Self {
+        // The port is free now; should somebody take it, the registry says so and another is tried.
+        for _ in 0..20 {
+            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+            let address = listener.local_addr().unwrap().to_string();
+            drop(listener);
+            let config = format!(
+                "version: 0.1\nlog: {{level: info}}\nstorage: {{filesystem: {{rootdirectory: {}}}}}\nhttp: {{addr: '{address}'{extra}}}\n",
+                directory.join("data").display()
+            );
+            let path = directory.join("config.yml");
+            fs::write(&path, config).unwrap();
+            let mut process = Command::new("docker-registry")
+                .arg("serve")
+                .arg(&path)
+                .stdout(Stdio::null())
+                .stderr(Stdio::piped())
+                .spawn()
+                .unwrap();
+            let mut lines = BufReader::new(process.stderr.take().unwrap()).lines();
+            let up = lines.any(|line| line.is_ok_and(|line| line.contains("listening on")));
+            // So that it is never stopped by a full pipe.
+            std::thread::spawn(move || lines.for_each(drop));
+            if up {
+                return Self { process, address };
+            }
+            process.kill().ok();
+            process.wait().unwrap();
+        }
+        panic!("docker-registry does not start");
+    }
+}
+
+impl Drop for DockerRegistry {
+    fn drop(&mut self) {
+        self.process.kill().ok();
+        self.process.wait().ok();
+    }
+}
+
+fn run(program: &str, arguments: &[&str]) {
+    let output = Command::new(program).args(arguments).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{program} {arguments:?}: {said}");
+}
+
+/// Two layers, the second of which deletes and replaces, as umoci computes them from changed trees.
+fn make_layout(directory: &Path) -> String {
+    let layout = directory.join("layout");
+    let image = format!("{}:latest", layout.display());
+    run("umoci", &["init", "--layout", layout.to_str().unwrap()]);
+    run("umoci", &["new", "--image", &image]);
+    let bundle = directory.join("bundle");
+    let bundle = bundle.to_str().unwrap();
+    run("umoci", &["unpack", "--image", &image, bundle]);
+    let root = directory.join("bundle/rootfs");
+    fs::create_dir_all(root.join("etc/opaque")).unwrap();
+    fs::write(root.join("etc/old"), "old").unwrap();
+    fs::write(root.join("etc/opaque/old"), "old").unwrap();
+    fs::write(root.join("tool"), vec![7; 300_000]).unwrap();
+    fs::hard_link(root.join("tool"), root.join("tool-too")).unwrap();
+    std::os::unix::fs::symlink("tool", root.join("link")).unwrap();
+    run("umoci", &["repack", "--image", &image, bundle]);
+    fs::remove_dir_all(bundle).unwrap();
+    run("umoci", &["unpack", "--image", &image, bundle]);
+    fs::remove_file(root.join("etc/old")).unwrap();
+    fs::remove_dir_all(root.join("etc/opaque")).unwrap();
+    fs::create_dir(root.join("etc/opaque")).unwrap();
+    fs::write(root.join("etc/opaque/new"), "new").unwrap();
+    run("umoci", &["repack", "--image", &image, bundle]);
+    run(
+        "umoci",
+        &[
+            "config",
+            "--image",
+            &image,
+            "--config.entrypoint",
+            "/tool",
+            "--config.user",
+            "www-data",
+        ],
+    );
+    image
+}
+
+#[tokio::test]
+async fn images_of_others_from_the_registry_of_others() {
+    let directory = tempfile::tempdir().unwrap();
+    let registry = DockerRegistry::start(directory.path(), "");
+    let image = make_layout(directory.path());
+    let reference = format!("{}/team/app:v1", registry.address);
+    let push = |options: &[&str]| {
+        let (from, to) = (format!("oci:{image}"), format!("docker://{reference}"));
+        let arguments = [&["copy", "--dest-tls-verify=false"], options, &[&from, &to]].concat();
+        run("skopeo", &arguments);
+    };
+    for options in [
+        &[][..],
+        &["--format", "v2s2"],
+        &["--dest-compress-format", "zstd", "--dest-compress"],
+    ] {
+        push(options);
+        let store = Store::open().await;
+        let pulled = store.pull(&reference).await.unwrap();
+        assert_eq!(pulled.config.entrypoint, ["/tool"]);
+        assert_eq!(store.read(&pulled, "link").len(), 300_000);
+        assert_eq!(store.stat(&pulled, "tool-too").st_nlink, 2);
+        assert_eq!(store.read(&pulled, "etc/opaque/new"), b"new");
+        for gone in ["etc/old", "etc/opaque/old"] {
+            let view = store.overlay.view(&pulled.layers).unwrap();
+            let stat = rustix::fs::statat(&view, gone, rustix::fs::AtFlags::empty());
+            assert_eq!(stat.unwrap_err(), rustix::io::Errno::NOENT, "{gone}");
+        }
+        let digest = pulled.repo_digests[0].clone();
+        assert_eq!(store.pull(&digest).await.unwrap().id, pulled.id);
+        for unknown in ["team/app:v2", "team/none:v1"] {
+            let error = store
+                .pull(&format!("{}/{unknown}", registry.address))
+                .await
+                .unwrap_err();
+            assert_eq!(
+                error.kind(),
+                PullErrorKind::NotFound,
+                "{}",
+                support::text(&error)
+            );
+            assert!(
+                support::text(&error).contains("unknown"),
+                "{}",
+                support::text(&error)
+            );
+        }
+        store.images.remove(&reference).await.unwrap();
+        store.settles_empty().await;
+    }
+}
+
+#[tokio::test]
+async fn a_registry_with_a_certificate_and_a_password() {
+    let directory = tempfile::tempdir().unwrap();
+    let at = |name: &str| directory.path().join(name).to_str().unwrap().to_owned();
+    let (key, certificate) = (at("key.pem"), at("cert.pem"));
+    let request = "[req]\ndistinguished_name = name\nx509_extensions = extensions\nprompt = no\n[name]\nCN = registry\n\
+                   [extensions]\nsubjectAltName = IP:127.0.0.1\nbasicConstraints = critical, CA:FALSE\n";
+    fs::write(at("request.cnf"), request).unwrap();
+    let curve = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"];
+    let fixed = ["req", "-x509", "-nodes", "-days", "2", "-config"];
+    let config = at("request.cnf");
+    let files = [&*config, "-keyout", &*key, "-out", &*certificate];
+    run("openssl", &[&fixed[..], &files, &curve].concat());
+    // "me" with the password "pw", by bcrypt.
+    let hash = "me:$2b$05$UWo1.0f7fvKgwVabFh1YgeWXKqQ8TfSGsFQgCDXLDrAKinwpRH7HG";
+    fs::write(at("htpasswd"), hash).unwrap();
+    let extra = format!(
+        ", tls: {{certificate: '{certificate}', key: '{key}'}}}}\nauth: {{htpasswd: {{realm: here, path: '{}'}}",
+        at("htpasswd")
+    );
+    let registry = DockerRegistry::start(directory.path(), &extra);
+    let image = make_layout(directory.path());
+    let reference = format!("{}/team/app:v1", registry.address);
+    run(
+        "skopeo",
+        &[
+            "copy",
+            "--dest-tls-verify=false",
+            "--dest-creds",
+            "me:pw",
+            &format!("oci:{image}"),
+            &format!("docker://{reference}"),
+        ],
+    );
+    let auth = Auth {
+        username: "me".into(),
+        password: "pw".into(),
+        ..Auth::default()
+    };
+    let store = Store::open_with(|config| config.ca_files.push(certificate.into())).await;
+    let pulled = store.pull_as(&reference, auth.clone()).await.unwrap();
+    assert!(pulled.origin.starts_with("https://127.0.0.1:"));
+    let error = store.pull(&reference).await.unwrap_err();
+    assert_eq!(
+        error.kind(),
+        PullErrorKind::Unauthenticated,
+        "{}",
+        support::text(&error)
+    );
+
+    // Without its certificate it is nobody.
+    let store = Store::open_with(|config| config.timeouts.attempts = 1).await;
+    let error = store.pull_as(&reference, auth).await.unwrap_err();
+    assert_eq!(
+        error.kind(),
+        PullErrorKind::Unavailable,
+        "{}",
+        support::text(&error)
+    );
+}
