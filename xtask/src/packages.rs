@@ -18,6 +18,10 @@ const PACKAGES: &[(&str, &str)] = &[
         "busybox-static",
         "the programs in the images of demo and tests",
     ),
+    (
+        "libseccomp-dev",
+        "the oracle that seccomp programs are tested against",
+    ),
     ("iproute2", "sets up and looks into the test networks"),
     (
         "nftables",
