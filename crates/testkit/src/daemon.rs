@@ -16,6 +16,9 @@ use crate::sandbox::{Sandbox, child_of, poll};
 /// The daemon's socket, as the sandbox sees it.
 pub const SOCKET: &str = "/run/longshore/longshore.sock";
 
+/// Our own crates say more than the libraries.
+const LOG_FILTER: &str = "info,longshored=debug,longshore_image=debug,longshore_cni=debug";
+
 /// How long a daemon may take to answer after its start, recovery included.
 const STARTS_WITHIN: Duration = Duration::from_secs(30);
 
@@ -54,7 +57,7 @@ impl Daemon {
         let directory = sandbox.directory();
         let config = directory.join("config.toml");
         let cgroup = sandbox.cgroup();
-        let text = format!("cgroup_parent = {cgroup:?}\nlog = \"debug\"\n{settings}\n");
+        let text = format!("cgroup_parent = {cgroup:?}\nlog = {LOG_FILTER:?}\n{settings}\n");
         fs::write(&config, text).with_context(|| format!("write {}", config.display()))?;
         let argument = |flag: &str, path: &Path| format!("{flag}={}", path.display());
         let mut daemon = Self {
@@ -78,6 +81,15 @@ impl Daemon {
     /// # Errors
     /// As [`Daemon::start`].
     pub async fn restart(&mut self, sandbox: &Sandbox) -> anyhow::Result<()> {
+        self.restart_with(sandbox, "").await
+    }
+
+    /// As [`Daemon::restart`], with `LONGSHORE_FAILPOINT` set: `EDGE:daemon`, `EDGE:supervisor` or `EDGE:both` die when an operation
+    /// first reaches the edge.
+    ///
+    /// # Errors
+    /// As [`Daemon::start`].
+    pub async fn restart_with(&mut self, sandbox: &Sandbox, failpoint: &str) -> anyhow::Result<()> {
         self.kill();
         self.socket = sandbox.view(SOCKET);
         let log = File::options()
@@ -85,8 +97,12 @@ impl Daemon {
             .append(true)
             .open(&self.log)
             .with_context(|| format!("open {}", self.log.display()))?;
-        let nsenter = sandbox
-            .command(&self.binary)
+        let mut command = sandbox.command(&self.binary);
+        command.env_remove("LONGSHORE_FAILPOINT");
+        if !failpoint.is_empty() {
+            command.env("LONGSHORE_FAILPOINT", failpoint);
+        }
+        let nsenter = command
             .args(&self.arguments)
             .stdout(log.try_clone()?)
             .stderr(log)

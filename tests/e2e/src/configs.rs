@@ -1,7 +1,7 @@
 use std::{fmt, path::Path, sync::Arc};
 
 use cri::v1::{
-    ContainerConfig, ContainerMetadata, ImageSpec, LinuxContainerConfig, LinuxPodSandboxConfig,
+    ContainerConfig, ContainerMetadata, ImageSpec, LinuxPodSandboxConfig,
     LinuxSandboxSecurityContext, NamespaceMode, NamespaceOption, PodSandboxConfig,
     PodSandboxMetadata,
 };
@@ -147,14 +147,26 @@ impl ContainerSettings {
             }),
             image: Some(ImageSpec {
                 image: self.image.clone().unwrap_or_else(|| image.to_owned()),
+                user_specified_image: image.to_owned(),
                 ..Default::default()
             }),
             command: self.command.clone(),
             log_path: self.log_path(),
-            linux: Some(LinuxContainerConfig::default()),
             ..Default::default()
         };
+        own_pid_namespace(&mut config);
         (self.edit)(&mut config);
+        own_pid_namespace(&mut config);
         config
     }
+}
+
+/// As the kubelet asks for it; whoever wants other namespaces sets them.
+fn own_pid_namespace(config: &mut ContainerConfig) {
+    let linux = config.linux.get_or_insert_default();
+    let context = linux.security_context.get_or_insert_default();
+    context.namespace_options.get_or_insert(NamespaceOption {
+        pid: NamespaceMode::Container.into(),
+        ..Default::default()
+    });
 }

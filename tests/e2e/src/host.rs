@@ -70,7 +70,9 @@ fn run(settings: &str, limit: Duration, story: impl AsyncFnOnce(&mut Host) -> an
         .expect("a runtime");
     let result = runtime.block_on(async {
         let mut host = Host::start(settings).await?;
-        host.warm_up().await?;
+        if let Err(error) = host.warm_up().await {
+            return Err(error.context(format!("warm up\n{}\n", host.daemon.log_tail())));
+        }
         let told = tokio::time::timeout(limit, story(&mut host)).await;
         let result = match told {
             Ok(Ok(())) => host.undo_all().await,
@@ -94,7 +96,9 @@ impl Host {
         let image = registry.push("library/busybox", "latest", &busybox);
         let daemon = Daemon::start_with(&sandbox, settings).await?;
         let cri = Cri::new(daemon.client().await?);
-        cri.pull(&image).await.context("pull busybox")?;
+        cri.pull(&image)
+            .await
+            .with_context(|| format!("pull busybox\n{}\n", daemon.log_tail()))?;
         Ok(Self {
             daemon,
             registry,
@@ -361,7 +365,15 @@ impl Host {
     /// # Errors
     /// It does not come up.
     pub async fn start_daemon(&mut self) -> anyhow::Result<()> {
-        self.daemon.restart(&self.sandbox).await?;
+        self.start_daemon_with("").await
+    }
+
+    /// As [`Host::start_daemon`], with a failpoint (see [`Daemon::restart_with`]).
+    ///
+    /// # Errors
+    /// It does not come up.
+    pub async fn start_daemon_with(&mut self, failpoint: &str) -> anyhow::Result<()> {
+        self.daemon.restart_with(&self.sandbox, failpoint).await?;
         self.cri = Cri::new(self.daemon.client().await?);
         Ok(())
     }

@@ -109,7 +109,7 @@ fn what_cannot_be_pulled_says_why() {
         let only_other = host.registry.push_index("other", "1", &[&foreign()]);
         let refused = host.cri.pull(&only_other).await.unwrap_err();
         assert!(refused.message().contains("amd64"), "{refused}");
-        for malformed in ["", "UPPER/case", "a b", "x@sha256:123"] {
+        for malformed in ["", "library/UPPER", "a b", "x@sha256:123"] {
             let refused = host.cri.pull(malformed).await.unwrap_err();
             assert_eq!(
                 refused.code(),

@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod container;
+mod edges;
 mod exec;
 mod files;
 mod images;
