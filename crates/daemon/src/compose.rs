@@ -21,6 +21,7 @@ use tonic::transport::Server;
 
 use crate::{
     config::Config,
+    container,
     inventory::Inventory,
     rpc::{Cri, RewriteOlderPackage},
     runtime::{Features, Runtime, RuntimeFlights},
@@ -52,7 +53,8 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
 }
 
 async fn build(config: Config) -> anyhow::Result<Runtime> {
-    for directory in [&config.root, &config.state] {
+    let volumes = container::volumes_root(&config.root);
+    for directory in [&config.root, &config.state, &volumes] {
         private_directory(directory)
             .with_context(|| format!("make the directory {}", directory.display()))?;
     }

@@ -43,7 +43,7 @@ use tokio::{
     sync::{MutexGuard, watch},
     time::Instant,
 };
-pub(crate) use volumes::sweep as sweep_volumes;
+pub(crate) use volumes::{root as volumes_root, sweep as sweep_volumes};
 
 use crate::{
     container::config::ContainerConfig,

@@ -235,12 +235,7 @@ impl<'a> Reserved<'a> {
             Ok(plan) => plan,
             Err(error) => return Err(self.undo(RunError::Files(pod.id.clone(), error)).await),
         };
-        let (greeted, made) = tokio::join!(
-            biased;
-            link.greet(),
-            link.call(RequestBody::CreateSandbox(plan), Vec::new()),
-        );
-        match greeted.and(made) {
+        match ask(&link, plan).await {
             Ok((ReplyBody::Sandbox, mut descriptors)) => {
                 failpoint::reach("pod.made", pod);
                 Ok(Supervised {
@@ -274,6 +269,16 @@ impl<'a> Reserved<'a> {
         }
         error
     }
+}
+
+/// Both requests are on their way before the supervisor has read the first.
+async fn ask(link: &Link, plan: SandboxPlan) -> Result<(ReplyBody, Vec<OwnedFd>), CallError> {
+    let greeting = link.greet().await?;
+    let made = link
+        .call(RequestBody::CreateSandbox(plan), Vec::new())
+        .await;
+    greeting.answered().await?;
+    made
 }
 
 /// The pod has a supervisor that holds its namespaces.

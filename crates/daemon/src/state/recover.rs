@@ -149,7 +149,7 @@ async fn redial(pod: &Pod) -> Option<(PodState, mpsc::UnboundedReceiver<Event>)>
 }
 
 async fn ask(link: &Link) -> Result<PodState, CallError> {
-    link.greet().await?;
+    link.greet().await?.answered().await?;
     match link.call(RequestBody::State, Vec::new()).await? {
         (ReplyBody::State(state), _) => Ok(state),
         (other, _) => Err(CallError::Mismatch {

@@ -91,21 +91,10 @@ impl Link {
         ))
     }
 
-    /// The first request on every connection. Replies come in order, so the next may be sent with it ([`tokio::join!`]).
-    pub(crate) async fn greet(&self) -> Result<(), CallError> {
-        match self.call(RequestBody::Hello, Vec::new()).await? {
-            (
-                ReplyBody::Hello {
-                    supervisor_version,
-                    pid,
-                },
-                _,
-            ) => {
-                tracing::debug!(supervisor_version, pid, "connected to a supervisor");
-                Ok(())
-            }
-            (other, _) => Err(mismatch("Hello", &other)),
-        }
+    /// The first request on every connection; its answer says that the other side is of our kind. The next request may be sent before
+    /// that answer is there.
+    pub(crate) async fn greet(&self) -> Result<Greeting<'_>, CallError> {
+        Ok(Greeting(self.send(RequestBody::Hello, Vec::new()).await?))
     }
 
     /// Sends a request and waits for its reply. Dropping the future drops the reply, not the request.
@@ -114,23 +103,7 @@ impl Link {
         body: RequestBody,
         descriptors: Vec<OwnedFd>,
     ) -> Result<(ReplyBody, Vec<OwnedFd>), CallError> {
-        let sequence = self.sequence.fetch_add(1, Ordering::Relaxed);
-        let (sender, receiver) = oneshot::channel();
-        lock(&self.waiting)
-            .as_mut()
-            .ok_or(CallError::Gone)?
-            .insert(sequence, sender);
-        if let Err(error) = self.send(&Request { sequence, body }, descriptors).await {
-            if let Some(waiting) = lock(&self.waiting).as_mut() {
-                waiting.remove(&sequence);
-            }
-            return Err(error);
-        }
-        match tokio::time::timeout(ANSWER_WITHIN, receiver).await {
-            Ok(Ok(answer)) => answer.map_err(CallError::Refused),
-            Ok(Err(_closed)) => Err(CallError::Gone),
-            Err(_elapsed) => Err(CallError::Silent),
-        }
+        self.send(body, descriptors).await?.answer().await
     }
 
     /// As [`Link::call`], for requests answered by [`ReplyBody::Done`].
@@ -146,17 +119,83 @@ impl Link {
         }
     }
 
-    async fn send(&self, request: &Request, descriptors: Vec<OwnedFd>) -> Result<(), CallError> {
-        let outgoing = Outgoing::new(request, descriptors).map_err(CallError::Prepare)?;
+    /// Sends a request. Requests sent one after the other arrive in that order.
+    async fn send(
+        &self,
+        body: RequestBody,
+        descriptors: Vec<OwnedFd>,
+    ) -> Result<Sent<'_>, CallError> {
+        let sequence = self.sequence.fetch_add(1, Ordering::Relaxed);
+        let outgoing =
+            Outgoing::new(&Request { sequence, body }, descriptors).map_err(CallError::Prepare)?;
+        let (sender, answer) = oneshot::channel();
+        lock(&self.waiting)
+            .as_mut()
+            .ok_or(CallError::Gone)?
+            .insert(sequence, sender);
+        let sent = Sent {
+            link: self,
+            sequence,
+            answer,
+        };
         loop {
             let mut ready = self.socket.writable().await.map_err(CallError::Send)?;
             match ready.try_io(|socket| Ok(outgoing.send(socket.as_fd())?)) {
+                Ok(Ok(())) => return Ok(sent),
                 Ok(Err(error)) if error.kind() == io::ErrorKind::BrokenPipe => {
                     return Err(CallError::Gone);
                 }
-                Ok(sent) => return sent.map_err(CallError::Send),
+                Ok(Err(error)) => return Err(CallError::Send(error)),
                 Err(_would_block) => {}
             }
+        }
+    }
+}
+
+/// A request that was sent. Dropping it forgets its answer.
+#[derive(Debug)]
+struct Sent<'a> {
+    link: &'a Link,
+    sequence: u64,
+    answer: oneshot::Receiver<Answer>,
+}
+
+impl Sent<'_> {
+    async fn answer(mut self) -> Result<(ReplyBody, Vec<OwnedFd>), CallError> {
+        match tokio::time::timeout(ANSWER_WITHIN, &mut self.answer).await {
+            Ok(Ok(answer)) => answer.map_err(CallError::Refused),
+            Ok(Err(_closed)) => Err(CallError::Gone),
+            Err(_elapsed) => Err(CallError::Silent),
+        }
+    }
+}
+
+impl Drop for Sent<'_> {
+    fn drop(&mut self) {
+        if let Some(waiting) = lock(&self.link.waiting).as_mut() {
+            waiting.remove(&self.sequence);
+        }
+    }
+}
+
+/// A Hello on its way.
+#[derive(Debug)]
+pub(crate) struct Greeting<'a>(Sent<'a>);
+
+impl Greeting<'_> {
+    pub(crate) async fn answered(self) -> Result<(), CallError> {
+        match self.0.answer().await? {
+            (
+                ReplyBody::Hello {
+                    supervisor_version,
+                    pid,
+                },
+                _,
+            ) => {
+                tracing::debug!(supervisor_version, pid, "connected to a supervisor");
+                Ok(())
+            }
+            (other, _) => Err(mismatch("Hello", &other)),
         }
     }
 }
@@ -191,6 +230,11 @@ async fn read(
                 let waiter = lock(&waiting)
                     .as_mut()
                     .and_then(|waiting| waiting.remove(&sequence));
+                if waiter.is_none()
+                    && let Err(refusal) = &result
+                {
+                    tracing::warn!(refusal = %refusal.message, "a supervisor refuses what nobody waits for");
+                }
                 if let Some(waiter) = waiter {
                     // A caller that has gone does not want its reply.
                     let _gone = waiter.send(result.map(|body| (body, descriptors)));
