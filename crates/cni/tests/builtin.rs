@@ -75,7 +75,13 @@ fn pods_reach_each_other_the_node_and_the_outside() {
     assert_eq!(bridge.attachment("one"), Some(first.clone()));
     let mac = first.mac.map(|byte| format!("{byte:02x}")).join(":");
     assert!(one.sh("ip link show eth0").contains(&mac));
-    assert_eq!(one.sh("ip -6 addr show tentative scope global"), "");
+    for net in [&one, &site.node] {
+        let tentative = net.sh("ip -6 addr show tentative");
+        assert!(
+            !tentative.contains("eth0") && !tentative.contains("longshore0"),
+            "{tentative}"
+        );
+    }
 
     let _servers = [
         one.serve("one", 80),
@@ -154,6 +160,29 @@ fn ipv6_loopback_is_the_nodes_own() {
     assert_eq!(site.node.ask("::1", 8080), "node ::1");
     assert!(site.node.ask("127.0.0.1", 8080).starts_with("one "));
     detach(&site, &bridge, "one");
+}
+
+#[test]
+fn a_udp_client_follows_its_host_port_from_pod_to_pod() {
+    let site = Site::new();
+    let (one, two) = (Net::new(), Net::new());
+    let bridge = open(&site);
+    // Makes the node track connections.
+    attach(&site, &bridge, "two", &two, &both(80, 9000, None)).unwrap();
+    for node in ["192.0.2.1:8080", "[2001:db8::1]:8080"] {
+        let client = site.outside.udp_client(node);
+        client.ask().unwrap_err();
+        let pod = Net::new();
+        attach(&site, &bridge, "one", &one, &both(80, 8080, None)).unwrap();
+        let servers = [one.serve("one", 80), pod.serve("new", 80)];
+        assert!(client.ask().unwrap().starts_with("one "), "{node}");
+        detach(&site, &bridge, "one");
+        attach(&site, &bridge, "new", &pod, &both(80, 8080, None)).unwrap();
+        assert!(client.ask().unwrap().starts_with("new "), "{node}");
+        detach(&site, &bridge, "new");
+        drop(servers);
+    }
+    detach(&site, &bridge, "two");
 }
 
 #[test]
@@ -353,6 +382,39 @@ fn pods_at_once_get_addresses_of_their_own() {
         assert_eq!(site.outside.ask("192.0.2.1", port), "pod 192.0.2.2");
     }
     assert_eq!(collect(&site, &bridge, &[]).len(), 12);
+    assert_eq!(site.remains(), "");
+}
+
+#[test]
+fn thousands_of_host_ports_are_one_request() {
+    let site = Site::new();
+    let (one, two) = (Net::new(), Net::new());
+    let bridge = open(&site);
+    let ports = |from: u16| -> Vec<PortMapping> {
+        (from..from + 1500)
+            .flat_map(|port| both(80, port, None))
+            .collect()
+    };
+    attach(&site, &bridge, "one", &one, &ports(10_000)).unwrap();
+    attach(&site, &bridge, "two", &two, &ports(20_000)).unwrap();
+    drop(bridge);
+    let bridge = open(&site);
+    collect(&site, &bridge, &["one", "two"]);
+    let _servers = [one.serve("one", 80), two.serve("two", 80)];
+    for (port, answer) in [(10_000, "one "), (11_499, "one "), (21_499, "two ")] {
+        assert!(
+            site.outside.ask("192.0.2.1", port).starts_with(answer),
+            "{port}"
+        );
+        assert!(
+            site.outside.ask("2001:db8::1", port).starts_with(answer),
+            "{port}"
+        );
+    }
+    assert_eq!(collect(&site, &bridge, &["two"]), ["one"]);
+    site.outside.ask_in_vain("192.0.2.1", 10_000);
+    assert!(site.outside.ask("192.0.2.1", 20_000).starts_with("two "));
+    detach(&site, &bridge, "two");
     assert_eq!(site.remains(), "");
 }
 

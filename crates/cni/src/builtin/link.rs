@@ -8,10 +8,10 @@ use std::time::{Duration, Instant};
 use rustix::io::Errno;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
-use super::BridgeConfig;
 use super::error::StepError;
 use super::journal::Record;
 use super::node::{Prepared, Sockets, netlink};
+use super::{BridgeConfig, node};
 use crate::netlink::message::Request;
 use crate::netlink::{Socket, route};
 
@@ -83,6 +83,9 @@ pub(super) fn configure(
     enter(netns, "pod's")?;
     let mut socket = Socket::route().map_err(netlink("reach rtnetlink in the pod"))?;
     let index = route::index_of(&mut socket, INTERFACE).map_err(netlink("find eth0 in the pod"))?;
+    if record.ipv6.is_some() {
+        node::skip_duplicate_detection(INTERFACE);
+    }
     let mut request = Request::new();
     route::up(&mut request, route::LOOPBACK);
     route::up(&mut request, index);

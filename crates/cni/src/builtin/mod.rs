@@ -22,9 +22,11 @@
 
 mod conditions;
 mod config;
+mod elements;
 mod error;
 #[cfg(test)]
 mod failpoint;
+mod flows;
 mod journal;
 mod link;
 mod node;
@@ -208,7 +210,7 @@ impl Bridge {
     /// At start: detaches what is not `live`, and removes links and host ports that no record explains. Host ports of those that are live
     /// are there again afterwards, whatever happened to the table. Returns the ids detached.
     ///
-    /// One that cannot be detached does not keep the others; the first failure is returned at the end.
+    /// One that is live but was only half attached waits for its attach to be repeated. One that cannot be detached does not keep the others; the first failure is returned at the end.
     pub async fn collect(&self, live: &BTreeSet<String>) -> Result<Vec<String>, DetachError> {
         let mut detaching = tokio::task::JoinSet::new();
         for id in lock(&self.work.state).ids() {

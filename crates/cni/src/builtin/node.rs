@@ -47,6 +47,7 @@ pub(super) fn prepare(
 ) -> Result<Prepared, StepError> {
     let bridge = bridge(sockets, config)?;
     forwarding(config, conditions)?;
+    addresses(sockets, config, bridge)?;
     rules::replace(&mut sockets.netfilter, config, records)
         .map_err(netlink("make nf_tables table inet longshore"))?;
     Ok(Prepared { bridge })
@@ -67,7 +68,13 @@ fn bridge(sockets: &mut Sockets, config: &BridgeConfig) -> Result<u32, StepError
         .map_err(netlink(&format!("make bridge {name}")))?;
     let index = route::index_of(&mut sockets.route, name)
         .map_err(netlink(&format!("find bridge {name}")))?;
+    Ok(index)
+}
+
+fn addresses(sockets: &mut Sockets, config: &BridgeConfig, index: u32) -> Result<(), StepError> {
+    let name = &config.name;
     let mut request = Request::new();
+    route::up(&mut request, index);
     let gateway = IpAddr::V4(config.ipv4.gateway());
     route::address(&mut request, index, gateway, config.ipv4.prefix());
     if let Some(ipv6) = config.ipv6 {
@@ -77,8 +84,7 @@ fn bridge(sockets: &mut Sockets, config: &BridgeConfig) -> Result<u32, StepError
     sockets
         .route
         .run(&request)
-        .map_err(netlink(&format!("give bridge {name} its addresses")))?;
-    Ok(index)
+        .map_err(netlink(&format!("give bridge {name} its addresses")))
 }
 
 fn forwarding(config: &BridgeConfig, conditions: &mut Vec<Condition>) -> Result<(), StepError> {
@@ -94,6 +100,9 @@ fn forwarding(config: &BridgeConfig, conditions: &mut Vec<Condition>) -> Result<
     if config.ipv6.is_none() {
         return Ok(());
     }
+    // Before the bridge is up: its link-local address, which is nobody else's, would be tentative for two seconds from the first
+    // pod on, and the node cannot look for pods without one.
+    set(&format!("net/ipv6/conf/{name}/accept_dad"), "0", &mut own)?;
     // No pod tells the node where the world is.
     set(&format!("net/ipv6/conf/{name}/accept_ra"), "0", &mut own)?;
     if read("net/ipv6/conf/all/forwarding").as_deref() != Some("1") {
@@ -130,6 +139,15 @@ pub(super) fn has_ipv6() -> bool {
 fn read(name: &str) -> Option<String> {
     let text = fs::read_to_string(PathBuf::from("/proc/sys").join(name)).ok()?;
     Some(text.trim().to_owned())
+}
+
+/// In a pod, where the calling thread is: its link-local address is at once its own. What cannot be set costs two seconds' delay of
+/// that address alone.
+pub(super) fn skip_duplicate_detection(interface: &str) {
+    let path = format!("/proc/sys/net/ipv6/conf/{interface}/accept_dad");
+    if let Err(error) = fs::write(path, "0") {
+        tracing::debug!(%error, "a pod's link-local address waits for duplicate address detection");
+    }
 }
 
 /// Not written where it is right already: `/proc/sys` may be read-only.

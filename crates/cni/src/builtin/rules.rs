@@ -22,13 +22,10 @@
 //! *IPv6 has no `route_localnet`:* the kernel does not route a packet from `::1` to the bridge, so host ports cannot be reached at
 //! `[::1]`. What is sent there is left alone and meets the node's own services.
 
-use std::net::IpAddr;
-
-use super::BridgeConfig;
 use super::journal::Record;
-use super::portmap::{PortMapping, Protocol};
+use super::{BridgeConfig, elements};
 use crate::netlink::nftables::{
-    Batch, Expression, Hook, IPV4, IPV6, LOCAL, Meta, Register, STATE_KNOWN,
+    Batch, Element, Expression, Hook, IPV4, IPV6, LOCAL, Meta, Register, STATE_KNOWN,
     STATUS_DESTINATION_NAT, TYPE_IPV4, TYPE_IPV6, TYPE_PORT, TYPE_PROTOCOL, Verdict, interface,
 };
 use crate::netlink::{NetlinkError, Socket};
@@ -66,43 +63,48 @@ pub(super) fn replace(
     ports(&mut batch);
     masquerade(&mut batch, config, &bridge);
     forward(&mut batch, &bridge);
-    for record in records {
-        for element in elements(record) {
-            batch.add_element(element.map, &element.key, &element.data, &record.id);
-        }
-    }
+    add_to(&mut batch, records);
     batch.commit(socket)
 }
 
 pub(super) fn add(socket: &mut Socket, record: &Record) -> Result<(), NetlinkError> {
-    let elements = elements(record);
-    if elements.is_empty() {
+    if elements::of(record).is_empty() {
         return Ok(());
     }
     let mut batch = Batch::new(TABLE);
-    for element in &elements {
-        batch.add_element(element.map, &element.key, &element.data, &record.id);
-    }
+    add_to(&mut batch, std::slice::from_ref(record));
     batch.commit(socket)
+}
+
+fn add_to(batch: &mut Batch<'_>, records: &[Record]) {
+    let elements: Vec<(&str, Element)> = records.iter().flat_map(elements::of).collect();
+    for map in elements::MAPS {
+        let of_map: Vec<Element> = elements
+            .iter()
+            .filter(|(name, _)| *name == map)
+            .map(|(_, element)| element.clone())
+            .collect();
+        batch.add_elements(map, &of_map);
+    }
 }
 
 /// Removes each element by itself where one is missing: a batch is all or nothing.
 pub(super) fn remove(socket: &mut Socket, record: &Record) -> Result<(), NetlinkError> {
-    let elements = elements(record);
+    let elements = elements::of(record);
     if elements.is_empty() {
         return Ok(());
     }
     let mut batch = Batch::new(TABLE);
-    for element in &elements {
-        batch.delete_element(element.map, &element.key);
+    for (map, element) in &elements {
+        batch.delete_element(map, &element.key);
     }
     match batch.commit(socket) {
         Err(error) if is_missing(&error) => {}
         other => return other,
     }
-    for element in &elements {
+    for (map, element) in &elements {
         let mut batch = Batch::new(TABLE);
-        batch.delete_element(element.map, &element.key);
+        batch.delete_element(map, &element.key);
         match batch.commit(socket) {
             Err(error) if is_missing(&error) => {}
             other => other?,
@@ -353,62 +355,5 @@ fn destination<'a>(addresses: &Addresses, into: Register) -> Expression<'a> {
         offset: addresses.destination,
         length: addresses.length,
         into,
-    }
-}
-
-/// One element of a map.
-#[derive(Debug, PartialEq, Eq)]
-struct Element {
-    map: &'static str,
-    key: Vec<u8>,
-    data: Vec<u8>,
-}
-
-fn elements(record: &Record) -> Vec<Element> {
-    let mut elements = Vec::new();
-    for port in &record.ports {
-        for pod in record.ips() {
-            elements.extend(element(port, pod));
-        }
-    }
-    elements
-}
-
-/// `None`: the mapping is for the other family.
-fn element(port: &PortMapping, pod: IpAddr) -> Option<Element> {
-    let mut key = Vec::with_capacity(24);
-    let map = match (pod, port.host_ip) {
-        (IpAddr::V4(_), None) => "ports4",
-        (IpAddr::V6(_), None) => "ports6",
-        (IpAddr::V4(_), Some(IpAddr::V4(host))) if host.is_unspecified() => "ports4",
-        (IpAddr::V6(_), Some(IpAddr::V6(host))) if host.is_unspecified() => "ports6",
-        (IpAddr::V4(_), Some(IpAddr::V4(host))) => {
-            key.extend(host.octets());
-            "addressed4"
-        }
-        (IpAddr::V6(_), Some(IpAddr::V6(host))) => {
-            key.extend(host.octets());
-            "addressed6"
-        }
-        (IpAddr::V4(_), Some(IpAddr::V6(_))) | (IpAddr::V6(_), Some(IpAddr::V4(_))) => return None,
-    };
-    key.extend([protocol(port.protocol)?, 0, 0, 0]);
-    key.extend(port.host_port.to_be_bytes());
-    key.extend([0, 0]);
-    let mut data = match pod {
-        IpAddr::V4(pod) => pod.octets().to_vec(),
-        IpAddr::V6(pod) => pod.octets().to_vec(),
-    };
-    data.extend(port.container_port.to_be_bytes());
-    data.extend([0, 0]);
-    Some(Element { map, key, data })
-}
-
-/// The protocol's number, where host ports exist for it.
-fn protocol(protocol: Protocol) -> Option<u8> {
-    match protocol {
-        Protocol::Tcp => Some(6),
-        Protocol::Udp => Some(17),
-        Protocol::Sctp => None,
     }
 }

@@ -11,7 +11,7 @@ use super::error::{AttachError, DetachError, StepError};
 use super::journal::{Journal, Record, Stage};
 use super::node::{self, Prepared, Sockets, netlink};
 use super::state::State;
-use super::{Attachment, BridgeConfig, link, rules};
+use super::{Attachment, BridgeConfig, flows, link, rules};
 
 /// How old the knowledge of others' forward chains may be when a pod is attached.
 const FORWARD_AGE: Duration = Duration::from_secs(10);
@@ -194,6 +194,7 @@ impl Work {
         self.reached(Step::Configured)?;
         let _turn = lock(&self.prepared);
         rules::add(&mut sockets.netfilter, record).map_err(netlink("map host ports"))?;
+        flows::forget_others(&mut sockets.netfilter, record);
         self.reached(Step::Mapped)
     }
 
@@ -251,7 +252,9 @@ impl Work {
 
     fn unmap(&self, sockets: &mut Sockets, record: &Record) -> Result<(), StepError> {
         let _turn = lock(&self.prepared);
-        rules::remove(&mut sockets.netfilter, record).map_err(netlink("remove host ports"))
+        rules::remove(&mut sockets.netfilter, record).map_err(netlink("remove host ports"))?;
+        flows::forget_own(&mut sockets.netfilter, record);
+        Ok(())
     }
 
     /// Runs an admitted detach to its end and settles the state.

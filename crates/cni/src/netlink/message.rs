@@ -50,6 +50,15 @@ impl Request {
         self
     }
 
+    /// Asks for an acknowledgement of the current message.
+    pub(crate) fn acknowledge(&mut self) {
+        let at = self.start + 6;
+        let flags = [self.bytes[at], self.bytes[at + 1]];
+        let flags = u16::from_ne_bytes(flags) | ACK;
+        self.bytes[at..at + 2].copy_from_slice(&flags.to_ne_bytes());
+        self.acks += 1;
+    }
+
     pub(crate) fn attribute(&mut self, kind: u16, value: &[u8]) -> &mut Request {
         let length = u16::try_from(value.len() + 4).unwrap_or(u16::MAX);
         self.bytes.extend_from_slice(&length.to_ne_bytes());

@@ -1,7 +1,7 @@
 //! nf_tables over nfnetlink: tables, chains, sets, elements and rules. Numbers are in network byte order.
 
 use super::NetlinkError;
-use super::message::{ACK, CREATE, DUMP, Request, attribute, text};
+use super::message::{CREATE, DUMP, Request, attribute, text};
 use super::socket::Socket;
 
 const SUBSYSTEM: u16 = 10;
@@ -58,8 +58,9 @@ impl<'a> Batch<'a> {
         Batch { request, table }
     }
 
-    /// Ends the batch and has it applied.
+    /// Ends the batch and has it applied. Refusals are always told; one acknowledgement says that there was none.
     pub(crate) fn commit(mut self, socket: &mut Socket) -> Result<(), NetlinkError> {
+        self.request.acknowledge();
         self.request
             .message(BATCH_END, 0, &[0, 0, 0, SUBSYSTEM as u8]);
         socket.run(&self.request)
@@ -67,11 +68,8 @@ impl<'a> Batch<'a> {
 
     fn message(&mut self, kind: u16, flags: u16) -> &mut Request {
         // `struct nfgenmsg`: family, version, resource.
-        self.request.message(
-            SUBSYSTEM << 8 | kind,
-            flags | ACK,
-            &[Family::Inet as u8, 0, 0, 0],
-        )
+        self.request
+            .message(SUBSYSTEM << 8 | kind, flags, &[Family::Inet as u8, 0, 0, 0])
     }
 
     /// Makes the table anew, empty, whether it was there or not.
@@ -115,36 +113,30 @@ impl<'a> Batch<'a> {
             .be32(10, id);
     }
 
-    /// Adds an element. The same with other data is `EEXIST`.
-    pub(crate) fn add_element(&mut self, map: &str, key: &[u8], data: &[u8], comment: &str) {
-        self.element(NEWSETELEM, CREATE, map, |element| {
-            element
-                .nest(1, |nest| {
-                    nest.attribute(1, key);
-                })
-                .nest(2, |nest| {
-                    nest.attribute(1, data);
-                })
-                .attribute(6, &user_comment(comment));
-        });
+    /// Adds elements. One that is there with other data is `EEXIST`.
+    pub(crate) fn add_elements(&mut self, map: &str, elements: &[Element]) {
+        let table = self.table;
+        // Attributes end at 64 KiB.
+        for chunk in elements.chunks(MOST_ELEMENTS) {
+            self.message(NEWSETELEM, CREATE)
+                .text(1, table)
+                .text(2, map)
+                .nest(3, |list| {
+                    for element in chunk {
+                        list.nest(ELEMENT, |nest| element.write(nest));
+                    }
+                });
+        }
     }
 
     /// Removes an element; `ENOENT` if there is none.
     pub(crate) fn delete_element(&mut self, map: &str, key: &[u8]) {
-        self.element(DELSETELEM, 0, map, |element| {
-            element.nest(1, |nest| {
-                nest.attribute(1, key);
-            });
-        });
-    }
-
-    fn element(&mut self, kind: u16, flags: u16, map: &str, inside: impl FnOnce(&mut Request)) {
         let table = self.table;
-        self.message(kind, flags)
+        self.message(DELSETELEM, 0)
             .text(1, table)
             .text(2, map)
             .nest(3, |list| {
-                list.nest(ELEMENT, inside);
+                list.nest(ELEMENT, |nest| write_data(nest, 1, key));
             });
     }
 
@@ -160,6 +152,31 @@ impl<'a> Batch<'a> {
                 }
             });
     }
+}
+
+const MOST_ELEMENTS: usize = 200;
+
+/// An element of a map.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Element {
+    pub(crate) key: Vec<u8>,
+    pub(crate) data: Vec<u8>,
+    /// For who lists the table; cut at 120 bytes.
+    pub(crate) comment: String,
+}
+
+impl Element {
+    fn write(&self, nest: &mut Request) {
+        write_data(nest, 1, &self.key);
+        write_data(nest, 2, &self.data);
+        nest.attribute(6, &user_comment(&self.comment));
+    }
+}
+
+fn write_data(nest: &mut Request, kind: u16, value: &[u8]) {
+    nest.nest(kind, |data| {
+        data.attribute(1, value);
+    });
 }
 
 /// nft lists types of concatenations six bits each.

@@ -58,10 +58,10 @@ fn link_header(index: u32, flags: u32, change: u32) -> [u8; 16] {
     header
 }
 
-/// Makes a bridge, up, or brings an existing one into this shape. A link of another kind is `EOPNOTSUPP`.
+/// Makes a bridge, or brings an existing one into this shape, up or down as it is. A link of another kind is `EOPNOTSUPP`.
 pub(crate) fn bridge(request: &mut Request, name: &str, mac: [u8; 6], mtu: u32) {
     request
-        .message(NEWLINK, CREATE | ACK, &link_header(0, IFF_UP, IFF_UP))
+        .message(NEWLINK, CREATE | ACK, &link_header(0, 0, 0))
         .text(IFLA_IFNAME, name)
         // An address of its own: otherwise it takes that of a port, and changes when the port goes.
         .attribute(IFLA_ADDRESS, &mac)

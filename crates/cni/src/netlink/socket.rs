@@ -2,7 +2,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use rustix::io::Errno;
-use rustix::net::sockopt::{Timeout, set_socket_timeout};
+use rustix::net::sockopt::{Timeout, set_socket_send_buffer_size_force, set_socket_timeout};
 use rustix::net::{
     AddressFamily, Protocol, RecvFlags, SendFlags, SocketFlags, SocketType, netlink, socket_with,
 };
@@ -15,6 +15,9 @@ const RECEIVE_BOUND: Duration = Duration::from_secs(5);
 
 /// The kernel makes a datagram of a dump no larger than this.
 const DATAGRAM: usize = 32 * 1024;
+
+/// Room for all host ports of a node at once. The kernel reserves nothing for it.
+const LONGEST_REQUEST: usize = 32 << 20;
 
 /// A socket to the kernel in the network namespace of the thread that opened it.
 #[derive(Debug)]
@@ -42,6 +45,8 @@ impl Socket {
             protocol,
         )
         .map_err(NetlinkError::Open)?;
+        // A table with thousands of host ports is one request. Needs CAP_NET_ADMIN, without which there is nothing to do here.
+        set_socket_send_buffer_size_force(&fd, LONGEST_REQUEST).map_err(NetlinkError::Open)?;
         set_socket_timeout(&fd, Timeout::Recv, Some(RECEIVE_BOUND)).map_err(NetlinkError::Open)?;
         Ok(Socket {
             fd,

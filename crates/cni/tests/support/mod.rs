@@ -126,6 +126,21 @@ impl Net {
         tcp
     }
 
+    /// A client of one address.
+    pub(crate) fn udp_client(&self, address: &str) -> UdpClient {
+        let address: SocketAddr = address.parse().unwrap();
+        self.run(|| {
+            let any = match address {
+                SocketAddr::V4(_) => "0.0.0.0:0",
+                SocketAddr::V6(_) => "[::]:0",
+            };
+            let socket = UdpSocket::bind(any).unwrap();
+            socket.connect(address).unwrap();
+            socket.set_read_timeout(Some(SHORT)).unwrap();
+            UdpClient(socket)
+        })
+    }
+
     /// For mappings of TCP alone.
     #[track_caller]
     pub(crate) fn ask_by_tcp(&self, address: &str, port: u16) -> String {
@@ -168,6 +183,28 @@ impl Net {
             let length = socket.recv(&mut answer)?;
             Ok(String::from_utf8_lossy(&answer[..length]).into_owned())
         })
+    }
+}
+
+/// A client that keeps its port.
+pub(crate) struct UdpClient(UdpSocket);
+
+impl UdpClient {
+    /// An answer may come late, to a question that was asked before; those are gone after a while.
+    pub(crate) fn ask(&self) -> io::Result<String> {
+        let mut last = Err(io::ErrorKind::TimedOut.into());
+        for _ in 0..3 {
+            let mut answer = [0; 128];
+            last = self
+                .0
+                .send(b"?")
+                .and_then(|_| self.0.recv(&mut answer))
+                .map(|length| String::from_utf8_lossy(&answer[..length]).into_owned());
+            if last.is_ok() {
+                break;
+            }
+        }
+        last
     }
 }
 
