@@ -40,6 +40,8 @@ pub(crate) enum Deadline {
     Drain(LogKey),
     /// The log process must have reopened a container's log.
     Reopen(LogKey),
+    /// There may be a log process again.
+    RestartLogs,
     /// Look again whether a container's cgroup can be removed.
     Remove(u32),
     /// Look again whether anything of the sandbox still runs.

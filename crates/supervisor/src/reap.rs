@@ -63,7 +63,7 @@ impl Supervisor {
     fn ended(&mut self, pid: i32, ending: Ending) {
         if self.logs.pid() == Some(pid) {
             complain(&format!("the log process {ending}"));
-            for finished in self.logs.died(&self.poll) {
+            for finished in self.logs.died(&mut self.poll) {
                 self.log_finished(finished);
             }
             return;

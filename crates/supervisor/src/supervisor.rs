@@ -101,6 +101,7 @@ impl Supervisor {
             Deadline::Exec(key) => self.exec_overdue(key),
             Deadline::Drain(key) => self.drain_overdue(key),
             Deadline::Reopen(key) => self.reopen_overdue(key),
+            Deadline::RestartLogs => self.logs.restart_due(&mut self.poll),
             Deadline::Remove(key) => self.try_remove(key),
             Deadline::Stop => self.stop_tick(),
         }

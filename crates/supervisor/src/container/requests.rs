@@ -130,9 +130,13 @@ impl Supervisor {
             container.log_file = Some(file);
             return Ok(None);
         };
-        self.logs
+        let done = self
+            .logs
             .reopen(&self.poll, key, file)
             .map_err(|error| internal(error.to_string()))?;
+        if done {
+            return Ok(None);
+        }
         container.reopening.push(Some(asker));
         Ok(Some(key))
     }

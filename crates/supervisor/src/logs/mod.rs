@@ -16,13 +16,13 @@ mod timestamp;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::os::fd::{AsFd, OwnedFd};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use supervisor_api::{Outgoing, ReceiveError, receive};
 
-use crate::poll::{Interest, Poll, Source};
+use crate::poll::{Deadline, Interest, Poll, Source};
 pub(crate) use control::LogKey;
 use control::{FromLogProcess, ToLogProcess};
 
@@ -32,20 +32,21 @@ pub(crate) const DRAIN: Duration = Duration::from_secs(2);
 /// Orders that the log process has not taken yet; one that is this far behind is stuck, and more would only take memory.
 const MOST_ORDERS: usize = 4096;
 
-/// New log processes in the life of a pod. Something that kills each of them (want of memory, say) must not become a fork loop.
-const MOST_RESTARTS: u32 = 100;
+/// A log process that has not lived longer is followed by the next one only after as long a pause: what kills each of them (want of memory,
+/// say) must not become a fork loop.
+const SHORT_LIFE: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Default)]
 pub(crate) struct Logs {
     process: Option<LogProcess>,
     logs: BTreeMap<LogKey, Log>,
     next_key: u64,
-    restarts: u32,
 }
 
 #[derive(Debug)]
 struct LogProcess {
     pid: i32,
+    started: Instant,
     socket: OwnedFd,
     /// Orders that did not fit into the socket.
     orders: VecDeque<Outgoing>,
@@ -85,7 +86,7 @@ impl Logs {
         file: Option<OwnedFd>,
     ) -> Result<LogKey, Errno> {
         if self.process.is_none() {
-            self.process = Some(LogProcess::fork(poll)?);
+            self.restart(poll)?;
         }
         let key = LogKey(self.next_key);
         self.next_key += 1;
@@ -103,13 +104,22 @@ impl Logs {
         Ok(key)
     }
 
-    /// Continues in `file`; [`Finished::Reopened`] once no byte will go to the old one.
-    pub(crate) fn reopen(&mut self, poll: &Poll, key: LogKey, file: OwnedFd) -> Result<(), Errno> {
+    /// Continues in `file`. `Ok(false)`: [`Finished::Reopened`] comes once no byte will go to the old one; `Ok(true)`: none will already.
+    pub(crate) fn reopen(
+        &mut self,
+        poll: &Poll,
+        key: LogKey,
+        file: OwnedFd,
+    ) -> Result<bool, Errno> {
         let log = self.logs.get_mut(&key).ok_or(Errno::NOENT)?;
         let copy = file.try_clone().map_err(errno)?;
         log.file = Some(file);
+        if self.process.is_none() {
+            return Ok(true);
+        }
         log.reopening += 1;
-        self.order(poll, &ToLogProcess::Reopen { key }, vec![copy])
+        self.order(poll, &ToLogProcess::Reopen { key }, vec![copy])?;
+        Ok(false)
     }
 
     /// Asks for [`Finished::Drained`], which comes when the streams have ended, or after [`DRAIN`].
@@ -167,47 +177,50 @@ impl Logs {
         finished
     }
 
-    /// The log process has been reaped: a new one takes over. What was asked of the old one is asked again or answered here.
-    pub(crate) fn died(&mut self, poll: &Poll) -> Vec<Finished> {
-        if let Some(old) = self.process.take() {
-            poll.remove(&old.socket);
-        }
-        if self.logs.is_empty() {
+    /// The log process has been reaped: a new one takes over, at once or, after a short life, after a pause.
+    pub(crate) fn died(&mut self, poll: &mut Poll) -> Vec<Finished> {
+        let Some(old) = self.process.take() else {
             return Vec::new();
-        }
-        self.restarts += 1;
-        let restarted = match self.restarts {
-            ..=MOST_RESTARTS => LogProcess::fork(poll),
-            _ => Err(Errno::LOOP),
         };
-        let lost = restarted.as_ref().err().copied();
-        self.process = restarted.ok();
+        poll.remove(&old.socket);
         let mut finished = Vec::new();
-        let mut orders = Vec::new();
         for (&key, log) in &mut self.logs {
             log.interrupted = true;
-            // The new process begins with the new file.
+            // Nobody writes to the old file any more, and the new process begins with the new one.
             for _ in 0..std::mem::take(&mut log.reopening) {
                 finished.push(Finished::Reopened(key));
             }
-            if let Some(error) = lost
-                && std::mem::take(&mut log.draining)
-            {
-                let trouble = Some(format!("its log process cannot be restarted: {error}"));
-                finished.push(Finished::Drained { key, trouble });
-            }
-            if let Ok(add) = log.add_order(key) {
-                orders.push(add);
-            }
+        }
+        if self.logs.is_empty() {
+            return finished;
+        }
+        if old.started.elapsed() < SHORT_LIFE || self.restart(poll).is_err() {
+            poll.after(SHORT_LIFE, Deadline::RestartLogs);
+        }
+        finished
+    }
+
+    /// The pause is over.
+    pub(crate) fn restart_due(&mut self, poll: &mut Poll) {
+        if self.process.is_none() && !self.logs.is_empty() && self.restart(poll).is_err() {
+            poll.after(SHORT_LIFE, Deadline::RestartLogs);
+        }
+    }
+
+    /// A log process for all logs that there are; what was asked of the old one is asked again.
+    fn restart(&mut self, poll: &Poll) -> Result<(), Errno> {
+        let mut orders = Vec::new();
+        for (&key, log) in &self.logs {
+            orders.push(log.add_order(key)?);
             if log.draining {
                 orders.push((drain_order(key), Vec::new()));
             }
         }
+        self.process = Some(LogProcess::fork(poll)?);
         for (order, descriptors) in orders {
-            // Fails only where there is no process, which has been said.
-            let _ = self.order(poll, &order, descriptors);
+            self.order(poll, &order, descriptors)?;
         }
-        finished
+        Ok(())
     }
 
     fn order(
@@ -217,7 +230,10 @@ impl Logs {
         descriptors: Vec<OwnedFd>,
     ) -> Result<(), Errno> {
         let outgoing = Outgoing::new(order, descriptors).map_err(|_| Errno::NOMEM)?;
-        let process = self.process.as_mut().ok_or(Errno::PIPE)?;
+        // The next one gets the whole state.
+        let Some(process) = &mut self.process else {
+            return Ok(());
+        };
         if process.orders.len() >= MOST_ORDERS {
             return Err(Errno::AGAIN);
         }
@@ -287,6 +303,7 @@ impl LogProcess {
                 poll.add(ours.as_fd(), Source::LogProcess, Interest::Read)?;
                 Ok(Self {
                     pid,
+                    started: Instant::now(),
                     socket: ours,
                     orders: VecDeque::new(),
                     armed: false,

@@ -7,12 +7,10 @@ use supervisor_api::*;
 
 use crate::harness::*;
 
-fn log_process(pod: &Pod) -> i32 {
+fn log_process(pod: &Pod) -> Option<i32> {
     let children = children(pod.process.id() as i32);
-    let mut found = children
-        .into_iter()
-        .filter(|&pid| name_of(pid) == "longshore-log");
-    found.next().unwrap()
+    let log = |&pid: &i32| name_of(pid) == "longshore-log" && alive(pid);
+    children.into_iter().find(log)
 }
 
 #[test]
@@ -167,14 +165,24 @@ fn a_container_outlives_its_log_process() {
     pod.run("c", script);
     pod.run_to_end("other", "echo done");
     within(|| pod.log("c").shown("stdout").contains("5\n").then_some(()));
-    kill(log_process(&pod));
+    let first = log_process(&pod).unwrap();
+    kill(first);
+    // Killed again as soon as it is there again: the third one comes after a pause, and finds everything in the pipe.
+    let second = within(|| log_process(&pod).filter(|&pid| pid != first));
+    kill(second);
+    let file = pod.log_file("reopened");
+    let body = RequestBody::ReopenLog {
+        id: "c".to_owned(),
+        log: FdSlot(0),
+    };
+    pod.client.call(body, vec![file]).unwrap();
     let exit = pod.client.exit("c");
     assert_eq!(exit.exit_code, 0);
     assert!(exit.message.unwrap().contains("log process"));
-    let shown = pod.log("c").shown("stdout");
+    let shown = pod.log("c").shown("stdout") + &pod.log("reopened").shown("stdout");
     assert!(shown.ends_with("\n99\n100\n"), "{shown}");
-    // It could have had one read in its hands.
-    assert!(shown.lines().count() >= 90, "{shown}");
+    // Each could have had a read in its hands.
+    assert!(shown.lines().count() >= 80, "{shown}");
     assert_eq!(pod.run_to_end("new", "echo fine").message, None);
     assert_eq!(pod.log("new").shown("stdout"), "fine\n");
     pod.finish();
