@@ -35,7 +35,7 @@ fn main() -> ExitCode {
         ["check"] => check::run(),
         ["build"] => build::run(build::Profile::Debug).map(drop),
         ["build", "--release"] => build::run(build::Profile::Release).map(drop),
-        ["install-deps"] => packages::install(),
+        ["install-deps"] => packages::install(packages::Purpose::Tests),
         _ => {
             eprint!("{USAGE}");
             return ExitCode::from(2);

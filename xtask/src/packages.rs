@@ -12,30 +12,46 @@ use crate::{step, workspace};
 /// The target of `longshore-pod`.
 pub(crate) const MUSL: &str = "x86_64-unknown-linux-musl";
 
-/// Debian packages, and what wants them.
-const PACKAGES: &[(&str, &str)] = &[
+/// Debian packages of demo and tests, and what wants them.
+const BOTH: &[(&str, &str)] = &[
+    ("busybox-static", "the programs in the images"),
+    ("iproute2", "sets up and looks into the networks"),
+    ("nftables", "shows port mappings and masquerading"),
+];
+
+/// Packages of the tests alone.
+const TESTS: &[(&str, &str)] = &[
     (
-        "busybox-static",
-        "the programs in the images of demo and tests",
+        "docker-registry",
+        "a registry that is not ours, to pull from",
     ),
+    ("skopeo", "fills that registry"),
+    ("umoci", "makes images that are not ours"),
     (
         "libseccomp-dev",
         "the oracle that seccomp programs are tested against",
     ),
-    ("iproute2", "sets up and looks into the test networks"),
-    (
-        "nftables",
-        "shows port mappings and masquerading to ledgers and tests",
-    ),
 ];
 
+/// Who needs packages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    Demo,
+    Tests,
+}
+
 /// Installs what is missing.
-pub(crate) fn install() -> anyhow::Result<()> {
-    for (package, reason) in PACKAGES {
+pub(crate) fn install(purpose: Purpose) -> anyhow::Result<()> {
+    let more = if purpose == Purpose::Tests {
+        TESTS
+    } else {
+        &[]
+    };
+    let packages = || BOTH.iter().chain(more);
+    for (package, reason) in packages() {
         println!("    {package:<16} {reason}");
     }
-    let missing: Vec<&str> = PACKAGES
-        .iter()
+    let missing: Vec<&str> = packages()
         .map(|(package, _)| *package)
         .filter(|package| !is_installed(package))
         .collect();

@@ -52,7 +52,9 @@ pub(crate) fn run() -> anyhow::Result<()> {
 }
 
 fn all(steps: &mut Steps, count: &mut Count) -> anyhow::Result<()> {
-    steps.time("Debian packages, Rust target", packages::install)?;
+    steps.time("Debian packages, Rust target", || {
+        packages::install(packages::Purpose::Tests)
+    })?;
     let stage = steps.time("build the binaries", || build::run(Profile::Debug))?;
     steps.time("build the tests", || {
         step::run(

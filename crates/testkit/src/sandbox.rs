@@ -5,7 +5,7 @@
 //! The holder goes when its standard input ends, so also when the test is killed with SIGKILL; its keeper, outside, then removes the
 //! directory and the cgroups. Should the keeper be killed too, the next sandbox removes them: their names say whose they were.
 //!
-//! Inside, `/run` is an empty tmpfs, mounts are shared (as on a host with systemd) but never reach the outside, and `lo` is up.
+//! Inside, `/run` and `/var/log` are empty tmpfs, mounts are shared (as on a host with systemd) but never reach the outside, and `lo` is up.
 
 mod holder;
 mod remains;

@@ -18,6 +18,7 @@ set -e
 mount --make-rshared /
 mount -t tmpfs -o mode=755 tmpfs /run
 mkdir /run/netns /run/lock
+mount -t tmpfs -o mode=755 tmpfs /var/log
 ip link set lo up
 echo ready
 while read -r word; do
