@@ -44,7 +44,11 @@ impl Exits {
         match rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, RESERVED_BYTES) {
             // Not every file system can.
             Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOSYS) => Ok(()),
-            Err(error) => Err(error),
+            Err(error) => {
+                // The first error is the one to tell.
+                let _ = self.remove(container);
+                Err(error)
+            }
         }
     }
 
@@ -90,6 +94,12 @@ fn reserved_name(container: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::fd::AsFd;
+
+    use rustix::mount::{
+        FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsconfig_set_string, fsmount,
+        fsopen,
+    };
 
     #[test]
     fn a_record_is_written_over_its_reservation() {
@@ -125,5 +135,38 @@ mod tests {
         exits.remove("c1").unwrap();
         exits.remove("c1").unwrap();
         assert_eq!(names(), Vec::<String>::new());
+    }
+
+    #[test]
+    fn an_exit_is_recorded_on_a_full_file_system() {
+        let context = fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC).unwrap();
+        fsconfig_set_string(context.as_fd(), "size", "16k").unwrap();
+        fsconfig_create(context.as_fd()).unwrap();
+        let flags = FsMountFlags::FSMOUNT_CLOEXEC;
+        let pod = fsmount(context.as_fd(), flags, MountAttrFlags::empty()).unwrap();
+        let exits = Exits::open(&pod).unwrap();
+        exits.reserve("c1").unwrap();
+        let flags = OFlags::WRONLY | OFlags::CREATE;
+        let other = rustix::fs::openat(&pod, "other", flags, Mode::from_raw_mode(0o600)).unwrap();
+        while rustix::io::write(&other, &[0; 4096]).is_ok() {}
+        let record = ExitRecord {
+            exit_code: 1,
+            signal: None,
+            oom_killed: false,
+            started_at_ns: 0,
+            finished_at_ns: 0,
+            message: Some("why".repeat(500)),
+        };
+        exits.write("c1", &record).unwrap();
+        let file = rustix::fs::openat(&pod, "exits/c1", OFlags::RDONLY, Mode::empty()).unwrap();
+        let mut bytes = vec![0; 4096];
+        let count = rustix::io::read(&file, &mut bytes).unwrap();
+        let read: ExitRecord = postcard::from_bytes(&bytes[..count]).unwrap();
+        assert_eq!(read, record);
+        // A creation without room for its record is refused, and deleting needs none.
+        assert_eq!(exits.reserve("c2"), Err(Errno::NOSPC));
+        exits.remove("c1").unwrap();
+        let left = rustix::fs::unlinkat(&pod, "exits", AtFlags::REMOVEDIR);
+        assert_eq!(left, Ok(()));
     }
 }

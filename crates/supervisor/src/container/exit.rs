@@ -109,9 +109,15 @@ impl Supervisor {
     }
 }
 
+/// An exit record must fit into the room that was reserved for it; a message can quote a path.
+const MESSAGE_BYTES: usize = 2048;
+
 fn add_message(exit: &mut ExitRecord, trouble: Option<String>) {
     exit.message = match (exit.message.take(), trouble) {
         (Some(first), Some(second)) => Some(format!("{first}; {second}")),
         (first, second) => first.or(second),
     };
+    if let Some(message) = &mut exit.message {
+        message.truncate(message.floor_char_boundary(MESSAGE_BYTES));
+    }
 }
