@@ -5,7 +5,7 @@ use snapshot::{Overlay, Usage};
 use tokio::sync::{Semaphore, watch};
 
 use crate::auth::Credentials;
-use crate::ongoing::{Ongoing, PullKey};
+use crate::ongoing::{Joined, Ongoing, PullKey};
 use crate::pull::Pull;
 use crate::registry::Client;
 use crate::shelf::Shelf;
@@ -81,9 +81,11 @@ impl Images {
             Reference::parse(&request.reference).map_err(|error| failed(error.into()))?;
         let credentials = Credentials::of(request.auth.as_ref(), reference.domain())
             .map_err(|reason| failed(PullCause::Credentials { reason }))?;
-        let (mut result, mut progress) =
-            self.join_or_start(&request.reference, reference, credentials);
-        loop {
+        let Joined {
+            outcome: mut result,
+            mut progress,
+        } = self.join_or_start(&request.reference, reference, credentials);
+        let show = |progress: &mut watch::Receiver<PullProgress>| {
             if let Some(sink) = &request.progress {
                 let state = progress.borrow_and_update().clone();
                 sink.send_if_modified(|shown| {
@@ -92,9 +94,13 @@ impl Images {
                     changed
                 });
             }
+        };
+        loop {
+            show(&mut progress);
             tokio::select! {
                 // Nothing is lost when the other branch wins: the value stays.
                 done = result.wait_for(Option::is_some) => {
+                    show(&mut progress);
                     return match done.as_deref() {
                         Ok(Some(outcome)) => outcome.clone(),
                         // The task was cut short: the runtime is going down.
@@ -185,10 +191,7 @@ impl Images {
         written: &str,
         reference: Reference,
         credentials: Credentials,
-    ) -> (
-        watch::Receiver<Option<Result<Arc<Image>, PullError>>>,
-        watch::Receiver<PullProgress>,
-    ) {
+    ) -> Joined {
         let key = PullKey {
             reference: reference.canonical(),
             credentials: credentials.fingerprint(),

@@ -20,6 +20,13 @@ pub(crate) struct Ongoing {
     progress: watch::Receiver<PullProgress>,
 }
 
+/// One who waits for a pull.
+#[derive(Debug)]
+pub(crate) struct Joined {
+    pub(crate) outcome: watch::Receiver<Option<Outcome>>,
+    pub(crate) progress: watch::Receiver<PullProgress>,
+}
+
 impl Ongoing {
     pub(crate) fn new(progress: watch::Receiver<PullProgress>) -> Self {
         Self {
@@ -28,13 +35,11 @@ impl Ongoing {
         }
     }
 
-    pub(crate) fn join(
-        &self,
-    ) -> (
-        watch::Receiver<Option<Outcome>>,
-        watch::Receiver<PullProgress>,
-    ) {
-        (self.outcome.subscribe(), self.progress.clone())
+    pub(crate) fn join(&self) -> Joined {
+        Joined {
+            outcome: self.outcome.subscribe(),
+            progress: self.progress.clone(),
+        }
     }
 
     /// Runs the pull to its end, its deadline, or until nobody has waited for it for a while.

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{
     Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak,
 };
@@ -285,7 +286,7 @@ impl Shelf {
     }
 
     async fn sweep(self: &Arc<Self>) -> Result<(), StoreError> {
-        let _writer = self.writer.lock().await;
+        let writer = self.writer.lock().await;
         let forsaken = self.read().forsaken();
         if !forsaken.is_empty() {
             let change = Change {
@@ -311,6 +312,8 @@ impl Shelf {
             ..Change::default()
         };
         let applied = self.apply(change, "layers-unrecorded").await;
+        // Nobody else sees what has been moved away, and it may take a while.
+        drop(writer);
         let shelf = Arc::clone(self);
         self.blocking("remove unused layers", move || {
             for (_, path) in garbage {
@@ -326,14 +329,18 @@ impl Shelf {
 
     /// Out of the catalogue and out of the layers' place, so that a new pull of a layer meets neither half.
     fn move_garbage(&self) -> Result<Vec<(LayerKey, PathBuf)>, StoreError> {
+        static GONE: AtomicU64 = AtomicU64::new(0);
         self.failpoints.reach("sweep")?;
         let _placement = self.placement();
         let keys = self.write().take_garbage();
         let mut moved = Vec::with_capacity(keys.len());
         for key in keys {
             let from = self.overlay.layer_dir(&key);
-            // Not dropped through the guard: what is in it is large, and removed after the record.
-            let target = self.overlay.ingest_dir().join(format!("gone-{key}"));
+            let number = GONE.fetch_add(1, Ordering::Relaxed);
+            let target = self
+                .overlay
+                .ingest_dir()
+                .join(format!("gone-{number}-{key}"));
             match std::fs::rename(&from, &target) {
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
                 result => result.map_err(StoreError::path("rename", &from))?,

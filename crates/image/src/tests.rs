@@ -178,3 +178,72 @@ async fn layers_of_another_boot_count_only_if_they_were_synced() {
     assert!(images.find(&one).unwrap().is_some());
     assert!(images.find(&two).unwrap().is_none());
 }
+
+#[test]
+fn a_removal_works_on_a_full_disk() {
+    let registry = Registry::start().unwrap();
+    let (one, two) = images_of(&registry);
+    // Threads inherit the mount namespace of the one that starts them: the runtime's, and those of the layers.
+    let checked = std::thread::spawn(move || {
+        use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags};
+        #[allow(deprecated)]
+        rustix::thread::unshare(rustix::thread::UnshareFlags::NEWNS).unwrap();
+        let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
+        rustix::mount::mount_change("/", private).unwrap();
+        let root = tempfile::tempdir().unwrap();
+        rustix::mount::mount(
+            "tmpfs",
+            root.path(),
+            "tmpfs",
+            MountFlags::empty(),
+            c"size=32m",
+        )
+        .unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        runtime.block_on(full_disk(root.path(), &one, &two));
+        drop(runtime);
+        rustix::mount::unmount(root.path(), UnmountFlags::DETACH).unwrap();
+    });
+    checked.join().unwrap();
+}
+
+async fn full_disk(root: &std::path::Path, one: &str, two: &str) {
+    use std::io::Write;
+    let (images, overlay) = open(root).await;
+    pull(&images, one).await.unwrap();
+    until_settled(&images).await;
+    let mut filler = std::fs::File::create(root.join("filler")).unwrap();
+    let mut written = 0;
+    while filler.write_all(&[1; 4096]).is_ok() {
+        written += 4096;
+        assert!(written < 40 << 20, "this is another file system");
+    }
+    let error = pull(&images, two).await.unwrap_err();
+    assert_eq!(
+        error.kind(),
+        crate::PullErrorKind::ResourceExhausted,
+        "{error:?}"
+    );
+    assert_eq!(images.list().len(), 1);
+
+    images.remove(one).await.unwrap();
+    for _ in 0..1000 {
+        if names(&overlay.layers_dir()).is_empty() && names(&overlay.ingest_dir()).is_empty() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    consistent(&images, &overlay);
+    drop((images, overlay));
+    let (images, overlay) = open(root).await;
+    consistent(&images, &overlay);
+    assert!(images.list().is_empty());
+
+    drop(filler);
+    std::fs::remove_file(root.join("filler")).unwrap();
+    pull(&images, two).await.unwrap();
+    consistent(&images, &overlay);
+}

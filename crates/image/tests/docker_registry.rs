@@ -1,4 +1,5 @@
 //! Debian's docker-registry, filled by skopeo with images that umoci made: makers and server that are not ours.
+#![allow(clippy::unwrap_used)] // Helpers are no tests to clippy.
 
 mod support;
 

@@ -1,4 +1,5 @@
 //! Pulls from an in-process registry: what is right, and what goes wrong.
+#![allow(clippy::unwrap_used)] // Helpers are no tests to clippy.
 
 mod support;
 
@@ -35,9 +36,9 @@ async fn an_image_is_pulled_listed_found_and_removed() {
     let pulled = store.pull(&reference).await.unwrap();
 
     assert_eq!(pulled.id, built.id());
-    assert_eq!(pulled.repo_tags, [reference.clone()]);
+    assert_eq!(pulled.repo_tags, [&*reference]);
     let by_digest = registry.digest_reference("team/app", built.digest());
-    assert_eq!(pulled.repo_digests, [by_digest.clone()]);
+    assert_eq!(pulled.repo_digests, [&*by_digest]);
     assert_eq!(pulled.config.entrypoint, ["/one"]);
     assert_eq!(pulled.config.env, ["A=b"]);
     assert_eq!(pulled.user, image::ImageUser::Uid(1003));

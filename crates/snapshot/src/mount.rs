@@ -10,9 +10,8 @@ use rustix::mount::{
     OpenTreeFlags, fsconfig_create, fsconfig_set_fd, fsconfig_set_flag, fsconfig_set_string,
     fsmount, fsopen, mount, mount_change, move_mount, open_tree,
 };
-use rustix::thread::UnshareFlags;
 
-use crate::MountError;
+use crate::{MountError, tree};
 
 /// OVL_MAX_STACK of the kernel.
 const MAX_LAYERS: usize = 500;
@@ -76,7 +75,18 @@ impl Stack<'_> {
         }
     }
 
+    /// A volatile overlay leaves a mark behind, also one that could not be mounted after all, and refuses to be mounted where it finds
+    /// it: after a power cut what was written may be incomplete. Within one boot it is not, and a container does not outlive the boot.
+    fn forget_volatile(&self) -> Result<(), MountError> {
+        let Some(writable) = self.writable else {
+            return Ok(());
+        };
+        let mark = writable.join("work/work/incompat");
+        tree::remove_tree(&mark).map_err(MountError::system("remove", mark.display().to_string()))
+    }
+
     fn mount_by_fsconfig(&self) -> Result<OwnedFd, MountError> {
+        self.forget_volatile()?;
         let context = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)
             .map_err(MountError::system("fsopen", "overlay"))?;
         let set = |key: &'static str, value: &OsStr| {
@@ -84,13 +94,16 @@ impl Stack<'_> {
                 .map_err(|source| refused(&context, source))
         };
         set("source", OsStr::new("overlay"))?;
+        // A detached mount is gone when its descriptor is closed; overlayfs takes its own only when it is created.
+        let mut trees = Vec::new();
         for lower in &self.lowers {
             match &self.mapping {
                 None => set("lowerdir+", lower.as_os_str())?,
                 Some(mapping) => {
                     let tree = mapped_tree(lower, mapping)?;
-                    fsconfig_set_fd(context.as_fd(), "lowerdir+", tree)
+                    fsconfig_set_fd(context.as_fd(), "lowerdir+", tree.as_fd())
                         .map_err(|source| refused(&context, source))?;
+                    trees.push(tree);
                 }
             }
         }
@@ -123,6 +136,7 @@ impl Stack<'_> {
     /// A scoped thread: `unshare(2)` of the mount namespace and of the working directory concerns the calling thread only, and both
     /// vanish with it.
     fn mount_in_private_namespace(&self) -> Result<OwnedFd, MountError> {
+        self.forget_volatile()?;
         std::thread::scope(|scope| {
             let thread = std::thread::Builder::new()
                 .name("overlay-mount".into())
@@ -136,9 +150,7 @@ impl Stack<'_> {
     }
 
     fn mount_in_this_thread(&self) -> Result<OwnedFd, MountError> {
-        // Deprecated for the sake of UnshareFlags::FILES, which is not among these.
-        #[allow(deprecated)]
-        rustix::thread::unshare(UnshareFlags::NEWNS)
+        sys::unshare(sys::CloneFlags::NEWNS)
             .map_err(MountError::system("unshare", "the mount namespace"))?;
         mount_change(
             "/",
@@ -147,7 +159,7 @@ impl Stack<'_> {
         .map_err(MountError::system("mount", "private propagation of /"))?;
 
         // The directories are opened before anything is mounted over one of them, and outlive it by their descriptors.
-        let writable = self.writable.map(|path| cloned_tree(path)).transpose()?;
+        let writable = self.writable.map(cloned_tree).transpose()?;
         let mapped = match &self.mapping {
             None => Vec::new(),
             Some(mapping) => (self.lowers.iter())

@@ -96,7 +96,10 @@ impl Overlay {
         };
         // A lower root owner appears shifted through the mapping, so the upper one, which is not mapped, is shifted here.
         let (uid, gid) = match mapping {
-            Some(mapping) => (mapping.root_uid + uid, mapping.root_gid + gid),
+            Some(mapping) => (
+                mapping.root_uid.saturating_add(uid),
+                mapping.root_gid.saturating_add(gid),
+            ),
             None => (uid, gid),
         };
         let failed = |action, path: &Path| {
@@ -150,15 +153,6 @@ impl Overlay {
         mapping: Option<UserMapping<'_>>,
     ) -> Result<OwnedFd, ContainerError> {
         let container = self.checked_dir(container_id)?;
-        // A volatile overlay leaves this behind, and refuses to be mounted where it finds it: after a power cut what was written
-        // may be incomplete. Within one boot it is not, and a container does not outlive the boot.
-        let incompatible = container.join("work/work/incompat");
-        tree::remove_tree(&incompatible).map_err(|source| ContainerError::System {
-            action: "clear the work directory",
-            id: container_id.to_owned(),
-            path: incompatible,
-            source,
-        })?;
         let stack = Stack {
             lowers: self.lowers(layers, true),
             writable: Some(&container),

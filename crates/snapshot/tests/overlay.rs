@@ -1,4 +1,5 @@
 //! Real overlays, mounted both ways.
+#![allow(clippy::unwrap_used)] // Helpers are no tests to clippy.
 
 use std::fs;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};

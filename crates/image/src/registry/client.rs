@@ -131,10 +131,9 @@ impl Client {
             Ok(response) => response.status() != http::StatusCode::BAD_REQUEST,
             Err(RegistryFailure::Transport(error)) => {
                 // No connection at all says nothing; a conversation that breaks off does.
-                let connect = error
+                error
                     .downcast_ref::<hyper_util::client::legacy::Error>()
-                    .is_some_and(hyper_util::client::legacy::Error::is_connect);
-                connect
+                    .is_some_and(hyper_util::client::legacy::Error::is_connect)
             }
             Err(_) => true,
         }
