@@ -23,9 +23,7 @@ pub(crate) fn run() -> anyhow::Result<()> {
             step::run(workspace::cargo().args(["fmt", "--all", "--check"]), LIMIT)
         }),
         steps.time("house rules", house::check),
-        steps.time("dependency direction", || {
-            dependencies::check(&workspace::metadata()?)
-        }),
+        steps.time("dependency direction", dependencies::check),
         steps.time("licences", || licences::check(&workspace::metadata()?)),
         steps.time("clippy", || {
             let mut clippy = workspace::cargo();
@@ -75,7 +73,7 @@ mod tests {
     #[test]
     fn the_workspace_keeps_its_rules() {
         let metadata = workspace::metadata().unwrap();
-        dependencies::check(&metadata).unwrap();
+        dependencies::check().unwrap();
         licences::check(&metadata).unwrap();
         house::check().unwrap();
     }

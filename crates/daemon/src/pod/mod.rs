@@ -10,7 +10,7 @@
 //! ```
 //!
 //! `Starting` owns, in this order, a record, a supervisor with the pod's namespaces, and an attachment to the network
-//! ([`run`]); undoing reads backwards. A pod is listed from `Ready` on. `Lost` and everything after it is CRI's
+//! ([`run()`]); undoing reads backwards. A pod is listed from `Ready` on. `Lost` and everything after it is CRI's
 //! `SANDBOX_NOTREADY`. After a restart of the daemon, `Starting` is undone, `Ready` is redialled (and becomes `Lost` where nobody
 //! answers), `Stopping` and `Removing` are taken up again.
 //!
