@@ -101,6 +101,14 @@ impl Difference {
     pub fn is_empty(&self) -> bool {
         self.changes.is_empty()
     }
+
+    /// Takes out what is expected, by kind and description; says whether there was any.
+    pub fn take_out(&mut self, expected: impl Fn(&str, &str) -> bool) -> bool {
+        let all = self.changes.len();
+        self.changes
+            .retain(|change| !expected(change.kind, &change.thing));
+        self.changes.len() < all
+    }
 }
 
 impl fmt::Display for Difference {
