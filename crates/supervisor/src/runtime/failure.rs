@@ -43,6 +43,11 @@ pub(crate) fn cgroup(error: &cgroup::Error) -> WireError {
         cgroup::Error::Path(_)
         | cgroup::Error::Invalid { .. }
         | cgroup::Error::Unsupported { .. } => ErrorKind::InvalidArgument,
+        // The kernel does not take the value; the file's name says which.
+        cgroup::Error::Write {
+            source: Errno::INVAL | Errno::RANGE | Errno::ACCESS | Errno::OVERFLOW,
+            ..
+        } => ErrorKind::InvalidArgument,
         cgroup::Error::NotFound { .. } => ErrorKind::NotFound,
         cgroup::Error::Exists { .. } | cgroup::Error::InUse { .. } => ErrorKind::FailedPrecondition,
         other => match other.errno() {
