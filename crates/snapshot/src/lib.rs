@@ -5,6 +5,7 @@
 //! <root>/ingest/                   layers being unpacked; swept at start-up by the image store
 //! <root>/containers/<id>/upper     what the container has written
 //! <root>/containers/<id>/work      overlayfs's own
+//! <root>/trash/                    containers being removed; emptied in the background, and at start-up
 //! <root>/empty/                    empty directories: lower layers for images that have too few
 //! ```
 //!
@@ -15,6 +16,7 @@ mod error;
 mod key;
 mod mount;
 mod overlay;
+mod trash;
 mod tree;
 
 pub use error::{ContainerError, MountError, OpenError};

@@ -7,6 +7,7 @@ use rustix::fs::{CWD, Gid, Mode, OFlags, Stat, Uid};
 use rustix::io::Errno;
 
 use crate::mount::{MountMethod, Stack, UserMapping};
+use crate::trash::Trash;
 use crate::{ContainerError, LayerKey, MountError, OpenError, Usage, tree};
 
 /// Marks a layer whose archive says nothing of its root directory: the root's owner and mode are then those of a layer below.
@@ -17,6 +18,7 @@ pub const IMPLIED_ROOT_XATTR: &str = "trusted.longshore.implied";
 pub struct Overlay {
     root: PathBuf,
     method: MountMethod,
+    trash: Trash,
 }
 
 impl Overlay {
@@ -30,8 +32,10 @@ impl Overlay {
 
     /// As [`Overlay::open`], with a method of mounting instead of the best one.
     pub fn open_with(root: &Path, method: MountMethod) -> Result<Self, OpenError> {
+        let root = absolute(root)?;
         let overlay = Self {
-            root: absolute(root)?,
+            trash: Trash::new(root.join("trash")),
+            root,
             method,
         };
         for (name, mode) in [
@@ -39,6 +43,7 @@ impl Overlay {
             ("layers", 0o700),
             ("ingest", 0o700),
             ("containers", 0o700),
+            ("trash", 0o700),
             ("empty", 0o755),
             ("empty/lower", 0o755),
             ("empty/under", 0o755),
@@ -48,6 +53,13 @@ impl Overlay {
             make_directory(&path, mode).map_err(|source| OpenError::Directory { path, source })?;
         }
         overlay.probe()?;
+        overlay
+            .trash
+            .empty()
+            .map_err(|source| OpenError::Directory {
+                path: overlay.root.join("trash"),
+                source,
+            })?;
         Ok(overlay)
     }
 
@@ -182,14 +194,18 @@ impl Overlay {
     }
 
     /// Removes a container's writable layer. Succeeds if there is none, and needs no space. The caller has let go of the mount.
+    ///
+    /// The layer is gone from where it was when this returns; what it takes on disk is freed by a thread in the background.
     pub fn remove(&self, container_id: &str) -> Result<(), ContainerError> {
         let container = self.checked_dir(container_id)?;
-        tree::remove_tree(&container).map_err(|source| ContainerError::System {
-            action: "remove the writable layer",
-            id: container_id.to_owned(),
-            path: container,
-            source,
-        })
+        self.trash
+            .discard(&container)
+            .map_err(|source| ContainerError::System {
+                action: "remove the writable layer",
+                id: container_id.to_owned(),
+                path: container,
+                source,
+            })
     }
 
     /// What a container has written. Walks its writable layer; nothing, if it has none.
@@ -350,7 +366,7 @@ fn make_directory(path: &Path, mode: u32) -> Result<(), Errno> {
     }
 }
 
-fn list(path: &Path) -> Result<Vec<String>, Errno> {
+pub(crate) fn list(path: &Path) -> Result<Vec<String>, Errno> {
     let from_io = |error: std::io::Error| Errno::from_io_error(&error).unwrap_or(Errno::IO);
     let mut names = Vec::new();
     for entry in std::fs::read_dir(path).map_err(from_io)? {

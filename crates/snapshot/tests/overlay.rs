@@ -44,6 +44,16 @@ fn write(mount: &OwnedFd, name: &str, contents: &str) -> Result<(), Errno> {
     rustix::io::write(&file, contents.as_bytes()).map(drop)
 }
 
+fn until_empty(directory: &Path) {
+    for _ in 0..2000 {
+        if fs::read_dir(directory).unwrap().count() == 0 {
+            return;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    panic!("{} is never empty", directory.display());
+}
+
 fn mounts() -> String {
     fs::read_to_string("/proc/self/mountinfo").unwrap()
 }
@@ -234,6 +244,7 @@ fn a_removal_needs_no_space() {
         drop((file, mounted));
         overlay.remove("c").unwrap();
         assert!(overlay.containers().unwrap().is_empty());
+        until_empty(&root.path().join("trash"));
         rustix::mount::unmount(root.path(), rustix::mount::UnmountFlags::DETACH).unwrap();
     });
     checked.join().unwrap();
