@@ -18,6 +18,7 @@ mod error;
 mod failpoint;
 mod image;
 mod images;
+mod layers;
 mod manifest;
 mod ongoing;
 mod pins;

@@ -12,6 +12,7 @@ mod archive;
 mod attributes;
 mod error;
 mod extract;
+mod hard_link;
 mod inflate;
 mod ingest;
 mod pax;
@@ -20,6 +21,7 @@ mod place;
 mod sparse;
 #[cfg(test)]
 mod tests;
+mod whiteout;
 
 pub use error::LayerError;
 pub(crate) use ingest::Ingest;

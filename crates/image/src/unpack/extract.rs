@@ -15,8 +15,8 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::fs::{
     AtFlags, FileType, Gid, Mode, OFlags, Stat, Timespec, Timestamps, Uid, chownat, fchmod, fchown,
-    fstat, ftruncate, futimens, linkat, makedev, mkdirat, mknodat, openat, statat, symlinkat,
-    unlinkat, utimensat,
+    fstat, ftruncate, futimens, makedev, mkdirat, mknodat, openat, statat, symlinkat, unlinkat,
+    utimensat,
 };
 use rustix::io::Errno;
 
@@ -46,18 +46,18 @@ impl From<io::Error> for ExtractError {
 
 #[derive(Debug)]
 pub(super) struct Extractor {
-    root: OwnedFd,
-    below: Below,
+    pub(super) root: OwnedFd,
+    pub(super) below: Below,
     /// New files have the mode that was asked for.
     exact_modes: bool,
     /// The directory of the last entry.
     parent: Option<Parent>,
     /// Whether the layer depends on those below.
-    depends: bool,
+    pub(super) depends: bool,
     root_described: bool,
-    limit: u64,
+    pub(super) limit: u64,
     /// Of all files, holes included.
-    file_bytes: u64,
+    pub(super) file_bytes: u64,
 }
 
 #[derive(Debug)]
@@ -349,157 +349,8 @@ impl Extractor {
         Ok(())
     }
 
-    fn hard_link(&mut self, target: &[u8], name: &[u8]) -> Result<(), Failure> {
-        let components = place::components(target)?;
-        let Some((&target_name, above)) = components.split_last() else {
-            return Err(PlaceError::Path("is a hard link to the root directory").into());
-        };
-        let path = above.join(&b'/');
-        let holder = match place::open_existing(self.root.as_fd(), &path)? {
-            Some(holder) if self.linkable(&holder, target_name)? => holder,
-            _ => self.copy_up(above, target_name)?,
-        };
-        let link = |parent: &OwnedFd| linkat(&holder, target_name, parent, name, AtFlags::empty());
-        match link(self.parent_directory()?) {
-            Ok(()) => Ok(()),
-            Err(Errno::EXIST) => {
-                let inode = |at: &OwnedFd, name: &[u8]| {
-                    statat(at, name, AtFlags::SYMLINK_NOFOLLOW).map(|stat| stat.st_ino)
-                };
-                if inode(&holder, target_name) == inode(self.parent_directory()?, name) {
-                    return Ok(());
-                }
-                self.replace(name)?;
-                Ok(link(self.parent_directory()?).map_err(PlaceError::io("make the hard link"))?)
-            }
-            Err(errno) => Err(PlaceError::Io("make the hard link", errno.into()).into()),
-        }
-    }
-
-    fn linkable(&self, holder: &OwnedFd, name: &[u8]) -> Result<bool, Failure> {
-        match statat(holder, name, AtFlags::SYMLINK_NOFOLLOW) {
-            Ok(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::Directory => {
-                Err(PlaceError::Path("is a hard link to a directory").into())
-            }
-            Ok(stat) => Ok(!attributes::is_whiteout(&stat)),
-            Err(Errno::NOENT) => Ok(false),
-            Err(errno) => {
-                Err(PlaceError::Io("look at the target of the hard link", errno.into()).into())
-            }
-        }
-    }
-
-    /// The target of a hard link is in a layer below: it must be in this one, as overlayfs would copy it up.
-    fn copy_up(&mut self, above: &[&[u8]], name: &[u8]) -> Result<OwnedFd, Failure> {
-        let dangling = || PlaceError::Path("is a hard link to what does not exist");
-        match &self.below {
-            Below::Unknown => return Err(PlaceError::NeedsBelow.into()),
-            Below::Nothing => return Err(dangling().into()),
-            Below::View(_) => {}
-        }
-        let place = self.walk(above)?;
-        // The walk may have come by another way to a directory of this layer that has it.
-        if self.linkable(&place.directory, name)? {
-            return Ok(place.directory);
-        }
-        let exists = statat(&place.directory, name, AtFlags::SYMLINK_NOFOLLOW).is_ok();
-        let found = match &self.below {
-            Below::View(view) if !exists && !place.hides_below => {
-                place::look_below(view, &place.resolved, name)?
-            }
-            _ => None,
-        };
-        let found = found.ok_or_else(dangling)?;
-        self.depends = true;
-        if FileType::from_raw_mode(found.stat.st_mode) != FileType::RegularFile {
-            return Err(
-                PlaceError::Path("is a hard link to a special file of a layer below").into(),
-            );
-        }
-        let failed = || PlaceError::io("copy the target of the hard link");
-        let size = u64::try_from(found.stat.st_size).unwrap_or(0);
-        self.file_bytes = self.file_bytes.saturating_add(size);
-        if self.file_bytes > self.limit {
-            return Err(LayerError::TooLarge { limit: self.limit }.into());
-        }
-        let before = fstat(&place.directory).map_err(failed())?;
-        let from = openat(
-            &found.parent,
-            name,
-            OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC,
-            Mode::empty(),
-        )
-        .map_err(failed())?;
-        let to = openat(
-            &place.directory,
-            name,
-            OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC,
-            Mode::RUSR | Mode::WUSR,
-        )
-        .map_err(failed())?;
-        let (mut reader, mut writer) = (std::fs::File::from(from), std::fs::File::from(to));
-        io::copy(&mut reader, &mut writer)
-            .map_err(|error| PlaceError::Io("copy the target of the hard link", error))?;
-        let stat = &found.stat;
-        fchown(
-            &writer,
-            Some(Uid::from_raw(stat.st_uid)),
-            Some(Gid::from_raw(stat.st_gid)),
-        )
-        .map_err(failed())?;
-        attributes::copy_xattrs(reader.as_fd(), writer.as_fd()).map_err(failed())?;
-        fchmod(&writer, Mode::from_raw_mode(stat.st_mode & 0o7777)).map_err(failed())?;
-        place::restore_times(writer.as_fd(), stat).map_err(failed())?;
-        place::restore_times(place.directory.as_fd(), &before).map_err(failed())?;
-        Ok(place.directory)
-    }
-
-    fn whiteout(&mut self, above: &[&[u8]], marked: &[u8]) -> Result<(), Failure> {
-        match marked {
-            b".wh..opq" => {
-                self.enter_parent(above)?;
-                attributes::set_opaque(self.parent_directory()?.as_fd())
-                    .map_err(PlaceError::io("make the directory opaque"))?;
-                return Ok(());
-            }
-            b"" | b"." | b".." => return Err(PlaceError::Path("is a whiteout of nothing").into()),
-            _ if marked.starts_with(b".wh.") => return Ok(()),
-            _ => {}
-        }
-        self.enter_parent(above)?;
-        let parent = self.parent_directory()?;
-        match mknodat(
-            parent,
-            marked,
-            FileType::CharacterDevice,
-            Mode::empty(),
-            makedev(0, 0),
-        ) {
-            Ok(()) => Ok(()),
-            // The layer has it itself. A directory then hides the one below; anything else does so anyway.
-            Err(Errno::EXIST) => {
-                let directory = openat(
-                    parent,
-                    marked,
-                    OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC,
-                    Mode::empty(),
-                );
-                match directory {
-                    Ok(directory) => attributes::set_opaque(directory.as_fd())
-                        .map_err(PlaceError::io("make the directory opaque"))?,
-                    Err(Errno::NOTDIR | Errno::LOOP) => {}
-                    Err(errno) => {
-                        return Err(PlaceError::Io("open the directory", errno.into()).into());
-                    }
-                }
-                Ok(())
-            }
-            Err(errno) => Err(PlaceError::Io("make the whiteout", errno.into()).into()),
-        }
-    }
-
     /// Removes what has the name, with all below it if it is a directory.
-    fn replace(&mut self, name: &[u8]) -> Result<(), Failure> {
+    pub(super) fn replace(&mut self, name: &[u8]) -> Result<(), Failure> {
         let failed = || PlaceError::io("replace an earlier entry");
         match unlinkat(self.parent_directory()?, name, AtFlags::empty()) {
             Ok(()) => {}
@@ -513,7 +364,7 @@ impl Extractor {
     }
 
     /// Makes the directory of the next entries the kept one.
-    fn enter_parent(&mut self, above: &[&[u8]]) -> Result<(), Failure> {
+    pub(super) fn enter_parent(&mut self, above: &[&[u8]]) -> Result<(), Failure> {
         let path = above.join(&b'/');
         if self.parent.as_ref().is_some_and(|kept| kept.path == path) {
             return Ok(());
@@ -532,7 +383,7 @@ impl Extractor {
         Ok(())
     }
 
-    fn walk(&mut self, above: &[&[u8]]) -> Result<place::Place, PlaceError> {
+    pub(super) fn walk(&mut self, above: &[&[u8]]) -> Result<place::Place, PlaceError> {
         Walk {
             root: self.root.as_fd(),
             below: &self.below,
@@ -541,7 +392,7 @@ impl Extractor {
         .find(above)
     }
 
-    fn parent_directory(&self) -> Result<&OwnedFd, Failure> {
+    pub(super) fn parent_directory(&self) -> Result<&OwnedFd, Failure> {
         match &self.parent {
             Some(parent) => Ok(&parent.directory),
             None => Err(PlaceError::Path("has no directory").into()),
@@ -568,7 +419,7 @@ impl Extractor {
 }
 
 #[derive(Debug)]
-enum Failure {
+pub(super) enum Failure {
     Place(PlaceError),
     Layer(LayerError),
 }

@@ -527,7 +527,7 @@ fn what_depends_on_the_layers_below_says_so() {
 #[test]
 fn deep_trees_and_long_names() {
     // Deeper than a path can be long.
-    let deep: String = "d/".repeat(3000);
+    let deep: String = format!("{}/", "d".repeat(60)).repeat(150);
     let mut archive = with_pax(
         &[("path", format!("{deep}file").as_bytes())],
         &mut header(tar::EntryType::Regular, "short"),
@@ -535,7 +535,7 @@ fn deep_trees_and_long_names() {
     );
     let target = Target::new();
     target.extract(&archive, Below::Nothing).unwrap();
-    assert_eq!(snapshot::measure(&target.root()).unwrap().inodes, 3002);
+    assert_eq!(snapshot::measure(&target.root()).unwrap().inodes, 152);
 
     let too_deep: String = "d/".repeat(20_000);
     archive = with_pax(
