@@ -397,6 +397,8 @@ fn specify(
         .seccomp
         .localhost(&container.config)
         .map_err(|error| CreateError::Profile(id.clone(), error))?;
+    mounts::check_propagation(&container.config.mounts)
+        .map_err(|error| CreateError::Mount(id.clone(), error))?;
     let files = pod.files();
     let hostname = crate::pod::hostname(&pod.config)
         .map_err(|error| CreateError::Hostname(id.clone(), error))?;
