@@ -144,6 +144,10 @@ impl Catalogue {
         }
     }
 
+    pub(crate) fn is_reserved(&self, key: &LayerKey) -> bool {
+        self.reserved.contains_key(key)
+    }
+
     /// Takes out the layers that neither an image nor a pull needs.
     pub(crate) fn take_garbage(&mut self) -> Vec<LayerKey> {
         let used: BTreeSet<&LayerKey> = (self.images.values())

@@ -112,7 +112,7 @@ impl Shelf {
 
     /// Puts a verified layer into its place. It is not recorded yet, and swept at the next start if it never is. Blocks.
     pub(crate) fn publish(
-        &self,
+        self: &Arc<Self>,
         ingest: Ingest,
         key: &LayerKey,
         usage: Usage,
@@ -126,7 +126,12 @@ impl Shelf {
             recorded: false,
             synced: false,
         };
-        self.write().layers.entry(key.clone()).or_insert(state);
+        let mut catalogue = self.write();
+        catalogue.layers.entry(key.clone()).or_insert(state);
+        // The pull has been given up meanwhile, and swept behind itself too early for this.
+        if !catalogue.is_reserved(key) {
+            self.sweep_behind();
+        }
         Ok(())
     }
 

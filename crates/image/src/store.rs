@@ -12,6 +12,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
@@ -81,6 +82,8 @@ pub(crate) struct Change {
 pub(crate) struct Store {
     path: PathBuf,
     ballast: PathBuf,
+    /// The ballast has been used.
+    light: AtomicBool,
     /// Empty only after a failure to open it again.
     database: Mutex<Option<Database>>,
 }
@@ -90,6 +93,7 @@ impl Store {
         let store = Self {
             path: root.join("meta.redb"),
             ballast: root.join("ballast"),
+            light: AtomicBool::new(true),
             database: Mutex::new(None),
         };
         let opened = match store.open_database() {
@@ -179,8 +183,11 @@ impl Store {
         write(self.present(&mut database)?, change)
     }
 
-    /// Allocates the ballast again, where there is room.
+    /// Allocates the ballast again if it has been used, where there is room.
     pub(crate) fn fill_ballast(&self) {
+        if !self.light.swap(false, Ordering::Relaxed) {
+            return;
+        }
         let filled = fs::File::options()
             .create(true)
             .truncate(false)
@@ -191,11 +198,13 @@ impl Store {
                 Ok(rustix::fs::fallocate(&file, flags, 0, BALLAST_BYTES)?)
             });
         if let Err(error) = filled {
+            self.light.store(true, Ordering::Relaxed);
             tracing::debug!(%error, "no room for the ballast");
         }
     }
 
     fn drop_ballast(&self) -> Result<(), StoreError> {
+        self.light.store(true, Ordering::Relaxed);
         match fs::remove_file(&self.ballast) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                 Err(StoreError::path("remove", &self.ballast)(error))
