@@ -1,14 +1,15 @@
 //! Commands with a bound, and how long they took.
 
 use std::{
-    os::unix::process::CommandExt,
+    collections::HashMap,
+    fs,
     process::{Child, Command, ExitStatus},
     thread,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, bail, ensure};
-use rustix::process::{Pid, Signal, kill_process_group};
+use rustix::process::{Pid, Signal, kill_process};
 
 /// What has been done so far, for the table at the end.
 #[derive(Debug, Default)]
@@ -40,7 +41,7 @@ impl Steps {
     }
 }
 
-/// Runs a command; an error if it fails or takes longer than `limit`, when it is killed with everything in its process group.
+/// Runs a command; an error if it fails or takes longer than `limit`, when it is killed with all its descendants.
 pub(crate) fn run(command: &mut Command, limit: Duration) -> anyhow::Result<()> {
     let name = describe(command);
     let child = start(command)?;
@@ -49,15 +50,14 @@ pub(crate) fn run(command: &mut Command, limit: Duration) -> anyhow::Result<()> 
     Ok(())
 }
 
-/// Starts a command in a process group of its own, for [`wait`].
+/// Starts a command, for [`wait`]. It stays in our process group, so that Ctrl-C reaches it.
 pub(crate) fn start(command: &mut Command) -> anyhow::Result<Child> {
     command
-        .process_group(0)
         .spawn()
         .with_context(|| format!("run {}", describe(command)))
 }
 
-/// Waits at most `limit`, then kills the process group.
+/// Waits at most `limit`, then kills the process and its descendants.
 pub(crate) fn wait(mut child: Child, limit: Duration, name: &str) -> anyhow::Result<ExitStatus> {
     let end = Instant::now() + limit;
     loop {
@@ -68,13 +68,41 @@ pub(crate) fn wait(mut child: Child, limit: Duration, name: &str) -> anyhow::Res
             return Ok(status);
         }
         if Instant::now() >= end {
-            if let Some(group) = i32::try_from(child.id()).ok().and_then(Pid::from_raw) {
-                let _ = kill_process_group(group, Signal::KILL);
-            }
+            kill_tree(child.id());
             let _ = child.wait();
             bail!("{name}: killed after {} minutes", limit.as_secs() / 60);
         }
         thread::sleep(Duration::from_millis(50));
+    }
+}
+
+/// SIGKILL to a child of ours and everything below it.
+fn kill_tree(root: u32) {
+    let mut children: HashMap<u32, Vec<u32>> = HashMap::new();
+    let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
+    for entry in processes {
+        let Some(pid) = entry
+            .file_name()
+            .to_str()
+            .and_then(|name| name.parse().ok())
+        else {
+            continue;
+        };
+        // `pid (name) state parent …`
+        let stat = fs::read_to_string(entry.path().join("stat")).unwrap_or_default();
+        let rest = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
+        let parent = rest.split_whitespace().nth(1);
+        if let Some(parent) = parent.and_then(|parent| parent.parse().ok()) {
+            children.entry(parent).or_default().push(pid);
+        }
+    }
+    let mut doomed = vec![root];
+    while let Some(pid) = doomed.pop() {
+        doomed.extend(children.remove(&pid).unwrap_or_default());
+        if let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) {
+            // It may have ended by itself.
+            let _ = kill_process(pid, Signal::KILL);
+        }
     }
 }
 
