@@ -2,6 +2,7 @@
 
 #![allow(unsafe_code)] // This is the crate that earns it.
 
+mod bpf;
 mod clone;
 mod exec;
 mod keyring;
@@ -13,6 +14,10 @@ mod seccomp;
 mod signals;
 mod stdio;
 
+pub use bpf::{
+    Instruction, LoadError, attach_device_program, detach_device_program, device_programs,
+    load_device_program, open_program, program_name,
+};
 pub use clone::{Clone, CloneFlags, clone_process, exit_at_panic, exit_process};
 pub use exec::{CStrings, execute};
 pub use keyring::leave_session_keyring;
