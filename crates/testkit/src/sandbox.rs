@@ -135,19 +135,19 @@ impl Sandbox {
     /// The thread cannot be had, or cannot enter.
     pub fn on_network<T: Send>(&self, work: impl FnOnce() -> T + Send) -> anyhow::Result<T> {
         let path = format!("/proc/{}/ns/net", self.holder_pid());
-        let namespace = fs::File::open(&path).with_context(|| format!("open {path}"))?;
-        thread::scope(|scope| {
-            let entered = move || -> io::Result<T> {
-                let kind = Some(LinkNameSpaceType::Network);
-                // Affects this thread only, which ends with the closure.
-                move_into_link_name_space(namespace.as_fd(), kind)?;
-                Ok(work())
-            };
-            match scope.spawn(entered).join() {
-                Ok(result) => result.with_context(|| format!("enter {path}")),
-                Err(panic) => std::panic::resume_unwind(panic),
-            }
-        })
+        on_network_at(Path::new(&path), work)
+    }
+
+    /// As [`Sandbox::on_network`], in a network namespace that is pinned inside, such as `/run/netns/NAME`.
+    ///
+    /// # Errors
+    /// As [`Sandbox::on_network`].
+    pub fn on_pinned_network<T: Send>(
+        &self,
+        pin: impl AsRef<Path>,
+        work: impl FnOnce() -> T + Send,
+    ) -> anyhow::Result<T> {
+        on_network_at(&self.view(pin), work)
     }
 
     /// Sends `signal` (`KILL`, `TERM`, …) to processes, by their PIDs inside.
@@ -200,6 +200,22 @@ impl Sandbox {
         self.holder = Some(holder);
         Ok(())
     }
+}
+
+fn on_network_at<T: Send>(path: &Path, work: impl FnOnce() -> T + Send) -> anyhow::Result<T> {
+    let namespace = fs::File::open(path).with_context(|| format!("open {}", path.display()))?;
+    thread::scope(|scope| {
+        let entered = move || -> io::Result<T> {
+            let kind = Some(LinkNameSpaceType::Network);
+            // Affects this thread only, which ends with the closure.
+            move_into_link_name_space(namespace.as_fd(), kind)?;
+            Ok(work())
+        };
+        match scope.spawn(entered).join() {
+            Ok(result) => result.with_context(|| format!("enter {}", path.display())),
+            Err(panic) => std::panic::resume_unwind(panic),
+        }
+    })
 }
 
 /// A process of a sandbox.

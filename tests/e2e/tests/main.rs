@@ -6,6 +6,7 @@ mod edges;
 mod exec;
 mod files;
 mod images;
+mod isolation;
 mod logs;
 mod network;
 mod pod;

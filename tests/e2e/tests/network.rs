@@ -2,7 +2,7 @@
 
 use std::{
     io::{Read, Write},
-    net::{SocketAddr, TcpStream},
+    net::{SocketAddr, TcpStream, UdpSocket},
     time::Duration,
 };
 
@@ -93,6 +93,57 @@ fn a_host_port_is_reached_from_everywhere() {
         host.cri.remove_pod(&other_id).await?;
         host.sandbox
             .sh("ip netns del outside; umount /run/netns 2>/dev/null || true")?;
+        Ok(())
+    });
+}
+
+#[test]
+fn udp_and_ipv6_have_host_ports_too() {
+    scenario(async |host| {
+        let pod = PodSettings::edited("server", |config| {
+            publish(config, 18053, 53, "");
+            config.port_mappings[0].set_protocol(Protocol::Udp);
+            publish(config, 18080, 8080, "");
+        });
+        let pod_id = host.run_pod(&pod).await?;
+        let tcp = ContainerSettings::sh("tcp", SERVER);
+        host.run(&pod_id, &pod, &tcp).await?;
+        host.until_logged(&pod, &tcp, "up").await?;
+
+        let pins = std::fs::read_dir(host.sandbox.view("/run/netns"))?;
+        let pins: Vec<_> = pins
+            .map(|pin| pin.map(|pin| pin.file_name()))
+            .collect::<Result<_, _>>()?;
+        assert_eq!(pins.len(), 1, "{pins:?}");
+        let pin = std::path::Path::new("/run/netns").join(&pins[0]);
+        // busybox has no server for datagrams.
+        let server = host
+            .sandbox
+            .on_pinned_network(pin, || UdpSocket::bind("0.0.0.0:53"))??;
+        let client = host
+            .sandbox
+            .on_network(|| UdpSocket::bind("127.0.0.1:0"))??;
+        for socket in [&server, &client] {
+            socket.set_read_timeout(Some(Duration::from_secs(5)))?;
+        }
+        client.send_to(b"there", "127.0.0.1:18053")?;
+        let mut datagram = [0; 16];
+        let (length, from) = server.recv_from(&mut datagram)?;
+        assert_eq!(&datagram[..length], b"there");
+        server.send_to(b"and back", from)?;
+        let (length, from) = client.recv_from(&mut datagram)?;
+        assert_eq!(&datagram[..length], b"and back");
+        assert_eq!(from.port(), 18053);
+        drop(server);
+
+        // An address of the node's, not loopback, for which there is no route_localnet.
+        host.sandbox
+            .sh("ip -6 addr add 2001:db8::1/128 dev lo nodad")?;
+        assert_eq!(
+            ask_from_node(host, "[2001:db8::1]:18080".parse()?)?,
+            "hello\n"
+        );
+        host.sandbox.sh("ip -6 addr del 2001:db8::1/128 dev lo")?;
         Ok(())
     });
 }

@@ -2,7 +2,7 @@
 
 use std::os::unix::fs::PermissionsExt;
 
-use e2e::scenario;
+use e2e::{PodSettings, scenario};
 use tonic::Code;
 
 #[test]
@@ -104,6 +104,42 @@ fn v1alpha2_is_the_same_service() {
         )
         .await?;
         assert_eq!(reply.runtime_name, "longshore");
+        Ok(())
+    });
+}
+
+#[test]
+fn requests_may_be_large() {
+    scenario(async |host| {
+        // More than gRPC's own 4 MiB, less than our 16.
+        let pod = PodSettings::edited("large", |config| {
+            config
+                .annotations
+                .insert("large".into(), "x".repeat(6 << 20));
+        });
+        let id = host.run_pod(&pod).await?;
+        let status = host.cri.pod_status(&id, false).await?.status.unwrap();
+        assert_eq!(status.annotations["large"].len(), 6 << 20);
+        Ok(())
+    });
+}
+
+#[test]
+fn a_foreign_firewall_that_drops_is_reported() {
+    scenario(async |host| {
+        host.sandbox.sh(
+            "nft add table inet other
+             nft add chain inet other forward '{ type filter hook forward priority 0; policy drop; }'",
+        )?;
+        // It is looked for when a daemon sets up its network.
+        host.restart_daemon().await?;
+        host.run_pod(&PodSettings::new("blocked")).await?;
+        let conditions = host.cri.status(false).await?.status.unwrap().conditions;
+        let said = conditions
+            .iter()
+            .any(|condition| condition.message.contains("other"));
+        assert!(said, "{conditions:?}");
+        host.sandbox.sh("nft delete table inet other")?;
         Ok(())
     });
 }
