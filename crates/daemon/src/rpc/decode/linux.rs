@@ -89,20 +89,33 @@ fn user_namespace(
             "use mode POD, or no mappings",
         )),
         mode @ NamespaceMode::Pod => {
-            for (field, mappings) in [("uids", &uids), ("gids", &gids)] {
-                if mappings.is_empty() {
-                    return Err(missing(
-                        &format!("{path}.{field}"),
-                        "mode POD needs at least one mapping",
-                    ));
-                }
-            }
+            pod_mappings(&format!("{path}.uids"), &uids)?;
+            pod_mappings(&format!("{path}.gids"), &gids)?;
             Ok(Some(UserNamespace { mode, uids, gids }))
         }
         mode @ (NamespaceMode::Container | NamespaceMode::Target) => Err(invalid(
             &mode_field,
             format_args!("{mode:?}"),
             "use POD or NODE",
+        )),
+    }
+}
+
+/// One mapping is all that CRI's conformance tests let a runtime take. Root must be in it: files that we make for the pod are its root's,
+/// and what enters the namespace becomes its root first.
+fn pod_mappings(path: &str, mappings: &[IdMapping]) -> Result<(), InvalidField> {
+    match mappings {
+        [] => Err(missing(path, "mode POD needs a mapping")),
+        [mapping] if mapping.container_id == 0 => Ok(()),
+        [mapping] => Err(invalid(
+            &format!("{path}[0].container_id"),
+            mapping.container_id,
+            "the mapping must begin at the pod's id 0",
+        )),
+        more => Err(invalid(
+            path,
+            format_args!("{} mappings", more.len()),
+            "give exactly one",
         )),
     }
 }

@@ -393,6 +393,30 @@ fn wrong_pods() {
         ),
         (
             |c| {
+                let mut two = userns(v1::NamespaceMode::Pod, 1);
+                two.gids.push(two.gids[0].clone());
+                pod_security(c)
+                    .namespace_options
+                    .as_mut()
+                    .unwrap()
+                    .userns_options = Some(two);
+            },
+            "config.linux.security_context.namespace_options.userns_options.gids: 2 mappings",
+        ),
+        (
+            |c| {
+                let mut rootless = userns(v1::NamespaceMode::Pod, 1);
+                rootless.uids[0].container_id = 1;
+                pod_security(c)
+                    .namespace_options
+                    .as_mut()
+                    .unwrap()
+                    .userns_options = Some(rootless);
+            },
+            "config.linux.security_context.namespace_options.userns_options.uids[0].container_id: 1",
+        ),
+        (
+            |c| {
                 pod_security(c).apparmor = Some(v1::SecurityProfile {
                     profile_type: 2,
                     localhost_ref: "p".into(),
