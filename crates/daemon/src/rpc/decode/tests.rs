@@ -394,7 +394,7 @@ fn wrong_pods() {
         (
             |c| {
                 let mut two = userns(v1::NamespaceMode::Pod, 1);
-                two.gids.push(two.gids[0].clone());
+                two.gids.push(two.gids[0]);
                 pod_security(c)
                     .namespace_options
                     .as_mut()
