@@ -79,7 +79,7 @@ impl Hierarchies {
     }
 
     fn make(&self, path: CgroupPath, resources: &Resources, fresh: bool) -> Result<Cgroup, Error> {
-        resources::check(resources)?;
+        resources::check(self, resources)?;
         let mut cgroup = Cgroup {
             hierarchies: self.clone(),
             path,
@@ -153,9 +153,10 @@ impl Cgroup {
         &self.hierarchies
     }
 
-    /// Changes limits. Applied in order, so a failure leaves the earlier ones changed; the error names the first that failed.
+    /// Changes limits. Applied in order, so a failure leaves the earlier ones changed; the error names the first that failed. Device
+    /// rules are the exception to "what is not given stays": on v2 they take the place of those in force, all at once.
     pub fn update(&self, resources: &Resources) -> Result<(), Error> {
-        resources::check(resources)?;
+        resources::check(&self.hierarchies, resources)?;
         resources::enable_controllers(&self.hierarchies, &self.path, resources)?;
         resources::apply(self, resources, Scope::All)
     }

@@ -87,6 +87,20 @@ pub enum Error {
         value: String,
         reason: &'static str,
     },
+    #[error("limit the devices of cgroup {cgroup}")]
+    DeviceProgram {
+        cgroup: String,
+        #[source]
+        source: sys::LoadError,
+    },
+    #[error("{what} of cgroup {cgroup}")]
+    Devices {
+        /// `attach the device program`
+        what: &'static str,
+        cgroup: String,
+        #[source]
+        source: Errno,
+    },
     #[error("{what} cgroup {path}: not done after {waited:?}")]
     Timeout {
         what: &'static str,
@@ -113,7 +127,9 @@ impl Error {
             | Error::Remove { source, .. }
             | Error::Read { source, .. }
             | Error::Write { source, .. }
+            | Error::Devices { source, .. }
             | Error::Signal { source, .. } => Some(*source),
+            Error::DeviceProgram { source, .. } => Some(source.source),
             Error::Path(_)
             | Error::Exists { .. }
             | Error::NotFound { .. }

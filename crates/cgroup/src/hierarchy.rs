@@ -160,10 +160,15 @@ impl Hierarchies {
         }
     }
 
-    /// Whether some hierarchy has the controller. [`Controller::Cpuacct`] and [`Controller::Freezer`] are always there with v2.
+    /// Whether some hierarchy has the controller. [`Controller::Cpuacct`], [`Controller::Devices`] and [`Controller::Freezer`] are always
+    /// there with v2.
     pub fn has(&self, controller: Controller) -> bool {
         match controller {
-            Controller::Cpuacct | Controller::Freezer if self.unified().is_some() => true,
+            Controller::Cpuacct | Controller::Devices | Controller::Freezer
+                if self.unified().is_some() =>
+            {
+                true
+            }
             _ => self.home(controller).is_some(),
         }
     }

@@ -20,7 +20,7 @@ use rustix::io::Errno;
 use crate::cgroup::Cgroup;
 use crate::error::Error;
 use crate::files;
-use crate::hierarchy::{Controller, Hierarchy};
+use crate::hierarchy::{Controller, Hierarchies, Hierarchy};
 
 /// Which directories limits are set in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,11 +31,11 @@ pub(crate) enum Scope {
 }
 
 /// Refuses what no machine could honour, before anything is touched.
-pub(crate) fn check(resources: &Resources) -> Result<(), Error> {
+pub(crate) fn check(hierarchies: &Hierarchies, resources: &Resources) -> Result<(), Error> {
     memory::check(resources)?;
     blkio::check(resources)?;
     hugetlb::check(resources)?;
-    devices::check(&resources.devices)?;
+    devices::check(hierarchies, &resources.devices)?;
     unified::check(&resources.unified)
 }
 
@@ -104,6 +104,10 @@ impl<'a> Target<'a> {
 impl Directory<'_> {
     fn v2(&self) -> bool {
         self.hierarchy.v2
+    }
+
+    fn label(&self) -> String {
+        self.hierarchy.label(&self.path)
     }
 
     fn has(&self, file: &str) -> bool {
