@@ -23,7 +23,7 @@ use crate::{
     config::Config,
     container,
     inventory::Inventory,
-    rpc::{Cri, RewriteOlderPackage},
+    rpc::{CallersDeadline, Cri, RewriteOlderPackage},
     runtime::{Features, Runtime, RuntimeFlights},
     spec::{Host, SeccompProfiles},
     state::{BootId, Lock, Records, recover},
@@ -148,6 +148,7 @@ async fn serve(runtime: Arc<Runtime>, listener: UnixListener) -> anyhow::Result<
         .max_decoding_message_size(limit)
         .max_encoding_message_size(limit);
     Server::builder()
+        .layer(CallersDeadline)
         .layer(RewriteOlderPackage)
         .add_service(runtime_service)
         .add_service(image_service)

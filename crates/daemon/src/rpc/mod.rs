@@ -8,6 +8,7 @@ mod batch;
 mod container_stats;
 mod container_status;
 mod create_container;
+mod deadline;
 mod exec_sync;
 mod image_fs_info;
 mod image_status;
@@ -34,6 +35,7 @@ use std::{pin::Pin, sync::Arc};
 use cri::v1::{self, image_service_server::ImageService, runtime_service_server::RuntimeService};
 use tokio_stream::Stream;
 use tonic::{Request, Response, Status};
+pub(crate) use deadline::CallersDeadline;
 pub(crate) use v1alpha2::{OlderPackage, RewriteOlderPackage};
 
 use crate::runtime::Runtime;
