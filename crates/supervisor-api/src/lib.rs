@@ -30,7 +30,7 @@ pub use socket::{
 
 pub use wire::{
     DecodeError, Encoded, ErrorKind, Frame, INLINE_BYTES, PROTOCOL_VERSION, SPILLED, WireError,
-    decode, encode, open_frame,
+    decode, encode, encode_record, open_frame,
 };
 
 use oci_plan::{ContainerPlan, FdSlot, Process, Resources, SandboxPlan, TerminalSize};
@@ -167,6 +167,9 @@ pub enum Event {
         exit_code: i32,
         killed: Option<ExecKilled>,
     },
+    /// The init of the pod's PID namespace has died unasked, and everything in it with it: the sandbox can hold no container any more, and is to
+    /// be stopped. [`Event::Exited`] of each container comes before or after.
+    SandboxEnded { reason: String },
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use oci_plan::SandboxPlan;
 use rustix::process::{Pid, Signal, WaitOptions};
-use supervisor_api::{ReplyBody, WireError};
+use supervisor_api::{Event, ReplyBody, WireError};
 
 use crate::connection::Asker;
 use crate::poll::Deadline;
@@ -128,7 +128,9 @@ impl Supervisor {
         match &mut self.sandbox {
             Sandbox::Ready { init_died, .. } => {
                 *init_died = true;
-                complain(&format!("the init of the pod's PID namespace {ending}"));
+                let reason = format!("the init of the pod's PID namespace {ending}");
+                complain(&reason);
+                self.tell(Event::SandboxEnded { reason });
             }
             Sandbox::Stopping { init_died, .. } => *init_died = true,
             Sandbox::Empty | Sandbox::Stopped => {}

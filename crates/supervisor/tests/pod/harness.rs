@@ -471,6 +471,13 @@ impl Client {
         })
     }
 
+    pub(crate) fn sandbox_end(&mut self) -> String {
+        self.event(|event| match event {
+            Event::SandboxEnded { reason } => Some(reason.clone()),
+            _ => None,
+        })
+    }
+
     pub(crate) fn start_exec(&mut self, request: ExecRequest) -> Result<i32, WireError> {
         let body = RequestBody::Exec(Box::new(request.exec));
         match self.call(body, request.descriptors)? {

@@ -247,6 +247,38 @@ fn a_shared_pid_namespace_has_an_init_of_ours() {
 }
 
 #[test]
+fn the_end_of_the_pods_init_is_told_to_everybody_unless_it_was_asked_for() {
+    for asked in [false, true] {
+        let mut pod = Pod::bare();
+        let mut other = Client::connect(pod.directory.path());
+        other.greet();
+        let mut plan = pod.sandbox_plan();
+        plan.namespaces.pid = true;
+        pod.client
+            .call(RequestBody::CreateSandbox(plan), vec![])
+            .unwrap();
+        if asked {
+            pod.order(RequestBody::StopSandbox);
+            // Its reply comes after every event that was sent before.
+            other.call(RequestBody::State, vec![]).unwrap();
+            for client in [&pod.client, &other] {
+                assert_eq!(client.events, []);
+            }
+        } else {
+            kill(pod.state().init_pid.unwrap());
+            for client in [&mut pod.client, &mut other] {
+                let reason = client.sandbox_end();
+                assert!(reason.ends_with("was killed by signal 9"), "{reason}");
+            }
+            let state = pod.state();
+            assert_eq!(state.sandbox, SandboxState::Stopped);
+            assert_eq!(state.init_pid, None);
+        }
+        pod.finish();
+    }
+}
+
+#[test]
 fn signals_reach_init_or_everybody() {
     let mut pod = Pod::ready();
     let signal = |id: &str, signal, all| RequestBody::Signal {
