@@ -1,11 +1,6 @@
 //! The whole daemon, composed in one place.
 
-use std::{
-    io,
-    os::unix::fs::PermissionsExt,
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::{io, os::unix::fs::PermissionsExt, path::Path, sync::Arc, time::Duration};
 
 use anyhow::Context;
 use cgroup::Hierarchies;
@@ -14,14 +9,15 @@ use cri::v1::{
     image_service_server::ImageServiceServer, runtime_service_server::RuntimeServiceServer,
 };
 use image::{Images, ImagesConfig};
+use rustix::process::{Resource, Rlimit};
 use snapshot::Overlay;
-use tokio::net::UnixListener;
+use tokio::{net::UnixListener, sync::Notify};
 use tokio_stream::wrappers::UnixListenerStream;
 use tonic::transport::Server;
 
 use crate::{
     config::Config,
-    container,
+    container::{self, HungPaths},
     inventory::Inventory,
     rpc::{CallersDeadline, Cri, RewriteOlderPackage},
     runtime::{Features, Runtime, RuntimeFlights},
@@ -52,10 +48,30 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Figures of containers are read through descriptors that stay open, so the daemon needs more than the usual 1,024. Supervisors, and so
+/// containers, get the limit back that the daemon was started with.
+fn raise_descriptors() -> anyhow::Result<Rlimit> {
+    let given = rustix::process::getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: given.maximum,
+        maximum: given.maximum,
+    };
+    rustix::process::setrlimit(Resource::Nofile, raised)
+        .context("raise the limit of descriptors")?;
+    Ok(given)
+}
+
 async fn build(config: Config) -> anyhow::Result<Runtime> {
+    let descriptors = raise_descriptors()?;
     let volumes = container::volumes_root(&config.root);
-    for directory in [&config.root, &config.state, &volumes] {
-        private_directory(directory)
+    // The socket is reached through the state directory. Nobody else has business with what is below; a volume may hold a set-uid
+    // program.
+    for (directory, mode) in [
+        (&config.root, 0o711),
+        (&config.state, 0o711),
+        (&volumes, 0o700),
+    ] {
+        make_directory(directory, mode)
             .with_context(|| format!("make the directory {}", directory.display()))?;
     }
     let lock = Lock::take(&config.state)?;
@@ -76,12 +92,13 @@ async fn build(config: Config) -> anyhow::Result<Runtime> {
         records: Records::open(&config.state)?,
         inventory: Inventory::default(),
         flights: RuntimeFlights::default(),
-        executable: Executable::load(&config.supervisor)?,
+        executable: Executable::load(&config.supervisor, descriptors)?,
         hierarchies,
         images,
         overlay,
         network,
         seccomp: SeccompProfiles::new(config.seccomp_directory.clone()),
+        hung_paths: HungPaths::default(),
         stats: Stats::default(),
         host: Host::discover(capabilities),
         features: Features {
@@ -106,10 +123,9 @@ fn bridge(config: &Config) -> BridgeConfig {
     }
 }
 
-/// Records hold environments, and those hold secrets.
-fn private_directory(path: &PathBuf) -> io::Result<()> {
+fn make_directory(path: &Path, mode: u32) -> io::Result<()> {
     std::fs::create_dir_all(path)?;
-    std::fs::set_permissions(path, PermissionsExt::from_mode(0o711))
+    std::fs::set_permissions(path, PermissionsExt::from_mode(mode))
 }
 
 fn bounding_set() -> anyhow::Result<u64> {
@@ -138,7 +154,30 @@ fn listen(address: &Path) -> anyhow::Result<UnixListener> {
     Ok(listener)
 }
 
+/// Requests under way have this long to end once the daemon is asked to; what they began goes on in the next daemon.
+const DRAIN_WITHIN: Duration = Duration::from_secs(5);
+
 async fn serve(runtime: Arc<Runtime>, listener: UnixListener) -> anyhow::Result<()> {
+    let asked = Arc::new(Notify::new());
+    let served = accept(runtime, listener, Arc::clone(&asked));
+    tokio::pin!(served);
+    tokio::select! {
+        result = &mut served => return result,
+        () = asked_to_end() => asked.notify_one(),
+    }
+    tokio::select! {
+        result = served => result,
+        () = tokio::time::sleep(DRAIN_WITHIN) => Ok(()),
+        // Whoever asks twice does not want to wait.
+        () = asked_to_end() => Ok(()),
+    }
+}
+
+async fn accept(
+    runtime: Arc<Runtime>,
+    listener: UnixListener,
+    asking: Arc<Notify>,
+) -> anyhow::Result<()> {
     let cri = Cri { runtime };
     let limit = cri::MAX_MESSAGE_BYTES;
     let runtime_service = RuntimeServiceServer::new(cri.clone())
@@ -152,7 +191,7 @@ async fn serve(runtime: Arc<Runtime>, listener: UnixListener) -> anyhow::Result<
         .layer(RewriteOlderPackage)
         .add_service(runtime_service)
         .add_service(image_service)
-        .serve_with_incoming_shutdown(UnixListenerStream::new(listener), asked_to_end())
+        .serve_with_incoming_shutdown(UnixListenerStream::new(listener), asking.notified())
         .await
         .context("serve CRI")
 }

@@ -93,6 +93,24 @@ impl Inventory {
         }
     }
 
+    /// Frees the pod's name for another; the pod stays listed.
+    pub(crate) fn release_pod_name(&self, pod: &Pod) {
+        let mut tables = self.write();
+        let named = tables.pod_names.get(&pod.config.metadata);
+        if named.is_some_and(|named| named.id == pod.id) {
+            tables.pod_names.remove(&pod.config.metadata);
+        }
+    }
+
+    pub(crate) fn container_named(
+        &self,
+        pod: &PodId,
+        name: &ContainerMetadata,
+    ) -> Option<Arc<Container>> {
+        let key = (pod.clone(), name.clone());
+        self.read().container_names.get(&key).cloned()
+    }
+
     pub(crate) fn claim_container_name(
         &self,
         container: &Arc<Container>,
@@ -130,6 +148,16 @@ impl Inventory {
 
     pub(crate) fn pods(&self) -> Vec<Arc<Pod>> {
         self.read().pods.values().cloned().collect()
+    }
+
+    /// Listed pods, and those that are being made.
+    pub(crate) fn all_pods(&self) -> Vec<Arc<Pod>> {
+        let tables = self.read();
+        let made = tables
+            .pod_names
+            .values()
+            .filter(|pod| !tables.pods.contains_key(&pod.id));
+        tables.pods.values().chain(made).cloned().collect()
     }
 
     pub(crate) fn containers(&self) -> Vec<Arc<Container>> {

@@ -48,11 +48,14 @@ fn start(arguments: &Arguments) -> anyhow::Result<()> {
         .init();
     failpoint::arm();
     // Two workers serve a node; blocking calls have threads of their own.
-    tokio::runtime::Builder::new_multi_thread()
+    let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
-        .build()?
-        .block_on(compose::run(config))
+        .build()?;
+    let result = runtime.block_on(compose::run(config));
+    // A call that hangs on a dead file system must not keep the daemon from ending.
+    runtime.shutdown_background();
+    result
 }
 
 fn print(text: &str) -> ExitCode {

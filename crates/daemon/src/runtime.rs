@@ -13,7 +13,7 @@ use snapshot::Overlay;
 
 use crate::{
     config::Config,
-    container::{Container, RemoveError as RemoveContainerError},
+    container::{Container, HungPaths, RemoveError as RemoveContainerError},
     flight::Flights,
     id::{ContainerId, PodId},
     inventory::Inventory,
@@ -44,6 +44,7 @@ pub(crate) struct Runtime {
     pub(crate) overlay: Arc<Overlay>,
     pub(crate) network: Bridge,
     pub(crate) seccomp: SeccompProfiles,
+    pub(crate) hung_paths: HungPaths,
     pub(crate) stats: Stats,
     /// What this machine can do, as specifications need to know it.
     pub(crate) host: Host,

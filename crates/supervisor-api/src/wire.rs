@@ -90,6 +90,11 @@ pub fn open_frame(datagram: &[u8]) -> Result<Frame<'_>, DecodeError> {
     }
 }
 
+/// A record that one side writes to a file and the other reads with [`decode`].
+pub fn encode_record<T: Serialize>(record: &T) -> Result<Vec<u8>, postcard::Error> {
+    postcard::to_extend(record, Vec::new())
+}
+
 pub fn decode<T: DeserializeOwned>(message: &[u8]) -> Result<T, DecodeError> {
     postcard::from_bytes(message).map_err(DecodeError::Postcard)
 }

@@ -5,7 +5,7 @@ use std::{
     io,
     os::fd::{AsFd, OwnedFd},
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
 };
 
 use image::Image;
@@ -21,7 +21,7 @@ use super::{
     config::ContainerConfig,
     log,
     mounts::{self, MountError},
-    remove::take_apart,
+    remove::{RemoveError, take_apart},
     volumes::{self, VolumeError},
 };
 use crate::{
@@ -33,7 +33,7 @@ use crate::{
         config::{NamespaceMode, UserNamespace},
         join_cgroup,
     },
-    runtime::{BlockingError, DISK_BOUND, Runtime, blocking, now_ns},
+    runtime::{BlockingError, DISK_BOUND, Runtime, now_ns},
     spec::{
         self, Accounts, AccountsError, ContainerSpec, DeviceError, Files, NamespacePaths,
         ProfileError, Signal, SpecError, SpecInput,
@@ -65,6 +65,8 @@ pub(crate) enum CreateError {
     ImageMissing { image: String },
     #[error("container {0} was removed while it was being made")]
     Overtaken(ContainerId),
+    #[error("container {0}: what an earlier attempt left of it cannot be removed")]
+    Remains(ContainerId, #[source] Box<RemoveError>),
     #[error("container {0}: make an id")]
     Id(String, #[source] io::Error),
     #[error("container {0}: keep its record")]
@@ -127,10 +129,16 @@ pub(crate) async fn create(
             pod: pod.id.clone(),
         }));
     }
-    let (image, fresh) = prepare(runtime, pod, &config)?;
-    let container = match runtime.inventory.claim_container_name(&fresh) {
-        Ok(()) => fresh,
-        Err(holder) => holder,
+    let container = match runtime.inventory.container_named(&pod.id, &config.metadata) {
+        // Its image may have been removed since.
+        Some(holder) => holder,
+        None => {
+            let fresh = prepare(runtime, pod, &config)?;
+            match runtime.inventory.claim_container_name(&fresh) {
+                Ok(()) => fresh,
+                Err(holder) => holder,
+            }
+        }
     };
     if container.config != config {
         return Err(Arc::new(CreateError::Conflict {
@@ -149,17 +157,17 @@ pub(crate) async fn create(
         .create_container
         .join(container.id.clone(), || {
             let (runtime, container) = (Arc::clone(runtime), Arc::clone(&container));
-            async move { make(&runtime, container, &image).await.map_err(Arc::new) }
+            async move { make(&runtime, container).await.map_err(Arc::new) }
         });
     joined.await.map_err(|crashed| Arc::new(crashed.into()))?
 }
 
-/// The image, and a container that has nothing yet but its names.
+/// A container that has nothing yet but its names and its image.
 fn prepare(
     runtime: &Runtime,
     pod: &Arc<Pod>,
     config: &ContainerConfig,
-) -> Result<(Arc<Image>, Arc<Container>), CreateError> {
+) -> Result<Arc<Container>, CreateError> {
     let name = &config.image.image;
     let image = runtime
         .images
@@ -187,19 +195,16 @@ fn prepare(
         user: None,
         // An image's odd signal is no reason not to run it: SIGTERM stops it then.
         image_stop_signal: image.config.stop_signal.parse::<Signal>().ok(),
-        start_error: None,
         id,
     };
-    Ok((
-        image,
-        Arc::new(Container::new(record, Arc::clone(pod), Phase::Creating)),
-    ))
+    let container = Container::new(record, Arc::clone(pod), Phase::Creating);
+    container.set_image(Some(image));
+    Ok(Arc::new(container))
 }
 
 async fn make(
     runtime: &Arc<Runtime>,
     container: Arc<Container>,
-    image: &Arc<Image>,
 ) -> Result<Arc<Container>, CreateError> {
     let turn = container.turn().await;
     match container.phase() {
@@ -209,16 +214,30 @@ async fn make(
         }
         Phase::Removed => return Err(CreateError::Overtaken(container.id.clone())),
     }
-    match build(runtime, &container, image, &turn).await {
-        Ok(()) => Ok(Arc::clone(&container)),
+    if container.remains.load(Ordering::Acquire) {
+        // The next request finds the name free.
+        let id = container.id.clone();
+        return match take_apart(runtime, &container, &turn).await {
+            Ok(()) => Err(CreateError::Overtaken(id)),
+            Err(error) => Err(CreateError::Remains(id, Box::new(error))),
+        };
+    }
+    let Some(image) = container.image() else {
+        return Err(CreateError::Overtaken(container.id.clone()));
+    };
+    match build(runtime, &container, &image, &turn).await {
+        Ok(()) => {
+            container.set_image(None);
+            Ok(Arc::clone(&container))
+        }
         Err(error) => {
             if let Err(left) = take_apart(runtime, &container, &turn).await {
                 tracing::error!(
                     container = %container.id,
                     error = &left as &dyn std::error::Error,
-                    "undoing a container that could not be made left something behind; its pod's removal takes it along"
+                    "undoing a container that could not be made left something behind; it is tried again with its pod's removal, or a retry"
                 );
-                runtime.inventory.forget_container(&container);
+                container.remains.store(true, Ordering::Release);
             }
             Err(error)
         }
@@ -248,9 +267,7 @@ async fn build(
         );
         move || specify(&runtime, &container, &image, user_namespace)
     };
-    let Specified { spec, root } = blocking(DISK_BOUND, on_disk)
-        .await
-        .map_err(|error| CreateError::Blocking(id.clone(), error))??;
+    let Specified { spec, root } = step(container, on_disk).await??;
     failpoint::reach("container.layered", &container.pod);
     let (plan, mut descriptors) = translate(runtime, container, &spec, root).await?;
     let log = match &container.log_path {
@@ -294,11 +311,34 @@ async fn build(
     failpoint::reach("container.created", &container.pod);
     container.phase.send_replace(Phase::Created { pid });
     runtime.inventory.list_container(container);
+    // Its exit, told before it was listed, was no news to anyone; its record was there before that.
+    if let Some(exit) = runtime.records.exit(&container.pod.id, id) {
+        container.take_exit(&exit);
+    }
     // The pod may have been stopped, or lost, while this container was on no list.
     if container.pod.link().is_none() {
         return Err(not_ready(container));
     }
     Ok(())
+}
+
+/// A blocking step of making. One that outlives the bound is left behind where undoing waits for it.
+async fn step<T: Send + 'static>(
+    container: &Container,
+    call: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, CreateError> {
+    let (sender, receiver) = tokio::sync::oneshot::channel();
+    let running = tokio::task::spawn_blocking(move || {
+        // A maker that has given up does not want it.
+        let _given_up = sender.send(call());
+    });
+    let error = match tokio::time::timeout(DISK_BOUND, receiver).await {
+        Ok(Ok(value)) => return Ok(value),
+        Ok(Err(_panicked)) => BlockingError::Crashed,
+        Err(_elapsed) => BlockingError::Stuck(DISK_BOUND),
+    };
+    container.leave(running);
+    Err(CreateError::Blocking(container.id.clone(), error))
 }
 
 fn not_ready(container: &Container) -> CreateError {
@@ -494,7 +534,7 @@ async fn translate(
     let mut descriptors = vec![root];
     let mut binds = Vec::new();
     for source in bind_sources(&made.spec, pod_shm).map_err(planned)? {
-        let tree = mounts::open(&source.path, source.recursive)
+        let tree = mounts::open(runtime, &source.path, source.recursive)
             .await
             .map_err(|error| CreateError::Mount(id.clone(), error))?;
         descriptors.push(tree);

@@ -48,6 +48,13 @@ impl Exit {
             ExitRecord {
                 oom_killed: true, ..
             } => ExitReason::OomKilled,
+            // How a supervisor records a container whose program could not be run.
+            ExitRecord {
+                exit_code: START_ERROR_CODE,
+                started_at_ns: 0,
+                message: Some(_),
+                ..
+            } => ExitReason::StartError,
             ExitRecord { exit_code: 0, .. } => ExitReason::Completed,
             ExitRecord { .. } => ExitReason::Error,
         };

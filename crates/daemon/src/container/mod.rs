@@ -27,20 +27,23 @@ mod volumes;
 
 use std::{
     path::PathBuf,
-    sync::{Arc, Mutex, OnceLock, PoisonError},
+    sync::{Arc, Mutex, OnceLock, PoisonError, atomic::AtomicBool},
 };
 
 pub(crate) use create::{CreateError, create};
 pub(crate) use exec::{ExecError, Execs, exec_exited, exec_sync, forget_execs};
 pub(crate) use exit::{Exit, exited};
+use image::Image;
 pub(crate) use log::{LogError, reopen};
-pub(crate) use mounts::MountError;
+pub(crate) use mounts::{HungPaths, MountError};
 use oci_spec::runtime::Spec;
 pub(crate) use remove::{RemoveError, remove, remove_cgroup};
 pub(crate) use start::{StartError, start};
 pub(crate) use stop::{StopError, stop};
+use supervisor_api::ContainerStatus;
 use tokio::{
     sync::{MutexGuard, watch},
+    task::JoinHandle,
     time::Instant,
 };
 pub(crate) use volumes::{root as volumes_root, sweep as sweep_volumes};
@@ -49,6 +52,7 @@ use crate::{
     container::config::ContainerConfig,
     id::ContainerId,
     pod::Pod,
+    runtime::{BlockingError, DISK_BOUND},
     spec::{Signal, User},
     state::{ContainerRecord, RecordError, Records},
 };
@@ -69,6 +73,12 @@ pub(crate) struct Container {
     turn: tokio::sync::Mutex<()>,
     /// When the stop in progress kills; a later request may only bring it forward.
     stop_by: watch::Sender<Option<Instant>>,
+    /// What it is made from, until it is made.
+    image: Mutex<Option<Arc<Image>>>,
+    /// Its undoing failed: whoever wants its name, or removes its pod, tries again.
+    remains: AtomicBool,
+    /// A step of its making that its maker gave up on, and that may still be making things.
+    straggler: Mutex<Option<JoinHandle<()>>>,
     /// Read from the disk by the first exec after a restart.
     spec: OnceLock<Arc<Spec>>,
 }
@@ -101,6 +111,9 @@ impl Container {
             record: Mutex::new(record),
             turn: tokio::sync::Mutex::new(()),
             stop_by: watch::Sender::new(None),
+            image: Mutex::new(None),
+            remains: AtomicBool::new(false),
+            straggler: Mutex::new(None),
             spec: OnceLock::new(),
         }
     }
@@ -166,6 +179,71 @@ impl Container {
             .stop_signal
             .or_else(image)
             .unwrap_or(Signal::TERM)
+    }
+
+    fn image(&self) -> Option<Arc<Image>> {
+        self.image
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    fn set_image(&self, image: Option<Arc<Image>>) {
+        *self.image.lock().unwrap_or_else(PoisonError::into_inner) = image;
+    }
+
+    /// Whether clients have been told of it, and not yet of its end.
+    pub(crate) fn is_told(&self) -> bool {
+        matches!(
+            *self.phase.borrow(),
+            Phase::Created { .. } | Phase::Running { .. }
+        )
+    }
+
+    /// Takes in what its supervisor says it is now.
+    pub(crate) fn reconcile(&self, status: &ContainerStatus) {
+        match status {
+            ContainerStatus::Created { .. } => {}
+            ContainerStatus::Running { pid, started_at_ns } => self.started(*pid, *started_at_ns),
+            ContainerStatus::Exited(exit) => self.take_exit(exit),
+        }
+    }
+
+    /// Leaves a step behind that did not end within its bound.
+    fn leave(&self, straggler: JoinHandle<()>) {
+        *self
+            .straggler
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = Some(straggler);
+    }
+
+    /// Waits, bounded, until nothing of its making is under way any more: what is taken apart before that would be made again.
+    async fn landed(&self) -> Result<(), BlockingError> {
+        let straggler = self
+            .straggler
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        let Some(mut straggler) = straggler else {
+            return Ok(());
+        };
+        match tokio::time::timeout(DISK_BOUND, &mut straggler).await {
+            Ok(_ended_or_panicked) => Ok(()),
+            Err(_elapsed) => {
+                self.leave(straggler);
+                Err(BlockingError::Stuck(DISK_BOUND))
+            }
+        }
+    }
+
+    /// Notes how far its end has come. A record that cannot be written (a full disk) keeps nobody from deleting: the one that is there
+    /// leads here again.
+    fn note(&self, turn: &Turn<'_>, records: &Records, change: impl Fn(&mut ContainerRecord)) {
+        if let Err(error) = self.update(turn, records, &change) {
+            let error = &error as &dyn std::error::Error;
+            tracing::warn!(container = %self.id, error, "the container goes on without its record");
+            change(&mut self.record.lock().unwrap_or_else(PoisonError::into_inner));
+        }
     }
 
     /// Changes the record, on disk first. The turn serialises writers, so the lock is not held while writing.

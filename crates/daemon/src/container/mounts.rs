@@ -2,9 +2,11 @@
 //! with a deadline: only the container that asked for it waits.
 
 use std::{
+    collections::HashSet,
     io,
     os::fd::OwnedFd,
     path::{Path, PathBuf},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -12,7 +14,7 @@ use rustix::{fs::CWD, mount::OpenTreeFlags};
 
 use crate::{
     container::config::{Mount, MountPropagation},
-    runtime::{BlockingError, blocking},
+    runtime::Runtime,
 };
 
 /// A volume that does not answer in this time is reported, and the kubelet tries again.
@@ -43,35 +45,64 @@ pub(crate) enum MountError {
     },
     #[error("mounts: look at the node's mounts")]
     Mountinfo(#[source] io::Error),
-    #[error("mounts: host_path {} hangs", path.display())]
-    Hung {
-        path: PathBuf,
-        #[source]
-        source: BlockingError,
-    },
+    #[error("mounts: host_path {} hangs: its file system did not answer within {} s", .0.display(), VOLUME_WITHIN.as_secs())]
+    Hung(PathBuf),
+    #[error("mounts: host_path {} hangs, and has since an earlier request", .0.display())]
+    StillHung(PathBuf),
+}
+
+/// Paths of the node whose opening hangs. A request for one of them fails at once: retries of a kubelet must not add a stuck thread each.
+#[derive(Debug, Default)]
+pub(crate) struct HungPaths {
+    paths: Arc<Mutex<HashSet<PathBuf>>>,
+}
+
+impl HungPaths {
+    fn lock(&self) -> MutexGuard<'_, HashSet<PathBuf>> {
+        self.paths.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// A detached clone of a host path, with every mount below it if `recursive`.
-pub(super) async fn open(path: &Path, recursive: bool) -> Result<OwnedFd, MountError> {
+pub(super) async fn open(
+    runtime: &Runtime,
+    path: &Path,
+    recursive: bool,
+) -> Result<OwnedFd, MountError> {
+    if runtime.hung_paths.lock().contains(path) {
+        return Err(MountError::StillHung(path.to_owned()));
+    }
     let owned = path.to_owned();
-    let opened = blocking(VOLUME_WITHIN, move || {
+    let mut opening = tokio::task::spawn_blocking(move || {
         let mut flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
         if recursive {
             flags |= OpenTreeFlags::AT_RECURSIVE;
         }
         rustix::mount::open_tree(CWD, &owned, flags)
     });
-    match opened.await {
-        Ok(Ok(tree)) => Ok(tree),
-        Ok(Err(rustix::io::Errno::NOENT)) => Err(MountError::Missing(path.to_owned())),
-        Ok(Err(source)) => Err(MountError::Open {
+    match tokio::time::timeout(VOLUME_WITHIN, &mut opening).await {
+        Ok(Ok(Ok(tree))) => Ok(tree),
+        Ok(Ok(Err(rustix::io::Errno::NOENT))) => Err(MountError::Missing(path.to_owned())),
+        Ok(Ok(Err(source))) => Err(MountError::Open {
             path: path.to_owned(),
             source: source.into(),
         }),
-        Err(source) => Err(MountError::Hung {
+        Ok(Err(panicked)) => Err(MountError::Open {
             path: path.to_owned(),
-            source,
+            source: io::Error::other(panicked),
         }),
+        Err(_elapsed) => {
+            runtime.hung_paths.lock().insert(path.to_owned());
+            let (hung, path_again) = (Arc::clone(&runtime.hung_paths.paths), path.to_owned());
+            tokio::spawn(async move {
+                // However it ends, the path answers again.
+                let _opened_or_panicked = opening.await;
+                hung.lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .remove(&path_again);
+            });
+            Err(MountError::Hung(path.to_owned()))
+        }
     }
 }
 

@@ -69,14 +69,16 @@ pub(super) async fn take_apart(
     if container.phase() == Phase::Removed {
         return Ok(());
     }
+    container
+        .landed()
+        .await
+        .map_err(|error| RemoveError::Blocking(id.clone(), error))?;
     container.hurry(Duration::ZERO);
     let stopped = stop_in_turn(runtime, container, turn).await;
     stopped.map_err(|error| RemoveError::Stop(id.clone(), error))?;
-    container
-        .update(turn, &runtime.records, |record| {
-            record.stage = ContainerStage::Removing
-        })
-        .map_err(|error| RemoveError::Record(id.clone(), error))?;
+    container.note(turn, &runtime.records, |record| {
+        record.stage = ContainerStage::Removing;
+    });
     failpoint::reach("container.removing", &container.pod);
     if let Some(link) = container.pod.link() {
         let request = RequestBody::DeleteContainer { id: id.to_string() };

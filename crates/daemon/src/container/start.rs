@@ -41,14 +41,14 @@ pub(crate) async fn start(
         .flights
         .start_container
         .join(container.id.clone(), || {
-            let (runtime, container) = (Arc::clone(runtime), Arc::clone(container));
-            async move { start_now(&runtime, &container).await.map_err(Arc::new) }
+            let container = Arc::clone(container);
+            async move { start_now(&container).await.map_err(Arc::new) }
         });
     joined.await.map_err(|crashed| Arc::new(crashed.into()))?
 }
 
-async fn start_now(runtime: &Runtime, container: &Container) -> Result<(), StartError> {
-    let turn = container.turn().await;
+async fn start_now(container: &Container) -> Result<(), StartError> {
+    let _turn = container.turn().await;
     let id = &container.id;
     let refused = |state| StartError::State {
         id: id.clone(),
@@ -89,17 +89,15 @@ async fn start_now(runtime: &Runtime, container: &Container) -> Result<(), Start
             Err(StartError::Supervisor(id.clone(), error))
         }
         Err(CallError::Refused(refusal)) => {
-            let message = refusal.message.clone();
-            // After a restart the exit record alone would not say that it never ran.
-            let kept = container.update(&turn, &runtime.records, |record| {
-                record.start_error = Some(message.clone())
+            // The supervisor writes the same down. An exit that is known already, such as by the OOM killer, stands.
+            container.phase.send_if_modified(|phase| {
+                let news = matches!(phase, Phase::Created { .. });
+                if news {
+                    let exit = Exit::start_error(refusal.message.clone(), now_ns());
+                    *phase = Phase::Exited(Arc::new(exit));
+                }
+                news
             });
-            if let Err(error) = kept {
-                let error = &error as &dyn std::error::Error;
-                tracing::warn!(container = %id, error, "keep why it did not start");
-            }
-            let exit = Exit::start_error(message, now_ns());
-            container.phase.send_replace(Phase::Exited(Arc::new(exit)));
             Err(StartError::Supervisor(
                 id.clone(),
                 CallError::Refused(refusal),
@@ -111,7 +109,7 @@ async fn start_now(runtime: &Runtime, container: &Container) -> Result<(), Start
 
 impl Container {
     /// Its exit may have been told before the reply to its start was read.
-    fn started(&self, pid: i32, started_at_ns: i64) {
+    pub(super) fn started(&self, pid: i32, started_at_ns: i64) {
         self.phase.send_modify(|phase| match phase {
             Phase::Exited(exit) if exit.started_at_ns == 0 => {
                 let exit = Exit {

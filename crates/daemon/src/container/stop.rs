@@ -49,6 +49,8 @@ pub(crate) async fn stop(
             let (runtime, container) = (Arc::clone(runtime), Arc::clone(container));
             async move {
                 let turn = container.turn().await;
+                // The stop before this one may have cleared what this one asked for.
+                container.hurry(grace);
                 let stopped = stop_in_turn(&runtime, &container, &turn)
                     .await
                     .map_err(Arc::new);
@@ -103,10 +105,10 @@ pub(super) async fn stop_in_turn(
     }
     signal(runtime, container, Signal::KILL, true).await?;
     failpoint::reach("container.killed", &container.pod);
-    match tokio::time::timeout(DEATH_WITHIN, container.exited()).await {
-        Ok(()) => Ok(()),
-        Err(_elapsed) => Err(StopError::Undead(id.clone(), DEATH_WITHIN.as_secs())),
+    if pod::exit_known(runtime, container, DEATH_WITHIN).await {
+        return Ok(());
     }
+    Err(StopError::Undead(id.clone(), DEATH_WITHIN.as_secs()))
 }
 
 /// Completes when the grace period has run out, however often it was shortened.
@@ -156,6 +158,9 @@ async fn signal(
         .await
         .map_err(|error| StopError::Blocking(id.clone(), error))?
         .map_err(|error| StopError::Orphans(id.clone(), error))?;
-    pod::settle_container(runtime, container);
+    // A supervisor that is there knows better how it ended.
+    if container.pod.link().is_none() || !pod::exit_known(runtime, container, DEATH_WITHIN).await {
+        pod::settle_container(runtime, container);
+    }
     Ok(())
 }

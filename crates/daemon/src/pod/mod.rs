@@ -18,6 +18,7 @@
 //! published [`Phase`].
 
 pub(crate) mod config;
+mod dial;
 mod files;
 mod lost;
 mod network;
@@ -31,8 +32,11 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
+pub(crate) use dial::{Dialled, dial, end_unknown};
 pub(crate) use files::{FilesError, PodFiles, hostname};
-pub(crate) use lost::{KillError, follow, kill_cgroup, lose, settle_container};
+pub(crate) use lost::{
+    KillError, ended, exit_known, follow, kill_cgroup, lose, settle_container, settle_containers,
+};
 pub(crate) use network::{NetworkError, unpin};
 pub(crate) use remove::{RemoveError, remove};
 pub(crate) use run::{RunError, run};
@@ -135,6 +139,16 @@ impl Pod {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .clone()
+    }
+
+    /// Notes how far its end has come. A record that cannot be written (a full disk) keeps nobody from deleting: the one that is there
+    /// leads here again.
+    fn note(&self, turn: &Turn<'_>, records: &Records, change: impl Fn(&mut PodRecord)) {
+        if let Err(error) = self.update(turn, records, &change) {
+            let error = &error as &dyn std::error::Error;
+            tracing::warn!(pod = %self.id, error, "the pod goes on without its record");
+            change(&mut self.record.lock().unwrap_or_else(PoisonError::into_inner));
+        }
     }
 
     /// Changes the record, on disk first. The turn serialises writers, so the lock is not held while writing.

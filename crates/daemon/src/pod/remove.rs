@@ -1,13 +1,13 @@
 //! RemovePodSandbox: nothing of the pod is left.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use super::{Phase, Pod, StopError, Turn, stop::stop_in_turn};
 use crate::{
     container, failpoint,
     flight::Crashed,
     id::PodId,
-    runtime::Runtime,
+    runtime::{BlockingError, DISK_BOUND, Runtime, blocking},
     state::{PodStage, RecordError},
 };
 
@@ -19,6 +19,8 @@ pub(crate) enum RemoveError {
     Container(PodId, String, #[source] Arc<container::RemoveError>),
     #[error("remove pod {0}: remove its cgroup")]
     Cgroup(PodId, #[source] cgroup::Error),
+    #[error("remove pod {0}")]
+    Blocking(PodId, #[source] BlockingError),
     #[error("remove pod {0}: its record")]
     Record(PodId, #[source] RecordError),
     #[error(transparent)]
@@ -56,12 +58,18 @@ pub(super) async fn take_apart(
                 RemoveError::Container(pod.id.clone(), container.id.to_string(), error)
             })?;
     }
-    pod.update(turn, &runtime.records, |record| {
-        record.stage = PodStage::Removing
-    })
-    .map_err(|error| RemoveError::Record(pod.id.clone(), error))?;
+    pod.note(turn, &runtime.records, |record| {
+        record.stage = PodStage::Removing;
+    });
     failpoint::reach("pod.removing", pod);
-    remove_cgroups(runtime, pod).map_err(|error| RemoveError::Cgroup(pod.id.clone(), error))?;
+    let cgroups = {
+        let (runtime, pod) = (Arc::clone(runtime), Arc::clone(pod));
+        move || remove_cgroups(&runtime, &pod)
+    };
+    blocking(DISK_BOUND, cgroups)
+        .await
+        .map_err(|error| RemoveError::Blocking(pod.id.clone(), error))?
+        .map_err(|error| RemoveError::Cgroup(pod.id.clone(), error))?;
     failpoint::reach("pod.removed-cgroups", pod);
     runtime
         .records
@@ -73,22 +81,33 @@ pub(super) async fn take_apart(
     Ok(())
 }
 
+/// Waits for the kernel, with a bound of its own. Blocks.
 fn remove_cgroups(runtime: &Runtime, pod: &Pod) -> Result<(), cgroup::Error> {
     // The supervisor removed it when it shut down; one that was killed did not.
     container::remove_cgroup(&runtime.hierarchies, &pod.cgroup())?;
     // The parent is the kubelet's, or the daemon's own, which stays; one that was made for this pod bears our mark and goes with
     // the last pod in it.
-    let shared = runtime
-        .inventory
-        .pods()
-        .iter()
-        .any(|other| other.id != pod.id && other.cgroup_parent == pod.cgroup_parent);
-    if shared || pod.cgroup_parent == runtime.config.cgroup_parent {
+    let shares =
+        |other: &Arc<Pod>| other.id != pod.id && below(&other.cgroup_parent, &pod.cgroup_parent);
+    if runtime.inventory.all_pods().iter().any(shares)
+        || pod.cgroup_parent == runtime.config.cgroup_parent
+    {
         return Ok(());
     }
     match runtime.hierarchies.open_cgroup(&pod.cgroup_parent) {
-        Ok(parent) if parent.is_ours() => parent.remove(),
+        Ok(parent) if parent.is_ours() => match parent.remove_within(Duration::ZERO) {
+            // Somebody else uses it now, and it goes with them.
+            Err(cgroup::Error::InUse { .. }) => Ok(()),
+            result => result,
+        },
         Ok(_) | Err(cgroup::Error::NotFound { .. }) => Ok(()),
         Err(error) => Err(error),
     }
+}
+
+/// Whether a cgroup is another, or below it.
+fn below(path: &str, other: &str) -> bool {
+    let (path, other) = (path.trim_matches('/'), other.trim_matches('/'));
+    path.strip_prefix(other)
+        .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }

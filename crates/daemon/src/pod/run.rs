@@ -261,11 +261,11 @@ impl<'a> Reserved<'a> {
             tracing::error!(
                 pod = %self.pod.id,
                 error = &left as &dyn std::error::Error,
-                "undoing a pod that could not be made left something behind; its removal is tried again at the next start"
+                "undoing a pod that could not be made left something behind: it is listed as not ready, to be removed"
             );
-            // Nobody knows its id, so nobody would ever remove it: the name is free again and the record stays for recovery.
-            self.runtime.inventory.forget_pod(self.pod);
-            self.pod.set_phase(Phase::Removed);
+            // With a name of its own it would keep the retry from succeeding; on no list nobody would ever remove it.
+            self.runtime.inventory.release_pod_name(self.pod);
+            self.runtime.inventory.list_pod(self.pod);
         }
         error
     }

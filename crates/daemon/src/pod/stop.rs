@@ -9,12 +9,7 @@ use super::{
     network::{self, NetworkError},
 };
 use crate::{
-    failpoint,
-    flight::Crashed,
-    id::PodId,
-    runtime::Runtime,
-    state::{PodStage, RecordError},
-    supervisor::CallError,
+    failpoint, flight::Crashed, id::PodId, runtime::Runtime, state::PodStage, supervisor::CallError,
 };
 
 /// How long the containers' exits may take to arrive after the supervisor has said that nothing runs.
@@ -22,8 +17,6 @@ const EXITS_WITHIN: Duration = Duration::from_secs(5);
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum StopError {
-    #[error("pod {0}: keep its record")]
-    Record(PodId, #[source] RecordError),
     #[error("pod {0}: end the processes that its supervisor left")]
     Orphans(PodId, #[source] lost::KillError),
     #[error("pod {0}: take down its network")]
@@ -55,13 +48,11 @@ pub(super) async fn stop_in_turn(
         Phase::Stopping { reason } => reason,
         Phase::Starting | Phase::Ready => None,
     };
-    let stage = |stage| {
-        move |record: &mut crate::state::PodRecord| {
-            record.stage = stage;
-        }
-    };
-    pod.update(turn, &runtime.records, stage(PodStage::Stopping))
-        .map_err(|error| StopError::Record(pod.id.clone(), error))?;
+    pod.note(turn, &runtime.records, |record| {
+        record.stage = PodStage::Stopping {
+            reason: reason.clone(),
+        };
+    });
     // From here on the supervisor's hang-up is no news.
     pod.set_phase(Phase::Stopping {
         reason: reason.clone(),
@@ -76,14 +67,13 @@ pub(super) async fn stop_in_turn(
             .map_err(|error| StopError::Network(pod.id.clone(), error))?;
     }
     failpoint::reach("pod.detached", pod);
-    pod.update(turn, &runtime.records, |record| {
+    pod.note(turn, &runtime.records, |record| {
         record.stage = PodStage::Stopped {
             reason: reason.clone(),
         };
         record.network = None;
         record.supervisor = None;
-    })
-    .map_err(|error| StopError::Record(pod.id.clone(), error))?;
+    });
     failpoint::reach("pod.stopped", pod);
     pod.set_phase(Phase::Stopped { reason });
     Ok(())
@@ -122,18 +112,13 @@ async fn end_processes(runtime: &Arc<Runtime>, pod: &Arc<Pod>) -> Result<(), Sto
     pod.set_link(None);
     lost::kill(runtime, pod)
         .await
-        .map_err(|error| StopError::Orphans(pod.id.clone(), error))?;
-    lost::settle_containers(runtime, pod);
-    Ok(())
+        .map_err(|error| StopError::Orphans(pod.id.clone(), error))
 }
 
 /// The exits were sent before the supervisor's reply; this waits until they have been taken in.
 async fn await_exits(runtime: &Runtime, pod: &Pod) {
     for container in runtime.inventory.containers_of(&pod.id) {
-        if tokio::time::timeout(EXITS_WITHIN, container.exited())
-            .await
-            .is_err()
-        {
+        if !lost::exit_known(runtime, &container, EXITS_WITHIN).await {
             tracing::warn!(pod = %pod.id, container = %container.id, "no word of the container's exit");
         }
     }

@@ -33,9 +33,10 @@ mod version;
 use std::{pin::Pin, sync::Arc};
 
 use cri::v1::{self, image_service_server::ImageService, runtime_service_server::RuntimeService};
+pub(crate) use deadline::CallersDeadline;
+pub(crate) use status::chain;
 use tokio_stream::Stream;
 use tonic::{Request, Response, Status};
-pub(crate) use deadline::CallersDeadline;
 pub(crate) use v1alpha2::{OlderPackage, RewriteOlderPackage};
 
 use crate::runtime::Runtime;

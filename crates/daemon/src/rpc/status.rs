@@ -86,11 +86,12 @@ coded! {
     }
     pod::StopError: error {
         E::Orphans(_, pod::KillError::Undead { .. }) => Code::DeadlineExceeded,
-        E::Record(..) | E::Orphans(..) | E::Network(..) | E::Crashed(_) => os_code(error),
+        E::Orphans(..) | E::Network(..) | E::Crashed(_) => os_code(error),
     }
     pod::RemoveError: error {
         E::Stop(_, stop) => stop.code(),
         E::Container(_, _, remove) => remove.code(),
+        E::Blocking(..) => Code::DeadlineExceeded,
         E::Cgroup(..) | E::Record(..) | E::Crashed(_) => os_code(error),
     }
     CreateError: error {
@@ -99,8 +100,11 @@ coded! {
         E::ImageName { .. } => Code::InvalidArgument,
         E::ImageMissing { .. } => Code::NotFound,
         E::Overtaken(_) => Code::Aborted,
+        E::Remains(_, remove) => remove.code(),
         E::Log(_, log) => log.code(),
-        E::Mount(_, container::MountError::Hung { .. }) => Code::DeadlineExceeded,
+        E::Mount(_, container::MountError::Hung(_) | container::MountError::StillHung(_)) => {
+            Code::DeadlineExceeded
+        },
         E::Mount(..) => Code::InvalidArgument,
         E::Spec(..) | E::Plan(..) | E::Profile(..) | E::Device(..) | E::Accounts(..) => Code::InvalidArgument,
         E::Supervisor(_, call) => call.code(),

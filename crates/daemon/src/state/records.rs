@@ -1,6 +1,7 @@
 use std::{
     io,
     net::IpAddr,
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
 };
 
@@ -35,7 +36,7 @@ pub(crate) struct PodRecord {
 pub(crate) enum PodStage {
     Starting,
     Ready,
-    Stopping,
+    Stopping { reason: Option<String> },
     Stopped { reason: Option<String> },
     Removing,
 }
@@ -72,8 +73,6 @@ pub(crate) struct ContainerRecord {
     pub(crate) user: Option<User>,
     /// The image's stop signal; the request's own is in `config`.
     pub(crate) image_stop_signal: Option<Signal>,
-    /// Why StartContainer failed, if it did.
-    pub(crate) start_error: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -111,6 +110,18 @@ pub(crate) enum RecordError {
     },
 }
 
+impl RecordError {
+    /// There is none: whoever was to write it died before.
+    pub(crate) fn is_missing(&self) -> bool {
+        matches!(self, Self::Read { source, .. } if source.kind() == io::ErrorKind::NotFound)
+    }
+
+    /// There is one and it says nothing.
+    pub(crate) fn is_damaged(&self) -> bool {
+        matches!(self, Self::Damaged { .. })
+    }
+}
+
 /// The records of one state directory. Calls are short writes to a tmpfs and do not move to other threads.
 #[derive(Debug, Clone)]
 pub(crate) struct Records {
@@ -120,10 +131,13 @@ pub(crate) struct Records {
 impl Records {
     pub(crate) fn open(state: &Path) -> Result<Self, RecordError> {
         let pods = state.join("pods");
-        std::fs::create_dir_all(&pods).map_err(|source| RecordError::Write {
-            path: pods.clone(),
-            source,
-        })?;
+        // Environments hold secrets; what is mounted from here is opened by root.
+        std::fs::create_dir_all(&pods)
+            .and_then(|()| std::fs::set_permissions(&pods, PermissionsExt::from_mode(0o700)))
+            .map_err(|source| RecordError::Write {
+                path: pods.clone(),
+                source,
+            })?;
         Ok(Self { pods })
     }
 
@@ -224,6 +238,23 @@ impl Records {
         supervisor_api::decode(&bytes).ok()
     }
 
+    /// Writes down an exit that no supervisor could.
+    pub(crate) fn save_exit(
+        &self,
+        pod: &PodId,
+        id: &ContainerId,
+        exit: &ExitRecord,
+    ) -> Result<(), RecordError> {
+        let path = self.exit_path(pod, id);
+        let failed = |source| RecordError::Write {
+            path: path.clone(),
+            source,
+        };
+        let bytes =
+            supervisor_api::encode_record(exit).map_err(|error| failed(io::Error::other(error)))?;
+        replace(&path, &bytes).map_err(failed)
+    }
+
     pub(crate) fn save_spec(
         &self,
         record: &ContainerRecord,
@@ -254,10 +285,18 @@ fn write<T: Serialize>(path: &Path, record: &T) -> Result<(), RecordError> {
         source,
     };
     let bytes = serde_json::to_vec(record).map_err(|error| failed(error.into()))?;
-    // A rename within a tmpfs: the record is the old one or the new one, never half.
+    replace(path, &bytes).map_err(failed)
+}
+
+/// A rename within a tmpfs: the file is the old one or the new one, never half.
+fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let temporary = path.with_extension("tmp");
-    std::fs::write(&temporary, bytes).map_err(failed)?;
-    std::fs::rename(&temporary, path).map_err(failed)
+    std::fs::write(&temporary, bytes)
+        .and_then(|()| std::fs::rename(&temporary, path))
+        .inspect_err(|_full| {
+            // What was written of it takes space that something else needs.
+            let _gone = std::fs::remove_file(&temporary);
+        })
 }
 
 fn read<T: DeserializeOwned>(path: &Path) -> Result<T, RecordError> {

@@ -3,17 +3,32 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use supervisor_api::{ContainerStatus, PodState, ReplyBody, RequestBody};
-use tokio::sync::mpsc;
+use supervisor_api::{ContainerStatus, PodState, SandboxState};
 
-use super::{ContainerRecord, ContainerStage, PodStage};
+use super::{ContainerRecord, ContainerStage, PodStage, RecordError};
 use crate::{
     container::{self, Container, Exit},
     id::PodId,
-    pod::{self, Pod},
+    pod::{self, Dialled, Pod},
     runtime::Runtime,
-    supervisor::{self, CallError, Event, Link},
 };
+
+/// What lives, or may live, though no pod or container could be made of its record: the sweep leaves it alone.
+#[derive(Debug, Default)]
+struct Kept {
+    pods: BTreeSet<String>,
+    containers: BTreeSet<String>,
+    /// Not even their names could be read.
+    unknown: bool,
+}
+
+impl Kept {
+    fn merge(&mut self, other: Self) {
+        self.pods.extend(other.pods);
+        self.containers.extend(other.containers);
+        self.unknown |= other.unknown;
+    }
+}
 
 /// Never fails as a whole: one pod's trouble is logged, stays that pod's, and keeps nobody from being served.
 pub(crate) async fn recover(runtime: &Arc<Runtime>) {
@@ -32,63 +47,82 @@ pub(crate) async fn recover(runtime: &Arc<Runtime>) {
         let runtime = Arc::clone(runtime);
         pods.spawn(async move { recover_pod(&runtime, &id).await });
     }
-    // A panic in one is in the log.
-    while pods.join_next().await.is_some() {}
-    sweep(runtime).await;
+    let mut kept = Kept::default();
+    while let Some(recovered) = pods.join_next().await {
+        match recovered {
+            Ok(more) => kept.merge(more),
+            // The panic is in the log; what it was about is not known here.
+            Err(_panicked) => kept.unknown = true,
+        }
+    }
+    sweep(runtime, kept).await;
 }
 
-async fn recover_pod(runtime: &Arc<Runtime>, id: &PodId) {
+async fn recover_pod(runtime: &Arc<Runtime>, id: &PodId) -> Kept {
     let record = match runtime.records.load_pod(id) {
         Ok(record) => record,
-        Err(error) => {
-            // The daemon died before the first record was whole, and so before anything else was made.
-            tracing::warn!(pod = %id, error = &error as &dyn std::error::Error, "a pod without a record goes");
-            remove_directory(runtime, id);
-            return;
-        }
+        Err(error) => return without_record(runtime, id, &error).await,
     };
     let directory = runtime.records.pod_directory(id);
     let earlier_boot = record.boot != runtime.boot;
-    let phase = match &record.stage {
+    let stage = record.stage.clone();
+    let phase = match &stage {
         PodStage::Starting | PodStage::Removing => pod::Phase::Starting,
-        PodStage::Ready | PodStage::Stopping => pod::Phase::Ready,
+        PodStage::Ready => pod::Phase::Ready,
+        PodStage::Stopping { reason } => pod::Phase::Stopping {
+            reason: reason.clone(),
+        },
         PodStage::Stopped { reason } => pod::Phase::Stopped {
             reason: reason.clone(),
         },
     };
-    let stage = record.stage.clone();
     let pod = Arc::new(Pod::new(record, directory, phase));
     if runtime.inventory.claim_pod_name(&pod).is_err() {
-        tracing::error!(pod = %id, "another pod has the same name; this one goes");
+        // The name of one whose undoing failed was free for its retry. This one is listed, to be removed.
+        tracing::warn!(pod = %id, "another pod has the same name");
     }
-    load_containers(runtime, &pod);
-    let answer = redial(&pod).await;
-    let state = answer.as_ref().map(|(state, _)| state.clone());
+    let kept = load_containers(runtime, &pod);
+    let dialled = match stage {
+        PodStage::Stopped { .. } => Dialled::Dead,
+        _ => pod::dial(&pod).await,
+    };
+    let state = match &dialled {
+        Dialled::Answered { state, .. } => Some(state.clone()),
+        Dialled::Dead | Dialled::Mute { .. } => None,
+    };
     settle(runtime, &pod, state.as_ref()).await;
-    if let Some((_, events)) = answer {
-        // Not before the containers are listed: the exit of one that is not would be no news.
-        tokio::spawn(pod::follow(
-            Arc::downgrade(runtime),
-            Arc::clone(&pod),
-            events,
-        ));
-    }
+    let trouble = match dialled {
+        Dialled::Answered { state, events } => {
+            // Not before the containers are listed: the exit of one that is not would be no news.
+            tokio::spawn(pod::follow(
+                Arc::downgrade(runtime),
+                Arc::clone(&pod),
+                events,
+            ));
+            (state.sandbox != SandboxState::Ready)
+                .then(|| Trouble::Ended("its namespaces are gone".to_owned()))
+        }
+        Dialled::Dead => Some(Trouble::Dead),
+        Dialled::Mute { reason } => Some(Trouble::Ended(format!(
+            "its supervisor does not answer: {reason}"
+        ))),
+    };
     match stage {
         // Nobody was told of it, or it was on its way out. What an earlier boot left does not run any more.
         PodStage::Starting | PodStage::Removing => remove_whole(runtime, &pod).await,
         _ if earlier_boot => remove_whole(runtime, &pod).await,
         PodStage::Ready => {
-            runtime.inventory.list_pod(&pod);
-            if state.is_none() {
-                pod::lose(
-                    runtime,
-                    &pod,
-                    "the pod's supervisor was gone when the daemon started",
-                )
-                .await;
+            match trouble {
+                None => {}
+                Some(Trouble::Dead) => {
+                    let reason = "the pod's supervisor was gone when the daemon started";
+                    pod::lose(runtime, &pod, reason);
+                }
+                Some(Trouble::Ended(reason)) => pod::ended(&pod, &reason),
             }
+            runtime.inventory.list_pod(&pod);
         }
-        PodStage::Stopping => {
+        PodStage::Stopping { .. } => {
             runtime.inventory.list_pod(&pod);
             let runtime = Arc::clone(runtime);
             tokio::spawn(async move {
@@ -98,13 +132,60 @@ async fn recover_pod(runtime: &Arc<Runtime>, id: &PodId) {
                 }
             });
         }
-        PodStage::Stopped { .. } => runtime.inventory.list_pod(&pod),
+        PodStage::Stopped { .. } => {
+            pod::settle_containers(runtime, &pod);
+            runtime.inventory.list_pod(&pod);
+        }
     }
+    kept
+}
+
+/// Why a pod that was ready is not.
+enum Trouble {
+    Dead,
+    Ended(String),
+}
+
+/// A pod's directory whose record cannot be had.
+async fn without_record(runtime: &Arc<Runtime>, id: &PodId, error: &RecordError) -> Kept {
+    if error.is_missing() {
+        // The daemon died before the first record was whole, and so before anything else was made.
+        tracing::warn!(pod = %id, error = error as &dyn std::error::Error, "a pod without a record goes");
+        remove_directory(runtime, id);
+        return Kept::default();
+    }
+    // A record of another version, say, means a pod that nobody could stop or show: it ends, if its supervisor can be asked to.
+    if error.is_damaged() && pod::end_unknown(&runtime.records.pod_directory(id)).await {
+        tracing::error!(pod = %id, error = error as &dyn std::error::Error, "a pod with a damaged record was ended");
+        remove_directory(runtime, id);
+        return Kept::default();
+    }
+    tracing::error!(pod = %id, error = error as &dyn std::error::Error, "a pod is not recovered; whatever it has is left alone");
+    let mut kept = Kept {
+        pods: BTreeSet::from([id.to_string()]),
+        ..Kept::default()
+    };
+    match runtime.records.containers(id) {
+        Ok(containers) => kept
+            .containers
+            .extend(containers.iter().map(ToString::to_string)),
+        Err(_unreadable) => kept.unknown = true,
+    }
+    kept
 }
 
 /// Every container that has a record; one without one has nothing else either.
-fn load_containers(runtime: &Runtime, pod: &Arc<Pod>) {
-    let ids = runtime.records.containers(&pod.id).unwrap_or_default();
+fn load_containers(runtime: &Runtime, pod: &Arc<Pod>) -> Kept {
+    let mut kept = Kept::default();
+    let ids = match runtime.records.containers(&pod.id) {
+        Ok(ids) => ids,
+        Err(error) => {
+            let error = &error as &dyn std::error::Error;
+            tracing::error!(pod = %pod.id, error, "a pod is recovered without its containers");
+            kept.unknown = true;
+            return kept;
+        }
+    };
     for id in ids {
         match runtime.records.load_container(&pod.id, &id) {
             Ok(record) => {
@@ -115,48 +196,24 @@ fn load_containers(runtime: &Runtime, pod: &Arc<Pod>) {
                 ));
                 if runtime.inventory.claim_container_name(&container).is_err() {
                     tracing::error!(container = %id, "another container of the pod has the same name");
+                    kept.containers.insert(id.to_string());
                 }
             }
-            Err(error) => {
+            Err(error) if error.is_missing() => {
                 let error = &error as &dyn std::error::Error;
                 tracing::warn!(container = %id, error, "a container without a record goes");
                 if let Err(error) = runtime.records.remove_container(&pod.id, &id) {
                     tracing::error!(container = %id, error = &error as &dyn std::error::Error, "it stays");
                 }
             }
+            Err(error) => {
+                let error = &error as &dyn std::error::Error;
+                tracing::error!(container = %id, error, "a container is not recovered; it ends with its pod");
+                kept.containers.insert(id.to_string());
+            }
         }
     }
-}
-
-/// What the supervisor says there is, and what it will say; `None` where nobody answers.
-async fn redial(pod: &Pod) -> Option<(PodState, mpsc::UnboundedReceiver<Event>)> {
-    if matches!(pod.phase(), pod::Phase::Stopped { .. }) {
-        return None;
-    }
-    let socket = supervisor::connect(&pod.directory).ok()?;
-    let (link, events) = Link::new(socket).ok()?;
-    let link = Arc::new(link);
-    match ask(&link).await {
-        Ok(state) => {
-            pod.set_link(Some(link));
-            Some((state, events))
-        }
-        Err(error) => {
-            tracing::warn!(pod = %pod.id, error = &error as &dyn std::error::Error, "redial");
-            None
-        }
-    }
-}
-
-async fn ask(link: &Link) -> Result<PodState, CallError> {
-    link.greet().await?.answered().await?;
-    match link.call(RequestBody::State, Vec::new()).await? {
-        (ReplyBody::State(state), _) => Ok(state),
-        (other, _) => Err(CallError::Mismatch {
-            request: "State",
-            reply: format!("{other:?}"),
-        }),
-    }
+    kept
 }
 
 /// Gives each container its phase, and takes up what was half-done.
@@ -184,12 +241,6 @@ fn phase(
     record: &ContainerRecord,
     state: Option<&PodState>,
 ) -> container::Phase {
-    if let Some(message) = &record.start_error {
-        let exit = runtime.records.exit(&pod.id, &record.id);
-        let finished_at_ns = exit.map_or(record.created_at_ns, |exit| exit.finished_at_ns);
-        let exit = Exit::start_error(message.clone(), finished_at_ns);
-        return container::Phase::Exited(Arc::new(exit));
-    }
     let known =
         state.and_then(|state| state.containers.iter().find(|c| c.id == record.id.as_str()));
     if let Some(known) = known {
@@ -229,13 +280,18 @@ fn remove_directory(runtime: &Runtime, id: &PodId) {
 }
 
 /// What no record speaks of, which is what a power cut leaves: addresses, pins, writable layers, volumes.
-async fn sweep(runtime: &Arc<Runtime>) {
+async fn sweep(runtime: &Arc<Runtime>, kept: Kept) {
+    if kept.unknown {
+        tracing::error!("nothing is swept: not all that lives is known");
+        return;
+    }
     let pods: BTreeSet<String> = runtime
         .inventory
         .pods()
         .iter()
         .map(|pod| pod.id.to_string())
         .collect();
+    let pods: BTreeSet<String> = pods.union(&kept.pods).cloned().collect();
     match runtime.network.collect(&pods).await {
         Ok(collected) => {
             for id in collected.iter().filter_map(|id| PodId::parse(id)) {
@@ -257,6 +313,7 @@ async fn sweep(runtime: &Arc<Runtime>) {
         .iter()
         .map(|c| c.id.to_string())
         .collect();
+    let live: BTreeSet<String> = live.union(&kept.containers).cloned().collect();
     let swept = {
         let (runtime, live) = (Arc::clone(runtime), live.clone());
         tokio::task::spawn_blocking(move || sweep_disk(&runtime, &live)).await

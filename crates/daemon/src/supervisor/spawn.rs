@@ -11,6 +11,7 @@ use std::{
 use rustix::{
     fs::{Mode, OFlags},
     net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType},
+    process::{Pid, Resource, Rlimit},
 };
 use supervisor_api::SOCKET_NAME;
 use tokio::process::{Child, Command};
@@ -20,6 +21,8 @@ use tokio::process::{Child, Command};
 #[derive(Debug)]
 pub(crate) struct Executable {
     memfd: OwnedFd,
+    /// What supervisors, and so containers, may open.
+    descriptors: Rlimit,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -54,16 +57,30 @@ pub(crate) enum SpawnError {
     Start(#[source] io::Error),
 }
 
+impl SpawnError {
+    /// The pod's socket is nobody's any more.
+    pub(crate) fn nobody_listens(&self) -> bool {
+        match self {
+            Self::Directory { source, .. } => source.kind() == io::ErrorKind::NotFound,
+            Self::Connect { source, .. } => matches!(
+                source.kind(),
+                io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused
+            ),
+            Self::Read { .. } | Self::Copy(_) | Self::Listen { .. } | Self::Start(_) => false,
+        }
+    }
+}
+
 impl Executable {
     /// Reads the file once; every supervisor shares the copy's pages.
-    pub(crate) fn load(path: &Path) -> Result<Self, SpawnError> {
+    pub(crate) fn load(path: &Path, descriptors: Rlimit) -> Result<Self, SpawnError> {
         let image = std::fs::read(path).map_err(|source| SpawnError::Read {
             path: path.to_owned(),
             source,
         })?;
         let memfd =
             supervisor_api::sealed_memfd(&image).map_err(|error| SpawnError::Copy(error.into()))?;
-        Ok(Self { memfd })
+        Ok(Self { memfd, descriptors })
     }
 }
 
@@ -117,6 +134,11 @@ pub(crate) fn spawn(
         .kill_on_drop(false)
         .spawn()
         .map_err(SpawnError::Start)?;
+    // It makes no container before it is asked to, and nobody asks before this returns.
+    if let Some(pid) = child.id().and_then(|pid| Pid::from_raw(pid.cast_signed())) {
+        rustix::process::prlimit(Some(pid), Resource::Nofile, executable.descriptors)
+            .map_err(|error| SpawnError::Start(error.into()))?;
+    }
     Ok((child, socket))
 }
 
