@@ -14,3 +14,4 @@ mod reboot;
 mod recovery;
 mod status;
 mod stop;
+mod trouble;
