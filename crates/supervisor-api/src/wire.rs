@@ -35,6 +35,8 @@ pub enum ErrorKind {
     /// Out of memory, pids, descriptors or space.
     ResourceExhausted,
     Internal,
+    /// The request's own time was over before the thing was done: an exec's timeout that falls into its launch.
+    DeadlineExceeded,
 }
 
 /// A datagram's payload after descriptors have been taken off.

@@ -12,7 +12,7 @@ use std::time::Duration;
 use oci_plan::FdSlot;
 use oci_runtime::ChildStdio;
 use rustix::process::Signal;
-use supervisor_api::{Event, Exec as Request, ExecKilled, ReplyBody, WireError};
+use supervisor_api::{ErrorKind, Event, Exec as Request, ExecKilled, ReplyBody, WireError};
 
 use crate::connection::Asker;
 use crate::container::LAUNCH;
@@ -204,19 +204,22 @@ impl Supervisor {
         }
         exec.phase = Phase::Failed;
         exec.kill();
-        let why = match exec.killed {
-            Some(ExecKilled::Timeout) => "its time was over before it ran its program: ",
+        let (kind, why) = match exec.killed {
+            Some(ExecKilled::Timeout) => (
+                ErrorKind::DeadlineExceeded,
+                "its time was over before it ran its program: ",
+            ),
             Some(ExecKilled::Requested | ExecKilled::ConnectionClosed) => {
-                "it was killed before it ran its program: "
+                (error.kind, "it was killed before it ran its program: ")
             }
-            None => "",
+            None => (error.kind, ""),
         };
         let message = format!(
             "exec {} in container {}: {why}{}",
             exec.exec_id, exec.container_id, error.message
         );
         if let Some(asker) = exec.asker.take() {
-            self.reply(asker, Err(WireError { message, ..error }));
+            self.reply(asker, Err(WireError { kind, message }));
         }
     }
 

@@ -21,23 +21,23 @@ pub(super) trait IntoStatus {
 
 impl<E: Coded> IntoStatus for E {
     fn into_status(self) -> Status {
-        let message = chain(self.error());
         let code = self.code();
+        let logged = loggable(self.error());
         match code {
             // A defect or the node's trouble: the operator should find it in the log too.
             Code::Internal | Code::Unavailable | Code::DeadlineExceeded => {
-                tracing::warn!(?code, message, "a request failed");
+                tracing::warn!(?code, message = logged, "a request failed");
             }
-            _ => tracing::debug!(?code, message, "a request was refused"),
+            _ => tracing::debug!(?code, message = logged, "a request was refused"),
         }
-        Status::new(code, message)
+        Status::new(code, chain(self.error()))
     }
 }
 
 /// An error with a code of its own.
 pub(super) trait Coded {
     fn code(&self) -> Code;
-    fn error(&self) -> &dyn Error;
+    fn error(&self) -> &(dyn Error + 'static);
 }
 
 impl<E: Coded> Coded for std::sync::Arc<E> {
@@ -45,7 +45,7 @@ impl<E: Coded> Coded for std::sync::Arc<E> {
         E::code(self)
     }
 
-    fn error(&self) -> &dyn Error {
+    fn error(&self) -> &(dyn Error + 'static) {
         E::error(self)
     }
 }
@@ -59,7 +59,7 @@ macro_rules! coded {
                 match $this { $($pattern => $code,)* }
             }
 
-            fn error(&self) -> &dyn Error {
+            fn error(&self) -> &(dyn Error + 'static) {
                 self
             }
         })*
@@ -150,6 +150,7 @@ coded! {
             ErrorKind::FailedPrecondition | ErrorKind::CannotExecute => Code::FailedPrecondition,
             ErrorKind::ResourceExhausted => Code::ResourceExhausted,
             ErrorKind::Internal => Code::Internal,
+            ErrorKind::DeadlineExceeded => Code::DeadlineExceeded,
         },
         E::Gone => Code::Unavailable,
         E::Silent => Code::DeadlineExceeded,
@@ -205,6 +206,22 @@ fn cgroup_code(error: &cgroup::Error) -> Code {
     }
 }
 
+/// As [`chain`], without what a command printed: its output is its caller's, and may be a secret.
+fn loggable(error: &(dyn Error + 'static)) -> String {
+    match error.downcast_ref::<ExecError>() {
+        Some(ExecError::TimedOut {
+            id,
+            command,
+            timeout,
+            tail: _,
+        }) => format!(
+            "exec {command:?} in container {id}: killed after the timeout of {} s",
+            timeout.as_secs()
+        ),
+        Some(_) | None => chain(error),
+    }
+}
+
 /// The error and its sources, joined as they are read.
 pub(crate) fn chain(error: &dyn Error) -> String {
     let mut text = error.to_string();
@@ -219,4 +236,45 @@ pub(crate) fn chain(error: &dyn Error) -> String {
         next = source.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use supervisor_api::WireError;
+
+    use super::*;
+    use crate::id::ContainerId;
+
+    #[test]
+    fn what_a_command_printed_is_for_its_caller_alone() {
+        let error = ExecError::TimedOut {
+            id: ContainerId::parse(&"c".repeat(64)).unwrap(),
+            command: "/probe".to_owned(),
+            timeout: Duration::from_secs(3),
+            tail: "password".to_owned(),
+        };
+        let logged = loggable(error.error());
+        assert!(logged.contains("\"/probe\" in container ccc"), "{logged}");
+        assert!(logged.contains("timeout of 3 s"), "{logged}");
+        assert!(!logged.contains("password"), "{logged}");
+        let status = error.into_status();
+        assert_eq!(status.code(), Code::DeadlineExceeded);
+        assert!(status.message().contains("password"), "{status}");
+    }
+
+    #[test]
+    fn a_timeout_in_an_execs_launch_is_a_timeout() {
+        let refusal = WireError {
+            kind: ErrorKind::DeadlineExceeded,
+            message: "its time was over".to_owned(),
+        };
+        let error = ExecError::Supervisor {
+            id: ContainerId::parse(&"c".repeat(64)).unwrap(),
+            command: "/probe".to_owned(),
+            source: CallError::Refused(refusal),
+        };
+        assert_eq!(error.into_status().code(), Code::DeadlineExceeded);
+    }
 }

@@ -62,6 +62,24 @@ fn a_timeout_kills_the_tree() {
 }
 
 #[test]
+fn a_timeout_that_falls_into_the_launch_is_one_all_the_same() {
+    let mut pod = pod();
+    let error = within(|| {
+        let (mut request, _output) = pod.exec("c", "e1", "sleep 1000");
+        request.exec.timeout_ms = Some(0);
+        // A launch may be faster than that.
+        let started = pod.client.start_exec(request);
+        if started.is_ok() {
+            pod.client.exec_exit("e1");
+        }
+        started.err()
+    });
+    assert_eq!(error.kind, ErrorKind::DeadlineExceeded, "{error}");
+    assert!(error.message.contains("exec e1 in container c"), "{error}");
+    pod.finish();
+}
+
+#[test]
 fn one_that_left_processes_behind_is_over_all_the_same() {
     let mut pod = pod();
     let (request, output) = pod.exec("c", "e1", "sleep 1000 >/dev/null 2>&1 & echo started");
