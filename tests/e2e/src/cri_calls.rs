@@ -281,13 +281,14 @@ fn spec(image: &str) -> ImageSpec {
     }
 }
 
-/// Calls a method by its path, for services that the generated clients do not know.
+/// Calls a method by its path and with this content type, for what the generated clients do not say.
 ///
 /// # Errors
 /// Nobody listens, or the daemon's status.
 pub async fn call_path<Req, Resp>(
     socket: &std::path::Path,
     path: &'static str,
+    content_type: &'static str,
     request: Req,
 ) -> anyhow::Result<Resp>
 where
@@ -306,6 +307,15 @@ where
     let channel = tonic::transport::Endpoint::from_static("http://localhost")
         .connect_with_connector(connector)
         .await?;
+    let channel = tower::ServiceBuilder::new()
+        .map_request(move |mut request: http::Request<tonic::body::Body>| {
+            let value = http::HeaderValue::from_static(content_type);
+            request
+                .headers_mut()
+                .insert(http::header::CONTENT_TYPE, value);
+            request
+        })
+        .service(channel);
     let mut grpc = tonic::client::Grpc::new(channel);
     grpc.ready().await?;
     let codec = tonic_prost::ProstCodec::<Req, Resp>::default();

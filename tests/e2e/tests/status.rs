@@ -96,14 +96,18 @@ fn what_is_not_there_says_so() {
 #[test]
 fn v1alpha2_is_the_same_service() {
     scenario(async |host| {
-        let path = "/runtime.v1alpha2.RuntimeService/Version";
-        let reply: cri::v1::VersionResponse = e2e::call_path(
-            host.daemon.socket(),
-            path,
-            cri::v1::VersionRequest::default(),
-        )
-        .await?;
-        assert_eq!(reply.runtime_name, "longshore");
+        for (path, version) in [
+            ("/runtime.v1.RuntimeService/Version", "v1"),
+            ("/runtime.v1alpha2.RuntimeService/Version", "v1alpha2"),
+        ] {
+            for content_type in ["application/grpc", "application/grpc+proto"] {
+                let request = cri::v1::VersionRequest::default();
+                let reply: cri::v1::VersionResponse =
+                    e2e::call_path(host.daemon.socket(), path, content_type, request).await?;
+                assert_eq!(reply.runtime_name, "longshore");
+                assert_eq!(reply.runtime_api_version, version);
+            }
+        }
         Ok(())
     });
 }
