@@ -222,20 +222,23 @@ fn loggable(error: &(dyn Error + 'static)) -> String {
     }
 }
 
-/// The error and its sources, joined as they are read.
+/// The error and its sources, joined as they are read. A text that its source begins with, as where a supervisor has told the whole
+/// story already, is not said twice.
 pub(crate) fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
+    let mut texts = vec![error.to_string()];
     let mut next = error.source();
     while let Some(source) = next {
-        let words = source.to_string();
-        // `#[error(transparent)]` repeats its source.
-        if !text.ends_with(&words) {
-            text.push_str(": ");
-            text.push_str(&words);
+        let text = source.to_string();
+        if texts
+            .last()
+            .is_some_and(|last| text.starts_with(last.as_str()))
+        {
+            texts.pop();
         }
+        texts.push(text);
         next = source.source();
     }
-    text
+    texts.join(": ")
 }
 
 #[cfg(test)]
