@@ -11,6 +11,8 @@ use crate::{
     container::{self, CreateError, ExecError, LogError},
     inventory::FindError,
     pod::{self, RunError},
+    runtime::BlockingError,
+    stats::SampleError,
     supervisor::CallError,
 };
 
@@ -143,6 +145,10 @@ coded! {
         E::Lost(_) => Code::Unavailable,
         E::Record(..) | E::Spec(..) | E::Seccomp(..) | E::Pipe(..) | E::Read(..) => os_code(error),
     }
+    SampleError: error {
+        E(BlockingError::Stuck(_)) => Code::DeadlineExceeded,
+        E(BlockingError::Crashed) => Code::Internal,
+    }
     CallError: error {
         E::Refused(refusal) => match refusal.kind {
             ErrorKind::NotFound => Code::NotFound,
@@ -268,6 +274,12 @@ mod tests {
     }
 
     #[test]
+    fn figures_that_are_late_are_an_error_and_not_none() {
+        let error = SampleError(BlockingError::Stuck(Duration::from_secs(20)));
+        assert_eq!(error.into_status().code(), Code::DeadlineExceeded);
+    }
+
+    #[test]
     fn a_timeout_in_an_execs_launch_is_a_timeout() {
         let refusal = WireError {
             kind: ErrorKind::DeadlineExceeded,
@@ -279,5 +291,18 @@ mod tests {
             source: CallError::Refused(refusal),
         };
         assert_eq!(error.into_status().code(), Code::DeadlineExceeded);
+    }
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("{0}")]
+    struct Told(&'static str, #[source] Option<Box<Told>>);
+
+    #[test]
+    fn nothing_is_said_twice() {
+        let end = Told("start container x: execute /no: not found", None);
+        let outer = Told("start container x", Some(Box::new(end)));
+        assert_eq!(chain(&outer), "start container x: execute /no: not found");
+        let outer = Told("remove pod y", Some(Box::new(Told("stop it first", None))));
+        assert_eq!(chain(&outer), "remove pod y: stop it first");
     }
 }
