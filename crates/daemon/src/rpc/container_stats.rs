@@ -19,7 +19,9 @@ pub(super) async fn container_stats(
         .inventory
         .find_container(&id)
         .map_err(IntoStatus::into_status)?;
-    let samples = stats::sample(runtime, vec![Arc::clone(&container)]).await;
+    let samples = stats::sample(runtime, vec![Arc::clone(&container)])
+        .await
+        .map_err(IntoStatus::into_status)?;
     let stats = samples
         .first()
         .map(|(container, sample)| encoded(runtime, container, sample));
@@ -36,7 +38,7 @@ pub(super) async fn list_container_stats(
     runtime: &Arc<Runtime>,
     request: Request<v1::ListContainerStatsRequest>,
 ) -> Result<v1::ListContainerStatsResponse, Status> {
-    let stats = list(runtime, request.into_inner().filter).await;
+    let stats = list(runtime, request.into_inner().filter).await?;
     Ok(v1::ListContainerStatsResponse { stats })
 }
 
@@ -44,7 +46,7 @@ pub(super) async fn stream_container_stats(
     runtime: &Arc<Runtime>,
     request: Request<v1::StreamContainerStatsRequest>,
 ) -> Result<Streamed<v1::StreamContainerStatsResponse>, Status> {
-    let stats = list(runtime, request.into_inner().filter).await;
+    let stats = list(runtime, request.into_inner().filter).await?;
     Ok(batch::stream(stats, |container_stats| {
         v1::StreamContainerStatsResponse { container_stats }
     }))
@@ -53,7 +55,7 @@ pub(super) async fn stream_container_stats(
 async fn list(
     runtime: &Arc<Runtime>,
     filter: Option<v1::ContainerStatsFilter>,
-) -> Vec<v1::ContainerStats> {
+) -> Result<Vec<v1::ContainerStats>, Status> {
     let filter = filter.unwrap_or_default();
     let wanted = |container: &Arc<Container>| {
         container.id.as_str().starts_with(&filter.id)
@@ -70,11 +72,13 @@ async fn list(
         .into_iter()
         .filter(wanted)
         .collect();
-    let samples = stats::sample(runtime, containers).await;
-    samples
+    let samples = stats::sample(runtime, containers)
+        .await
+        .map_err(IntoStatus::into_status)?;
+    Ok(samples
         .iter()
         .map(|(container, sample)| encoded(runtime, container, sample))
-        .collect()
+        .collect())
 }
 
 fn encoded(runtime: &Runtime, container: &Container, sample: &Sample) -> v1::ContainerStats {
