@@ -443,6 +443,38 @@ fn a_chain_that_drops_forwarded_packets_is_reported() {
 }
 
 #[test]
+fn a_node_that_cannot_be_prepared_is_in_trouble_until_it_can() {
+    let site = Site::new();
+    let bridge = open(&site);
+    assert_eq!(bridge.trouble(), None);
+    // Somebody else's interface of that name: no bridge can be made.
+    site.node
+        .sh("ip link add longshore0 type veth peer name other0");
+    let pod = Net::new();
+    let fail = || attach(&site, &bridge, "one", &pod, &[]).unwrap_err();
+    fail();
+    let trouble = bridge.trouble().unwrap();
+    assert!(trouble.contains("bridge longshore0: "), "{trouble}");
+    site.node.sh("ip link delete longshore0");
+    attach(&site, &bridge, "one", &pod, &[]).unwrap();
+    assert_eq!(bridge.trouble(), None);
+    detach(&site, &bridge, "one");
+
+    // And without any attach: nobody sends a pod to a node in trouble.
+    site.node.sh("ip link delete longshore0
+         ip link add longshore0 type veth peer name other0");
+    fail();
+    assert!(bridge.trouble().is_some());
+    site.node.sh("ip link delete longshore0");
+    let patience = std::time::Instant::now() + std::time::Duration::from_secs(60);
+    while let Some(trouble) = bridge.trouble() {
+        assert!(std::time::Instant::now() < patience, "{trouble}");
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
+    site.node.sh("ip link show dev longshore0 type bridge up");
+}
+
+#[test]
 fn a_pod_does_not_reach_services_on_the_nodes_loopback() {
     let site = Site::new();
     let pod = Net::new();

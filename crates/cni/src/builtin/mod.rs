@@ -55,7 +55,7 @@ use rustix::fs::{Mode, OFlags};
 
 use journal::{Journal, NamespaceId};
 use state::{Admission, Outcome, Release, State};
-use work::{Forward, Work, lock};
+use work::{Forward, Trouble, Work, lock};
 
 /// How long a caller waits. The kernel can make one wait for the lock of all network configuration, not for ever.
 const BOUND: Duration = Duration::from_secs(30);
@@ -105,6 +105,7 @@ impl Bridge {
             prepared: Mutex::new(None),
             conditions: Mutex::new(conditions),
             forward: Mutex::new(Forward::default()),
+            trouble: Mutex::new(Trouble::default()),
             #[cfg(test)]
             failpoint: Mutex::new(None),
         };
@@ -257,6 +258,24 @@ impl Bridge {
         let mut conditions = lock(&self.work.conditions).clone();
         conditions.extend(lock(&self.work.forward).drops.iter().cloned());
         conditions
+    }
+
+    /// Why no pod can be attached: the bridge or the table could not be made when an attach, or a collect, last needed them. From memory.
+    ///
+    /// While there is trouble, asking has the preparation tried again in the background, every few seconds at most: a kubelet sends no pod
+    /// to a node without a network, so no attach would ever find that it has passed.
+    pub fn trouble(&self) -> Option<String> {
+        let mut trouble = lock(&self.work.trouble);
+        let reason = trouble.reason.clone();
+        let due = trouble.begin_try();
+        drop(trouble);
+        if due {
+            let work = Arc::clone(&self.work);
+            if spawn("net-prepare", move || work.try_again()).is_err() {
+                self.work.tried_again();
+            }
+        }
+        reason
     }
 
     fn failed(&self, id: &str, source: StepError) -> DetachError {

@@ -8,6 +8,7 @@ mod support;
 
 use std::collections::BTreeSet;
 
+use super::error::StepError;
 use super::failpoint::{FAILED, Failpoint, KILLED};
 use super::work::{Step, lock};
 use super::{AttachError, Attachment, Bridge, BridgeConfig, PortMapping, Protocol};
@@ -102,6 +103,23 @@ fn after_a_death_at_any_step_a_retry_succeeds() {
         assert_eq!(answer, "one 192.0.2.2", "{step:?} {attachment:?}");
         site.node.block_on(bridge.detach("one")).unwrap();
         assert_eq!(site.remains(), "", "{step:?}");
+    }
+}
+
+#[test]
+fn trouble_on_the_way_to_a_node_that_is_prepared_passes_too() {
+    let site = Site::new();
+    let bridge = open(&site);
+    for id in ["one", "two"] {
+        bridge.work.tried(Some(&StepError::Lost));
+        assert!(bridge.trouble().is_some());
+        let pod = Net::new();
+        let attaching = bridge.attach(id, pod.descriptor(), &[]);
+        site.node.block_on(attaching).unwrap();
+        assert_eq!(bridge.trouble(), None);
+    }
+    for id in ["one", "two"] {
+        site.node.block_on(bridge.detach(id)).unwrap();
     }
 }
 

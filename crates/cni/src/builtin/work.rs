@@ -16,6 +16,9 @@ use super::{Attachment, BridgeConfig, flows, link, rules};
 /// How old the knowledge of others' forward chains may be when a pod is attached.
 const FORWARD_AGE: Duration = Duration::from_secs(10);
 
+/// How long after a failed preparation the next one is tried unasked.
+const TRY_AGAIN: Duration = Duration::from_secs(5);
+
 #[derive(Debug)]
 pub(super) struct Work {
     /// With `ipv6` only if the kernel has it.
@@ -28,6 +31,7 @@ pub(super) struct Work {
     pub(super) prepared: Mutex<Option<Prepared>>,
     pub(super) conditions: Mutex<Vec<Condition>>,
     pub(super) forward: Mutex<Forward>,
+    pub(super) trouble: Mutex<Trouble>,
     #[cfg(test)]
     pub(super) failpoint: Mutex<Option<super::failpoint::Failpoint>>,
 }
@@ -37,6 +41,26 @@ pub(super) struct Work {
 pub(super) struct Forward {
     pub(super) drops: Vec<Condition>,
     seen: Option<Instant>,
+}
+
+/// Whether the node could be prepared for pods when that was last tried.
+#[derive(Debug, Default)]
+pub(super) struct Trouble {
+    /// Why not.
+    pub(super) reason: Option<String>,
+    tried: Option<Instant>,
+    /// A try in the background is under way.
+    trying: bool,
+}
+
+impl Trouble {
+    /// Whether it is time to look whether it has passed; if so, somebody has to.
+    pub(super) fn begin_try(&mut self) -> bool {
+        let rested = self.tried.is_none_or(|tried| tried.elapsed() > TRY_AGAIN);
+        let due = self.reason.is_some() && rested && !self.trying;
+        self.trying |= due;
+        due
+    }
 }
 
 /// An attach that failed.
@@ -95,7 +119,10 @@ impl Work {
             error: self.step_error(record, source, None),
             left: leftover.is_some(),
         };
-        let mut sockets = self.sockets().map_err(failed)?;
+        let mut sockets = self.sockets().map_err(|error| {
+            self.tried(Some(&error));
+            failed(error)
+        })?;
         if let Some(leftover) = leftover {
             self.undo(&mut sockets, leftover).map_err(failed)?;
         }
@@ -201,17 +228,48 @@ impl Work {
     fn prepare(&self, sockets: &mut Sockets) -> Result<Prepared, StepError> {
         let mut prepared = lock(&self.prepared);
         if let Some(prepared) = *prepared {
+            // The trouble was in getting here.
+            self.tried(None);
             return Ok(prepared);
         }
         let records = lock(&self.state).records();
         let mut changed = Vec::new();
         let made = node::prepare(sockets, &self.config, &records, &mut changed);
         lock(&self.conditions).append(&mut changed);
+        self.tried(made.as_ref().err());
         let made = made?;
         *prepared = Some(made);
         drop(prepared);
         self.look_at_forward(sockets);
         Ok(made)
+    }
+
+    /// Remembers how preparing the node went.
+    pub(super) fn tried(&self, failure: Option<&StepError>) {
+        let reason = failure.map(|error| chain(error));
+        let mut trouble = lock(&self.trouble);
+        if reason != trouble.reason {
+            match &reason {
+                Some(reason) => tracing::error!(reason, "the node cannot be prepared for pods"),
+                None => tracing::info!("the node could be prepared for pods again"),
+            }
+        }
+        trouble.reason = reason;
+        trouble.tried = Some(Instant::now());
+    }
+
+    /// Looks whether the trouble has passed.
+    pub(super) fn try_again(&self) {
+        match self.sockets() {
+            // What can be done about a failure is remembering it.
+            Ok(mut sockets) => drop(self.prepare(&mut sockets)),
+            Err(error) => self.tried(Some(&error)),
+        }
+        self.tried_again();
+    }
+
+    pub(super) fn tried_again(&self) {
+        lock(&self.trouble).trying = false;
     }
 
     /// After an attach has been answered.
@@ -365,4 +423,16 @@ impl Work {
             Some(_) | None => Ok(()),
         }
     }
+}
+
+/// An error and its causes, outermost first.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
 }

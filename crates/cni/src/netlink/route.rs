@@ -67,7 +67,9 @@ pub(crate) fn bridge(request: &mut Request, name: &str, mac: [u8; 6], mtu: u32) 
         .attribute(IFLA_ADDRESS, &mac)
         .u32(IFLA_MTU, mtu)
         .nest(IFLA_LINKINFO, |info| {
-            info.text(IFLA_INFO_KIND, "bridge");
+            // Only beside data, even none, does the kernel compare the kind with that of a link that is there.
+            info.text(IFLA_INFO_KIND, "bridge")
+                .nest(IFLA_INFO_DATA, |_| {});
         });
 }
 

@@ -23,14 +23,7 @@ pub(super) async fn status(
             "EmbeddedCore",
             "the embedded OCI core serves".to_owned(),
         ),
-        good(
-            "NetworkReady",
-            "BuiltInBridge",
-            format!(
-                "the built-in bridge network {} serves",
-                runtime.config.network.bridge
-            ),
-        ),
+        network_condition(&runtime.config.network.bridge, runtime.network.trouble()),
     ];
     // Conditions of our own: the kubelet shows those it knows, people see the others. `status` is false where something is wrong.
     conditions.extend(
@@ -73,4 +66,40 @@ pub(super) async fn status(
             mount_options: false,
         }),
     })
+}
+
+/// The kubelet sends no pod that needs the network where this is false.
+fn network_condition(bridge: &str, trouble: Option<String>) -> v1::RuntimeCondition {
+    let ready = trouble.is_none();
+    let (reason, message) = match trouble {
+        None => (
+            "BuiltInBridge",
+            format!("the built-in bridge network {bridge} serves"),
+        ),
+        Some(trouble) => (
+            "BridgeNotPrepared",
+            format!("the built-in bridge network {bridge} takes no pods: {trouble}"),
+        ),
+    };
+    v1::RuntimeCondition {
+        r#type: "NetworkReady".to_owned(),
+        status: ready,
+        reason: reason.to_owned(),
+        message,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_network_in_trouble_is_not_ready_and_says_why() {
+        assert!(network_condition("longshore0", None).status);
+        let condition = network_condition("longshore0", Some("no nf_tables".to_owned()));
+        assert_eq!(condition.r#type, "NetworkReady");
+        assert!(!condition.status);
+        assert_eq!(condition.reason, "BridgeNotPrepared");
+        assert!(condition.message.ends_with("takes no pods: no nf_tables"));
+    }
 }
