@@ -154,7 +154,7 @@ impl Cgroup {
     }
 
     /// Changes limits. Applied in order, so a failure leaves the earlier ones changed; the error names the first that failed. Device
-    /// rules are the exception to "what is not given stays": on v2 they take the place of those in force, all at once.
+    /// rules, if there are any, take the place of those in force on v2; v1 adds them unless one is for all devices.
     pub fn update(&self, resources: &Resources) -> Result<(), Error> {
         resources::check(&self.hierarchies, resources)?;
         resources::enable_controllers(&self.hierarchies, &self.path, resources)?;
