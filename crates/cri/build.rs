@@ -1,10 +1,13 @@
-//! Compiles our own CRI proto file; protox is a protobuf compiler in Rust, so no `protoc` is needed.
+//! Compiles our own proto files; protox is a protobuf compiler in Rust, so no `protoc` is needed.
 
 use prost::Message;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo::rerun-if-changed=proto");
-    let files = protox::compile(["runtime/v1/cri.proto"], ["proto"])?;
+    let files = protox::compile(
+        ["runtime/v1/cri.proto", "longshore/v1/progress.proto"],
+        ["proto"],
+    )?;
     // For tools that print and read messages as JSON by reflection. Comments and positions stay out.
     let mut described = files.clone();
     for file in &mut described.file {

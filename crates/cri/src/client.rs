@@ -1,4 +1,4 @@
-//! A thin client: one unix socket, both services, a bound on every call.
+//! A thin client: one unix socket, all services, a bound on every call.
 //!
 //! ```no_run
 //! # use longshore_cri as cri;
@@ -29,6 +29,7 @@ use tonic::transport::Channel;
 use tonic::{Request, Response, Status};
 
 use crate::MAX_MESSAGE_BYTES;
+use crate::progress::progress_client::ProgressClient;
 use crate::v1::image_service_client::ImageServiceClient;
 use crate::v1::runtime_service_client::RuntimeServiceClient;
 
@@ -218,6 +219,11 @@ impl Client {
         ImageServiceClient::new(self.channel.clone())
             .max_decoding_message_size(MAX_MESSAGE_BYTES)
             .max_encoding_message_size(MAX_MESSAGE_BYTES)
+    }
+
+    /// The generated client of the progress service, which only Longshore has.
+    pub fn progress_service(&self) -> ProgressClient<Channel> {
+        ProgressClient::new(self.channel.clone())
     }
 
     /// One call of the runtime service. `deadline` is enforced here, up to the reply's last byte, and the server is told of it

@@ -19,7 +19,13 @@ pub mod v1 {
     tonic::include_proto!("runtime.v1");
 }
 
-/// The `google.protobuf.FileDescriptorSet` of [`v1`], encoded: for JSON by reflection. Linked only where it is used.
+/// Messages and the service of package `longshore.v1`: progress, which CRI does not tell. Generated from `proto/`.
+#[allow(missing_debug_implementations, unreachable_pub, clippy::unwrap_used)]
+pub mod progress {
+    tonic::include_proto!("longshore.v1");
+}
+
+/// The `google.protobuf.FileDescriptorSet` of [`v1`] and [`progress`], encoded: for JSON by reflection. Linked only where it is used.
 pub const DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/cri.fds"));
 
 /// The default address of `longshored`'s CRI socket.

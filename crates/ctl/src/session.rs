@@ -1,8 +1,11 @@
 use std::time::Duration;
 
 use cri::client::Client;
+use cri::progress::{PullProgress, WatchPullRequest};
 use cri::v1::*;
+use futures_util::{Stream, StreamExt, future, stream};
 use tokio::sync::OnceCell;
+use tonic::Response;
 
 use crate::error::Error;
 use crate::settings::Settings;
@@ -378,6 +381,22 @@ impl Session {
         let name = request.image.as_ref().map_or("", |i| &i.image).to_owned();
         call!(self.image.pull_image(request), bound, "pull image {name}")
             .map(|reply| reply.image_ref)
+    }
+
+    /// How far a pull is. Ends with it, and at once where the runtime does not tell: nothing depends on it.
+    pub(crate) fn watch_pull(&self, name: &str) -> impl Stream<Item = PullProgress> {
+        let request = WatchPullRequest {
+            image: name.to_owned(),
+        };
+        let opened = async move {
+            let client = self.image().await.ok()?;
+            let opened = client.progress_service().watch_pull(request).await;
+            opened.ok().map(Response::into_inner)
+        };
+        stream::once(opened)
+            .filter_map(future::ready)
+            .flatten()
+            .filter_map(|update| future::ready(update.ok()))
     }
 
     pub(crate) async fn remove_image(&self, reference: &str) -> Result<(), Error> {

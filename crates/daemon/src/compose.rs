@@ -5,8 +5,9 @@ use std::{io, os::unix::fs::PermissionsExt, path::Path, sync::Arc, time::Duratio
 use anyhow::Context;
 use cgroup::Hierarchies;
 use cni::builtin::{Bridge, BridgeConfig};
-use cri::v1::{
-    image_service_server::ImageServiceServer, runtime_service_server::RuntimeServiceServer,
+use cri::{
+    progress::progress_server::ProgressServer,
+    v1::{image_service_server::ImageServiceServer, runtime_service_server::RuntimeServiceServer},
 };
 use image::{Images, ImagesConfig};
 use rustix::process::{Resource, Rlimit};
@@ -183,7 +184,7 @@ async fn accept(
     let runtime_service = RuntimeServiceServer::new(cri.clone())
         .max_decoding_message_size(limit)
         .max_encoding_message_size(limit);
-    let image_service = ImageServiceServer::new(cri)
+    let image_service = ImageServiceServer::new(cri.clone())
         .max_decoding_message_size(limit)
         .max_encoding_message_size(limit);
     Server::builder()
@@ -191,6 +192,7 @@ async fn accept(
         .layer(RewriteOlderPackage)
         .add_service(runtime_service)
         .add_service(image_service)
+        .add_service(ProgressServer::new(cri))
         .serve_with_incoming_shutdown(UnixListenerStream::new(listener), asking.notified())
         .await
         .context("serve CRI")

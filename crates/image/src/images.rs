@@ -2,16 +2,16 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use snapshot::{Overlay, Usage};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Notify, Semaphore, watch};
 
 use crate::auth::Credentials;
-use crate::ongoing::{Joined, Ongoing, PullKey};
+use crate::ongoing::{Ongoing, Outcome, PullKey};
 use crate::pull::Pull;
 use crate::registry::Client;
 use crate::shelf::Shelf;
 use crate::{
     Auth, FindError, Image, ImagesConfig, PinError, PullCause, PullError, PullProgress, Reference,
-    RemoveError, StoreError,
+    ReferenceError, RemoveError, StoreError,
 };
 
 /// The images of one root. Cheap to clone; all clones are one store.
@@ -21,6 +21,8 @@ pub struct Images {
     client: Arc<Client>,
     permits: Arc<Semaphore>,
     ongoing: Arc<Mutex<HashMap<PullKey, Arc<Ongoing>>>>,
+    /// Tells those who wait for a pull to watch.
+    begun: Arc<Notify>,
 }
 
 /// What to pull.
@@ -30,8 +32,6 @@ pub struct PullRequest {
     pub reference: String,
     /// None: anonymously.
     pub auth: Option<Auth>,
-    /// Kept up to date while the pull goes on, also one that is joined.
-    pub progress: Option<watch::Sender<PullProgress>>,
 }
 
 impl Images {
@@ -47,6 +47,7 @@ impl Images {
             client,
             permits,
             ongoing: Arc::default(),
+            begun: Arc::default(),
         })
     }
 
@@ -81,35 +82,37 @@ impl Images {
             Reference::parse(&request.reference).map_err(|error| failed(error.into()))?;
         let credentials = Credentials::of(request.auth.as_ref(), reference.domain())
             .map_err(|reason| failed(PullCause::Credentials { reason }))?;
-        let Joined {
-            outcome: mut result,
-            mut progress,
-        } = self.join_or_start(&request.reference, reference, credentials);
-        let show = |progress: &mut watch::Receiver<PullProgress>| {
-            if let Some(sink) = &request.progress {
-                let state = progress.borrow_and_update().clone();
-                sink.send_if_modified(|shown| {
-                    let changed = *shown != state;
-                    *shown = state;
-                    changed
-                });
-            }
-        };
-        loop {
-            show(&mut progress);
-            tokio::select! {
-                // Nothing is lost when the other branch wins: the value stays.
-                done = result.wait_for(Option::is_some) => {
-                    show(&mut progress);
-                    return match done.as_deref() {
-                        Ok(Some(outcome)) => outcome.clone(),
-                        // The task was cut short: the runtime is going down.
-                        Ok(None) | Err(_) => Err(failed(PullCause::Abandoned)),
-                    };
-                }
-                Ok(()) = progress.changed(), if request.progress.is_some() => {}
-            }
+        let mut result = self.join_or_start(&request.reference, reference, credentials);
+        let done = result.wait_for(Option::is_some).await;
+        match done.as_deref() {
+            Ok(Some(outcome)) => outcome.clone(),
+            // The task was cut short: the runtime is going down.
+            Ok(None) | Err(_) => Err(failed(PullCause::Abandoned)),
         }
+    }
+
+    /// How far the pull of an image is; waits for one to begin, without a bound. The channel closes when the pull ends, well or
+    /// badly, and keeps its last state. Of pulls with different credentials it is any one. Watching does not keep a pull going.
+    pub async fn watch_pull(
+        &self,
+        reference: &str,
+    ) -> Result<watch::Receiver<PullProgress>, ReferenceError> {
+        let reference = Reference::parse(reference)?.canonical();
+        loop {
+            // Before the look: a pull that begins between look and wait is noticed.
+            let begun = self.begun.notified();
+            if let Some(progress) = self.progress_of(&reference) {
+                return Ok(progress);
+            }
+            begun.await;
+        }
+    }
+
+    fn progress_of(&self, canonical: &str) -> Option<watch::Receiver<PullProgress>> {
+        let ongoing = self.ongoing.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut pulls = ongoing.iter();
+        let (_, pull) = pulls.find(|(key, _)| key.reference == canonical)?;
+        Some(pull.progress())
     }
 
     /// Removes an image with all its names. Succeeds if there is none. Layers that containers use stay until the last is unpinned.
@@ -191,7 +194,7 @@ impl Images {
         written: &str,
         reference: Reference,
         credentials: Credentials,
-    ) -> Joined {
+    ) -> watch::Receiver<Option<Outcome>> {
         let key = PullKey {
             reference: reference.canonical(),
             credentials: credentials.fingerprint(),
@@ -205,6 +208,7 @@ impl Images {
         let joined = pull.join();
         ongoing.insert(key.clone(), Arc::clone(&pull));
         drop(ongoing);
+        self.begun.notify_waiters();
 
         let work = Pull {
             shelf: Arc::clone(&self.shelf),

@@ -11,20 +11,13 @@ pub(crate) struct PullKey {
     pub(crate) credentials: Digest,
 }
 
-type Outcome = Result<Arc<Image>, PullError>;
+pub(crate) type Outcome = Result<Arc<Image>, PullError>;
 
 /// A pull in flight, for others to join.
 #[derive(Debug)]
 pub(crate) struct Ongoing {
     outcome: watch::Sender<Option<Outcome>>,
     progress: watch::Receiver<PullProgress>,
-}
-
-/// One who waits for a pull.
-#[derive(Debug)]
-pub(crate) struct Joined {
-    pub(crate) outcome: watch::Receiver<Option<Outcome>>,
-    pub(crate) progress: watch::Receiver<PullProgress>,
 }
 
 impl Ongoing {
@@ -35,11 +28,12 @@ impl Ongoing {
         }
     }
 
-    pub(crate) fn join(&self) -> Joined {
-        Joined {
-            outcome: self.outcome.subscribe(),
-            progress: self.progress.clone(),
-        }
+    pub(crate) fn join(&self) -> watch::Receiver<Option<Outcome>> {
+        self.outcome.subscribe()
+    }
+
+    pub(crate) fn progress(&self) -> watch::Receiver<PullProgress> {
+        self.progress.clone()
     }
 
     /// Runs the pull to its end, its deadline, or until nobody has waited for it for a while.

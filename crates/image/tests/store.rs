@@ -4,10 +4,8 @@
 
 mod support;
 
-use longshore_image as image;
 use std::time::Duration;
 
-use image::PullRequest;
 use support::Store;
 use testkit::image::{Compression, ImageBuilder, Layer};
 use testkit::registry::{Fault, Registry, Rule};
@@ -39,19 +37,15 @@ async fn simultaneous_pulls_of_one_image_are_one() {
     ));
     let store = Store::open().await;
     let reference = registry.reference("app", "v1");
-    let (progress, watched) = tokio::sync::watch::channel(image::PullProgress::default());
-    let request = PullRequest {
-        reference: reference.clone(),
-        auth: None,
-        progress: Some(progress),
-    };
     // Another tag is another pull, but fetches no layer again.
     let other = registry.reference("app", "v2");
-    let (a, b, c) = tokio::join!(
-        store.images.pull(request),
+    let (watched, a, b, c) = tokio::join!(
+        store.images.watch_pull(&reference),
+        store.pull(&reference),
         store.pull(&reference),
         store.pull(&other)
     );
+    let mut watched = watched.unwrap();
     assert_eq!(a.unwrap().id, b.unwrap().id);
     c.unwrap();
     let requests = registry.requests();
@@ -63,7 +57,9 @@ async fn simultaneous_pulls_of_one_image_are_one() {
     };
     assert_eq!(of("/manifests/v1"), 1);
     assert_eq!(of(&built.layers[0].digest), 1);
-    let shown = watched.borrow();
+    assert!(watched.changed().await.is_ok(), "the last state is unseen");
+    let shown = watched.borrow_and_update().clone();
+    assert!(watched.changed().await.is_err(), "the pull has ended");
     assert_eq!(shown.layers.len(), 3);
     assert!(
         shown

@@ -1,12 +1,15 @@
 //! Images: pulled, found, removed.
 
-use cri::v1::{AuthConfig, StreamImagesRequest};
+use cri::{
+    progress::{LayerStage, PullProgress, PullStage, WatchPullRequest},
+    v1::{AuthConfig, StreamImagesRequest},
+};
 use e2e::{Host, scenario};
 use testkit::{
     image::{self, ImageBuilder, Layer},
     registry::{Auth, Fault, Rule},
 };
-use tonic::Code;
+use tonic::{Code, Response};
 
 #[test]
 fn an_image_is_pulled_found_and_removed() {
@@ -100,6 +103,69 @@ fn a_registry_that_stumbles_is_asked_again() {
 }
 
 #[test]
+fn whoever_watches_a_pull_sees_its_bytes_and_its_end() {
+    scenario(async |host| {
+        let layer = Layer::new().file("noise", 0o644, noise(3 << 20));
+        let built = ImageBuilder::new().layer(layer).build();
+        let reference = host.registry.push("slow", "1", &built);
+        // Of the layer; the configuration is smaller than one step.
+        host.registry
+            .inject(Rule::new("/slow/blobs/", Fault::Trickle(300 << 10)));
+        let cri = &host.cri;
+        let open = async || {
+            let mut rpc = cri.client.progress_service();
+            let request = WatchPullRequest {
+                image: reference.clone(),
+            };
+            rpc.watch_pull(request).await.map(Response::into_inner)
+        };
+        let watch = async || {
+            let mut updates = open().await?;
+            let mut seen = Vec::new();
+            while let Some(update) = updates.message().await? {
+                seen.push(update);
+            }
+            Ok::<Vec<PullProgress>, tonic::Status>(seen)
+        };
+        // Who looks once and goes away is no hindrance to anybody.
+        let glance = async || open().await?.message().await;
+        let (one, other, glanced, first, second) = tokio::join!(
+            watch(),
+            watch(),
+            glance(),
+            cri.pull(&reference),
+            cri.pull(&reference)
+        );
+        assert_eq!(first?, second?);
+        assert!(glanced?.is_some());
+        for seen in [one?, other?] {
+            let bytes: Vec<u64> = (seen.iter())
+                .filter_map(|update| Some(update.layers.first()?.done_bytes))
+                .collect();
+            assert!(bytes.is_sorted(), "{bytes:?}");
+            let last = seen.last().unwrap();
+            let total = last.layers[0].total_bytes;
+            let partly = |&bytes: &u64| 0 < bytes && bytes < total;
+            assert!(
+                bytes.iter().copied().filter(partly).count() > 2,
+                "{bytes:?}"
+            );
+            assert_eq!(last.stage(), PullStage::Recording);
+            assert_eq!(last.layers[0].stage(), LayerStage::Complete);
+            assert_eq!(last.layers[0].done_bytes, total);
+        }
+        let mut rpc = cri.client.progress_service();
+        let refused = rpc.watch_pull(WatchPullRequest::default()).await;
+        assert_eq!(refused.unwrap_err().code(), Code::InvalidArgument);
+        // Nobody pulls it any more.
+        let refused = watch().await.unwrap_err();
+        assert_eq!(refused.code(), Code::NotFound, "{refused}");
+        cri.remove_image(&reference).await?;
+        Ok(())
+    });
+}
+
+#[test]
 fn what_cannot_be_pulled_says_why() {
     scenario(async |host| {
         let missing = host.registry.reference("nobody/nothing", "1");
@@ -176,6 +242,19 @@ fn small(text: &str) -> image::Image {
         .layer(Layer::new().file("text", 0o644, text.repeat(100)))
         .command(["/text"])
         .build()
+}
+
+/// Bytes that do not compress.
+fn noise(count: usize) -> Vec<u8> {
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut next = || {
+        // Marsaglia's xorshift.
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state.to_le_bytes()[0]
+    };
+    (0..count).map(|_| next()).collect()
 }
 
 fn foreign() -> image::Image {

@@ -87,7 +87,7 @@ pub(crate) async fn images_of(
     Ok(())
 }
 
-/// Pulls one image, with a line that shows that it goes on; returns its reference.
+/// Pulls one image, and shows on a terminal how far it is; returns its reference.
 pub(crate) async fn one(
     session: &Session,
     request: PullImageRequest,
@@ -102,8 +102,7 @@ pub(crate) async fn one(
         return Err(Error::Usage("the image's name is empty".to_owned()));
     }
     let pull = session.pull_image(request, flags.bound()?);
-    // CRI has no progress; this is where longshore.v1.Progress will be asked.
-    progress::shown(&name, || None, pull).await
+    progress::shown(&name, session.watch_pull(&name), pull).await
 }
 
 impl PullFlags {

@@ -1,47 +1,62 @@
 //! What a person sees while an image is pulled.
 //!
-//! CRI's PullImage says nothing until it is done, so the line shows what is known: that it runs, and for how long. The runtime's
-//! own progress service will add [`Transfer`] to it.
+//! CRI's PullImage says nothing until it is done. Longshore's own Progress service does, and there is a bar for each layer; of other
+//! runtimes a line shows what is known: that the pull goes on, and for how long.
+
+mod picture;
 
 use std::io::{self, IsTerminal, Write};
+use std::pin::pin;
 use std::time::{Duration, Instant};
 
-const FRAMES: [char; 10] = ['⠋', '⠙', '⠹', '⠸', '⠼', '⠴', '⠦', '⠧', '⠇', '⠏'];
+use cri::progress::PullProgress;
+use futures_util::{Stream, StreamExt};
+
+use picture::Picture;
+
 const FRAME: Duration = Duration::from_millis(100);
 
-/// How far a pull is, where the runtime tells.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Transfer {
-    pub(crate) done_bytes: u64,
-    pub(crate) total_bytes: u64,
-}
-
-/// Runs `pull` with a line on stderr that is redrawn ten times a second if that is a terminal, and not there at all if not.
+/// Runs `pull` with a picture on stderr that is redrawn ten times a second if that is a terminal. If not, there is none, and
+/// `updates` is not polled.
 pub(crate) async fn shown<T>(
     reference: &str,
-    transfer: impl Fn() -> Option<Transfer>,
+    updates: impl Stream<Item = PullProgress>,
     pull: impl Future<Output = T>,
 ) -> T {
     if !io::stderr().is_terminal() {
         return pull.await;
     }
     let started = Instant::now();
-    let mut pull = std::pin::pin!(pull);
+    let mut pull = pin!(pull);
+    // Where updates end or never begin, the picture goes on without.
+    let mut updates = pin!(updates.fuse());
     let mut ticks = tokio::time::interval(FRAME);
-    let mut frame = 0;
+    let mut picture = Picture::new(reference);
+    let mut rows_drawn = 0;
     loop {
         tokio::select! {
             result = &mut pull => {
-                draw("\r\x1b[K");
+                draw(&redrawn(rows_drawn, &[]));
                 return result;
             }
+            Some(update) = updates.next() => picture.update(update, started.elapsed()),
             _ = ticks.tick() => {
-                let line = line(reference, frame, started.elapsed(), transfer());
-                draw(&format!("\r\x1b[K{}", cut(&line, columns())));
-                frame += 1;
+                let (columns, rows) = size();
+                let lines = picture.lines(started.elapsed(), columns, rows);
+                draw(&redrawn(rows_drawn, &lines));
+                rows_drawn = lines.len();
             }
         }
     }
+}
+
+/// Clears the `before` rows that end with the cursor's, and leaves the cursor in the last of `lines`.
+fn redrawn(before: usize, lines: &[String]) -> String {
+    let up = match before.saturating_sub(1) {
+        0 => String::new(),
+        rows => format!("\x1b[{rows}A"),
+    };
+    format!("{up}\r\x1b[J{}", lines.join("\r\n"))
 }
 
 fn draw(text: &str) {
@@ -51,42 +66,15 @@ fn draw(text: &str) {
     let _ = stderr.flush();
 }
 
-/// Width of the terminal; some say 0.
-fn columns() -> usize {
-    let size = rustix::termios::tcgetwinsize(io::stderr());
-    size.map_or(0, |size| usize::from(size.ws_col))
-}
-
-/// A line that wraps could not be drawn over.
-fn cut(line: &str, columns: usize) -> &str {
-    match line.char_indices().nth(columns.saturating_sub(1)) {
-        Some((end, _)) if columns > 0 => &line[..end],
-        _ => line,
-    }
-}
-
-fn line(reference: &str, frame: usize, elapsed: Duration, transfer: Option<Transfer>) -> String {
-    use crate::output::size::human;
-
-    let spinner = FRAMES[frame % FRAMES.len()];
-    let seconds = elapsed.as_secs_f64();
-    match transfer {
-        None => format!("{spinner} Pulling {reference}  {seconds:.1} s"),
-        Some(Transfer {
-            done_bytes,
-            total_bytes,
-        }) => {
-            const WIDTH: u64 = 24;
-            let share = done_bytes.min(total_bytes) * WIDTH / total_bytes.max(1);
-            let bar: String = (0..WIDTH)
-                .map(|i| if i < share { '█' } else { '░' })
-                .collect();
-            format!(
-                "{spinner} Pulling {reference}  {bar} {} of {}  {seconds:.1} s",
-                human(done_bytes, 3),
-                human(total_bytes, 3)
-            )
-        }
+/// Columns and rows of the terminal; some do not know theirs.
+fn size() -> (usize, usize) {
+    let known = |size: u16, usual| match size {
+        0 => usual,
+        size => usize::from(size),
+    };
+    match rustix::termios::tcgetwinsize(io::stderr()) {
+        Ok(size) => (known(size.ws_col, 80), known(size.ws_row, 24)),
+        Err(_) => (80, 24),
     }
 }
 
@@ -95,32 +83,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lines_fit_the_terminal() {
-        assert_eq!(cut("⠋ Pulling", 5), "⠋ Pu");
-        assert_eq!(cut("short", 80), "short");
-        assert_eq!(cut("⠋ Pulling", 0), "⠋ Pulling");
-        assert_eq!(cut("⠋ Pulling", 1), "");
-    }
-
-    #[test]
-    fn the_line_shows_what_is_known() {
-        let elapsed = Duration::from_millis(1250);
-        assert_eq!(
-            line("busybox", 0, elapsed, None),
-            "⠋ Pulling busybox  1.2 s"
-        );
-        let half = Transfer {
-            done_bytes: 1_000_000,
-            total_bytes: 2_000_000,
-        };
-        assert_eq!(
-            line("busybox", 11, elapsed, Some(half)),
-            "⠙ Pulling busybox  ████████████░░░░░░░░░░░░ 1MB of 2MB  1.2 s"
-        );
-        let unknown = Transfer {
-            done_bytes: 5,
-            total_bytes: 0,
-        };
-        assert!(line("busybox", 0, elapsed, Some(unknown)).contains("░░ 5B of 0B"));
+    fn a_picture_is_drawn_over_the_one_before() {
+        let lines = |texts: &[&str]| -> Vec<String> { texts.iter().map(|&t| t.into()).collect() };
+        assert_eq!(redrawn(0, &lines(&["a"])), "\r\x1b[Ja");
+        assert_eq!(redrawn(1, &lines(&["a", "b", "c"])), "\r\x1b[Ja\r\nb\r\nc");
+        assert_eq!(redrawn(3, &lines(&["d"])), "\x1b[2A\r\x1b[Jd");
+        assert_eq!(redrawn(3, &[]), "\x1b[2A\r\x1b[J");
     }
 }

@@ -9,11 +9,12 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
+use cri::progress::progress_server::ProgressServer;
 use cri::v1::{
     ContainerState, image_service_server::ImageServiceServer,
     runtime_service_server::RuntimeServiceServer,
 };
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 use tokio_stream::wrappers::UnixListenerStream;
 
 /// The server runs in a thread of its own until this is dropped.
@@ -28,23 +29,33 @@ struct Shared {
     directory: PathBuf,
     calls: Mutex<Vec<String>>,
     server_state: Mutex<ContainerState>,
+    /// Ends the pull of the image "slow".
+    pulled: Notify,
+}
+
+/// Which services a fake has beside CRI's.
+#[derive(Clone, Copy, PartialEq)]
+pub(crate) enum Extras {
+    None,
+    Progress,
 }
 
 #[derive(Clone)]
 struct Service(Arc<Shared>);
 
 impl Fake {
-    pub(crate) fn start(socket: &Path, directory: &Path) -> Self {
+    pub(crate) fn start(socket: &Path, directory: &Path, extras: Extras) -> Self {
         let shared = Arc::new(Shared {
             directory: directory.to_owned(),
             calls: Mutex::default(),
             server_state: Mutex::new(ContainerState::ContainerRunning),
+            pulled: Notify::new(),
         });
         let listener = std::os::unix::net::UnixListener::bind(socket).unwrap();
         listener.set_nonblocking(true).unwrap();
         let (stop, stopped) = oneshot::channel();
         let service = Service(shared.clone());
-        let thread = thread::spawn(move || serve(listener, service, stopped));
+        let thread = thread::spawn(move || serve(listener, service, extras, stopped));
         Self {
             shared,
             stop: Some(stop),
@@ -55,6 +66,11 @@ impl Fake {
     /// What was asked for and changes something, or is filtered, in order.
     pub(crate) fn calls(&self) -> Vec<String> {
         std::mem::take(&mut *self.shared.calls.lock().unwrap())
+    }
+
+    /// Lets the pull of the image "slow" come to its end.
+    pub(crate) fn finish_pull(&self) {
+        self.shared.pulled.notify_one();
     }
 
     /// Makes container `SERVER` exit.
@@ -77,6 +93,7 @@ impl Drop for Fake {
 fn serve(
     listener: std::os::unix::net::UnixListener,
     service: Service,
+    extras: Extras,
     stopped: oneshot::Receiver<()>,
 ) {
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -85,7 +102,9 @@ fn serve(
         .unwrap();
     runtime.block_on(async {
         let listener = tokio::net::UnixListener::from_std(listener).unwrap();
+        let progress = (extras == Extras::Progress).then(|| ProgressServer::new(service.clone()));
         let server = tonic::transport::Server::builder()
+            .add_optional_service(progress)
             .add_service(RuntimeServiceServer::new(service.clone()))
             .add_service(ImageServiceServer::new(service))
             .serve_with_incoming(UnixListenerStream::new(listener));

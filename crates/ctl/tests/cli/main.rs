@@ -8,11 +8,12 @@ mod fake;
 mod lists;
 mod logs;
 mod manifests;
+mod progress;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use fake::Fake;
+use fake::{Extras, Fake};
 
 /// A running fake, and a directory for what a test needs.
 struct Bench {
@@ -22,8 +23,13 @@ struct Bench {
 
 impl Bench {
     fn start() -> Self {
+        Self::with(Extras::None)
+    }
+
+    fn with(extras: Extras) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let fake = Fake::start(&directory.path().join("cri.sock"), directory.path());
+        let socket = directory.path().join("cri.sock");
+        let fake = Fake::start(&socket, directory.path(), extras);
         Self { fake, directory }
     }
 

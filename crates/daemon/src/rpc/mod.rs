@@ -1,4 +1,4 @@
-//! CRI's two services: each RPC a file that decodes, calls once, and encodes. Policy is elsewhere.
+//! CRI's two services and our own: each RPC a file that decodes, calls once, and encodes. Policy is elsewhere.
 
 pub(crate) mod decode;
 pub(crate) mod encode;
@@ -29,10 +29,14 @@ mod stop_container;
 mod stop_pod_sandbox;
 mod v1alpha2;
 mod version;
+mod watch_pull;
 
 use std::{pin::Pin, sync::Arc};
 
-use cri::v1::{self, image_service_server::ImageService, runtime_service_server::RuntimeService};
+use cri::{
+    progress::{self, progress_server::Progress},
+    v1::{self, image_service_server::ImageService, runtime_service_server::RuntimeService},
+};
 pub(crate) use deadline::CallersDeadline;
 pub(crate) use status::chain;
 use tokio_stream::Stream;
@@ -41,7 +45,7 @@ pub(crate) use v1alpha2::{OlderPackage, RewriteOlderPackage};
 
 use crate::runtime::Runtime;
 
-/// Both services, on one runtime.
+/// All services, on one runtime.
 #[derive(Debug, Clone)]
 pub(crate) struct Cri {
     pub(crate) runtime: Arc<Runtime>,
@@ -408,6 +412,20 @@ impl ImageService for Cri {
         request: Request<v1::ImageFsInfoRequest>,
     ) -> Reply<v1::ImageFsInfoResponse> {
         image_fs_info::image_fs_info(&self.runtime, request)
+            .await
+            .map(Response::new)
+    }
+}
+
+#[tonic::async_trait]
+impl Progress for Cri {
+    type WatchPullStream = Streamed<progress::PullProgress>;
+
+    async fn watch_pull(
+        &self,
+        request: Request<progress::WatchPullRequest>,
+    ) -> Reply<Self::WatchPullStream> {
+        watch_pull::watch_pull(&self.runtime, request)
             .await
             .map(Response::new)
     }

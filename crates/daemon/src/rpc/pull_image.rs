@@ -26,14 +26,7 @@ pub(super) async fn pull_image(
         identity_token: auth.identity_token,
         registry_token: auth.registry_token,
     });
-    let pulled = runtime
-        .images
-        .pull(PullRequest {
-            reference,
-            auth,
-            progress: None,
-        })
-        .await;
+    let pulled = runtime.images.pull(PullRequest { reference, auth }).await;
     match pulled {
         // The id is what the kubelet hands back in CreateContainer.
         Ok(image) => Ok(v1::PullImageResponse {

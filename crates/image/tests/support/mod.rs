@@ -83,7 +83,6 @@ impl Store {
         let request = PullRequest {
             reference: reference.to_owned(),
             auth: Some(auth),
-            progress: None,
         };
         self.images.pull(request).await
     }

@@ -2,7 +2,9 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use cri::progress::{LayerProgress, LayerStage, PullProgress, PullStage};
 use cri::v1::*;
+use tonic::Status;
 
 pub(crate) const WEB_POD: &str = "aa11111111111111111111111111111111111111111111111111111111111111";
 pub(crate) const DB_POD: &str = "ab22222222222222222222222222222222222222222222222222222222222222";
@@ -189,4 +191,23 @@ pub(super) fn container_stats(id: &str, name: &str, sample: i64) -> ContainerSta
         }),
         ..ContainerStats::default()
     }
+}
+
+/// A pull with one layer, from its begin to the middle; then the stream breaks.
+pub(super) fn pull_progress() -> Vec<Result<PullProgress, Status>> {
+    let layer = LayerProgress {
+        digest: DIGEST.to_owned(),
+        stage: LayerStage::Fetching.into(),
+        done_bytes: 5_000_000,
+        total_bytes: 10_000_000,
+    };
+    let state = |stage: PullStage, layers| PullProgress {
+        stage: stage.into(),
+        layers,
+    };
+    vec![
+        Ok(state(PullStage::Resolving, Vec::new())),
+        Ok(state(PullStage::Layers, vec![layer])),
+        Err(Status::unavailable("on purpose")),
+    ]
 }

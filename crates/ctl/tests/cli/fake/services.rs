@@ -1,7 +1,9 @@
+use cri::progress::progress_server::Progress;
+use cri::progress::{PullProgress, WatchPullRequest};
 use cri::v1::image_service_server::ImageService;
 use cri::v1::runtime_service_server::RuntimeService;
 use cri::v1::*;
-use tokio_stream::Empty;
+use tokio_stream::{Empty, Iter};
 use tonic::{Request, Response, Status};
 
 use super::{Service, data};
@@ -252,6 +254,9 @@ service! {
             let user = request.auth.map(|auth| auth.username).unwrap_or_default();
             let image = request.image.unwrap().image;
             self.called(format!("pull {image} {user:?}"));
+            if image == "slow" {
+                self.0.pulled.notified().await;
+            }
             Ok(Response::new(PullImageResponse { image_ref: format!("{image}@sha256:1234") }))
         }
 
@@ -265,4 +270,15 @@ service! {
         }
     }
     stream_images(StreamImagesRequest) -> Self::StreamImagesStream;
+}
+
+service! {
+    Progress {
+        type WatchPullStream = Iter<std::vec::IntoIter<Result<PullProgress, Status>>>;
+
+        async fn watch_pull(&self, request: Request<WatchPullRequest>) -> Reply<Self::WatchPullStream> {
+            self.called(format!("watch the pull of {}", request.into_inner().image));
+            Ok(Response::new(tokio_stream::iter(data::pull_progress())))
+        }
+    }
 }
