@@ -27,6 +27,7 @@ const TESTS: &[(&str, &str)] = &[
     ),
     ("skopeo", "fills that registry"),
     ("umoci", "makes images that are not ours"),
+    ("openssl", "makes that registry's certificate"),
     (
         "libseccomp-dev",
         "the oracle that seccomp programs are tested against",
