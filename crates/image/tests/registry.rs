@@ -6,24 +6,9 @@ mod support;
 use longshore_image as image;
 
 use image::{Auth, DocumentProblem, PullCause, PullErrorKind, PullRequest};
-use support::Store;
-use testkit::image::{Blob, Compression, ImageBuilder, Layer};
+use support::{Store, layer, two_layers};
+use testkit::image::{Blob, ImageBuilder, Layer};
 use testkit::registry::{Auth as Wanted, Fault, Registry, Rule};
-
-fn layer(name: &str) -> Layer {
-    Layer::new().file(name, 0o644, name.repeat(50_000))
-}
-
-fn two_layers() -> testkit::image::Image {
-    ImageBuilder::new()
-        .layer(layer("one"))
-        .layer(layer("two").compression(Compression::Zstd))
-        .layer(layer("three").compression(Compression::None))
-        .entrypoint(["/one"])
-        .env(["A=b"])
-        .user("1003:1004")
-        .build()
-}
 
 #[tokio::test]
 async fn an_image_is_pulled_listed_found_and_removed() {

@@ -6,24 +6,9 @@ mod support;
 
 use std::time::Duration;
 
-use support::Store;
-use testkit::image::{Compression, ImageBuilder, Layer};
+use support::{Store, two_layers};
+use testkit::image::{ImageBuilder, Layer};
 use testkit::registry::{Fault, Registry, Rule};
-
-fn layer(name: &str) -> Layer {
-    Layer::new().file(name, 0o644, name.repeat(50_000))
-}
-
-fn two_layers() -> testkit::image::Image {
-    ImageBuilder::new()
-        .layer(layer("one"))
-        .layer(layer("two").compression(Compression::Zstd))
-        .layer(layer("three").compression(Compression::None))
-        .entrypoint(["/one"])
-        .env(["A=b"])
-        .user("1003:1004")
-        .build()
-}
 
 #[tokio::test]
 async fn simultaneous_pulls_of_one_image_are_one() {

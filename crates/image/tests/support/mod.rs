@@ -9,6 +9,7 @@ use std::time::Duration;
 use image::{Auth, Image, Images, ImagesConfig, PullError, PullRequest};
 use rustix::fs::{AtFlags, Mode, OFlags, ResolveFlags, Stat};
 use snapshot::Overlay;
+use testkit::image::{Compression, ImageBuilder, Layer};
 
 pub struct Store {
     pub images: Images,
@@ -143,4 +144,19 @@ pub fn text(error: &dyn std::error::Error) -> String {
         source = error.source();
     }
     text
+}
+
+pub fn layer(name: &str) -> Layer {
+    Layer::new().file(name, 0o644, name.repeat(50_000))
+}
+
+pub fn two_layers() -> testkit::image::Image {
+    ImageBuilder::new()
+        .layer(layer("one"))
+        .layer(layer("two").compression(Compression::Zstd))
+        .layer(layer("three").compression(Compression::None))
+        .entrypoint(["/one"])
+        .env(["A=b"])
+        .user("1003:1004")
+        .build()
 }
