@@ -28,18 +28,14 @@ use crate::{
     failpoint,
     flight::Crashed,
     id::{ContainerId, PodId},
-    pod::{
-        FilesError, Pod,
-        config::{NamespaceMode, UserNamespace},
-        join_cgroup,
-    },
+    pod::{FilesError, Pod, join_cgroup},
     runtime::{BlockingError, DISK_BOUND, Runtime, now_ns},
     spec::{
         self, Accounts, AccountsError, ContainerSpec, DeviceError, Files, NamespacePaths,
         ProfileError, Signal, SpecError, SpecInput,
     },
     state::{ContainerRecord, ContainerStage, RecordError},
-    supervisor::{CallError, Link},
+    supervisor::{CallError, Link, mismatch},
 };
 
 #[derive(Debug, thiserror::Error)]
@@ -267,9 +263,13 @@ async fn build(
         );
         move || specify(&runtime, &container, &image, user_namespace)
     };
-    let Specified { spec, root } = step(container, on_disk).await??;
+    let Specified {
+        spec,
+        root,
+        namespaces,
+    } = step(container, on_disk).await??;
     failpoint::reach("container.layered", &container.pod);
-    let (plan, mut descriptors) = translate(runtime, container, &spec, root).await?;
+    let (plan, mut descriptors) = translate(runtime, container, &spec, root, namespaces).await?;
     let log = match &container.log_path {
         None => None,
         Some(path) => {
@@ -292,11 +292,7 @@ async fn build(
     let pid = match link.call(request, descriptors).await {
         Ok((ReplyBody::Created { pid }, _)) => pid,
         Ok((other, _)) => {
-            let reply = format!("{other:?}");
-            let error = CallError::Mismatch {
-                request: "CreateContainer",
-                reply,
-            };
+            let error = mismatch("CreateContainer", &other);
             return Err(CreateError::Supervisor(id.clone(), error));
         }
         Err(error) => return Err(CreateError::Supervisor(id.clone(), error)),
@@ -358,14 +354,7 @@ async fn user_namespace(
     container: &Container,
     link: &Link,
 ) -> Result<Option<OwnedFd>, CreateError> {
-    let options = &container
-        .pod
-        .config
-        .linux
-        .security_context
-        .namespace_options;
-    let own = |user: &UserNamespace| user.mode != NamespaceMode::Node;
-    if !options.userns_options.as_ref().is_some_and(own) {
+    if container.pod.config.user_namespace().is_none() {
         return Ok(None);
     }
     let failed = |error| CreateError::Supervisor(container.id.clone(), error);
@@ -375,10 +364,7 @@ async fn user_namespace(
         .map_err(failed)?
     {
         (ReplyBody::Done, mut descriptors) if !descriptors.is_empty() => Ok(descriptors.pop()),
-        (other, _) => Err(failed(CallError::Mismatch {
-            request: "UserNamespace",
-            reply: format!("{other:?}"),
-        })),
+        (other, _) => Err(failed(mismatch("UserNamespace", &other))),
     }
 }
 
@@ -386,6 +372,8 @@ struct Specified {
     spec: ContainerSpec,
     /// The root file system, detached.
     root: OwnedFd,
+    /// As the specification names them.
+    namespaces: NamespacePaths,
 }
 
 /// Makes what is on disk, and the specification from what is found there. Blocks.
@@ -396,14 +384,13 @@ fn specify(
     user_namespace: Option<OwnedFd>,
 ) -> Result<Specified, CreateError> {
     let (id, pod) = (&container.id, &container.pod);
-    let options = &pod.config.linux.security_context.namespace_options;
     let root_of = |mappings: &[crate::pod::config::IdMapping]| {
         mappings
             .iter()
             .find(|mapping| mapping.container_id == 0)
             .map_or(0, |m| m.host_id)
     };
-    let mapping = match (&user_namespace, &options.userns_options) {
+    let mapping = match (&user_namespace, pod.config.user_namespace()) {
         (Some(namespace), Some(user)) => Some(UserMapping {
             namespace: namespace.as_fd(),
             root_uid: root_of(&user.uids),
@@ -442,6 +429,7 @@ fn specify(
     let files = pod.files();
     let hostname = crate::pod::hostname(&pod.config)
         .map_err(|error| CreateError::Hostname(id.clone(), error))?;
+    let namespaces = namespace_paths(runtime, container);
     let spec = spec::container_spec(SpecInput {
         sandbox_id: pod.id.as_str(),
         pod: &pod.config,
@@ -458,13 +446,17 @@ fn specify(
         hostname: &hostname,
         volumes: &volumes,
         devices: &devices,
-        namespaces: &namespace_paths(runtime, container),
+        namespaces: &namespaces,
         localhost_seccomp,
         cgroups_path: &container.cgroup,
         host: &runtime.host,
     })
     .map_err(|error| CreateError::Spec(id.clone(), error))?;
-    Ok(Specified { spec, root })
+    Ok(Specified {
+        spec,
+        root,
+        namespaces,
+    })
 }
 
 fn image_config(
@@ -478,11 +470,10 @@ fn image_config(
 
 /// The pod's shared memory as a specification names it; the supervisor holds it, and the embedded core never opens this path.
 fn shm_path(pod: &Pod) -> PathBuf {
-    match pod.config.linux.security_context.namespace_options.ipc {
-        NamespaceMode::Node => PathBuf::from("/dev/shm"),
-        NamespaceMode::Pod | NamespaceMode::Container | NamespaceMode::Target => {
-            pod.directory.join("shm")
-        }
+    if pod.config.namespaces().ipc {
+        pod.directory.join("shm")
+    } else {
+        PathBuf::from("/dev/shm")
     }
 }
 
@@ -490,8 +481,7 @@ fn shm_path(pod: &Pod) -> PathBuf {
 /// descriptor, the path is a name that [`translate`] resolves.
 fn namespace_paths(runtime: &Runtime, container: &Container) -> NamespacePaths {
     let pod = &container.pod;
-    let options = &pod.config.linux.security_context.namespace_options;
-    let own = |mode: NamespaceMode| mode != NamespaceMode::Node;
+    let own = pod.config.namespaces();
     let held = |name: &str| pod.directory.join("namespaces").join(name);
     let target = &container
         .config
@@ -507,15 +497,11 @@ fn namespace_paths(runtime: &Runtime, container: &Container) -> NamespacePaths {
             target.pod.id == pod.id && matches!(target.phase(), Phase::Running { .. })
         });
     NamespacePaths {
-        net: own(options.network).then(|| runtime.netns_path(&pod.id)),
-        ipc: own(options.ipc).then(|| held("ipc")),
-        uts: own(options.network).then(|| held("uts")),
-        pid: (options.pid == NamespaceMode::Pod).then(|| held("pid")),
-        user: options
-            .userns_options
-            .as_ref()
-            .filter(|user| own(user.mode))
-            .map(|_| held("user")),
+        net: own.net.then(|| runtime.netns_path(&pod.id)),
+        ipc: own.ipc.then(|| held("ipc")),
+        uts: own.uts.then(|| held("uts")),
+        pid: own.pid.then(|| held("pid")),
+        user: pod.config.user_namespace().map(|_| held("user")),
         target_pid: target.map(|target| held("containers").join(target.id.as_str())),
     }
 }
@@ -526,6 +512,7 @@ async fn translate(
     container: &Container,
     made: &ContainerSpec,
     root: OwnedFd,
+    paths: NamespacePaths,
 ) -> Result<(ContainerPlan, Vec<OwnedFd>), CreateError> {
     let (id, pod) = (&container.id, &container.pod);
     let shm = shm_path(pod);
@@ -540,7 +527,6 @@ async fn translate(
         descriptors.push(tree);
         binds.push((source.index, slot(descriptors.len() - 1)));
     }
-    let paths = namespace_paths(runtime, container);
     let pods = [paths.net, paths.ipc, paths.uts, paths.pid, paths.user];
     let mut namespaces: Vec<(PathBuf, NamespaceSource)> = pods
         .into_iter()

@@ -19,7 +19,7 @@ use crate::{
     pod::Pod,
     runtime::Runtime,
     state::RecordError,
-    supervisor::{CallError, Link},
+    supervisor::{CallError, Link, mismatch},
 };
 
 /// Standard output and error together: a reply must stay below CRI's 16 MiB a message.
@@ -172,11 +172,7 @@ pub(crate) async fn exec_sync(
     match link.call(request, vec![stdout_end, stderr_end]).await {
         Ok((ReplyBody::Started { .. }, _)) => {}
         Ok((other, _)) => {
-            let reply = format!("{other:?}");
-            return Err(failed(CallError::Mismatch {
-                request: "Exec",
-                reply,
-            }));
+            return Err(failed(mismatch("Exec", &other)));
         }
         Err(error) => {
             leash.held = !matches!(error, CallError::Refused(_));

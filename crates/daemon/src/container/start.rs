@@ -10,7 +10,7 @@ use crate::{
     flight::Crashed,
     id::ContainerId,
     runtime::{Runtime, now_ns},
-    supervisor::CallError,
+    supervisor::{CallError, mismatch},
 };
 
 #[derive(Debug, thiserror::Error)]
@@ -81,11 +81,7 @@ async fn start_now(container: &Container) -> Result<(), StartError> {
             Ok(())
         }
         Ok((other, _)) => {
-            let reply = format!("{other:?}");
-            let error = CallError::Mismatch {
-                request: "StartContainer",
-                reply,
-            };
+            let error = mismatch("StartContainer", &other);
             Err(StartError::Supervisor(id.clone(), error))
         }
         Err(CallError::Refused(refusal)) => {

@@ -6,6 +6,7 @@
 
 use std::{collections::BTreeMap, net::IpAddr};
 
+use oci_plan::PodNamespaces;
 use serde::{Deserialize, Serialize};
 
 /// `PodSandboxConfig`.
@@ -30,6 +31,29 @@ pub(crate) struct PodConfig {
     pub(crate) annotations: BTreeMap<String, String>,
     #[serde(skip_serializing_if = "is_default")]
     pub(crate) linux: PodLinux,
+}
+
+impl PodConfig {
+    /// The namespaces that the pod owns; the others are the node's.
+    pub(crate) fn namespaces(&self) -> PodNamespaces {
+        let options = &self.linux.security_context.namespace_options;
+        let own = |mode: NamespaceMode| mode != NamespaceMode::Node;
+        PodNamespaces {
+            net: own(options.network),
+            ipc: own(options.ipc),
+            // A pod on the node's network keeps the node's name, as on the peers.
+            uts: own(options.network),
+            // With any other mode each container has its own, or the node's.
+            pid: options.pid == NamespaceMode::Pod,
+        }
+    }
+
+    /// The user namespace that the pod owns, if it does.
+    pub(crate) fn user_namespace(&self) -> Option<&UserNamespace> {
+        let options = &self.linux.security_context.namespace_options;
+        let user = options.userns_options.as_ref();
+        user.filter(|user| user.mode != NamespaceMode::Node)
+    }
 }
 
 /// The four together name a pod: the same four again mean the same pod.

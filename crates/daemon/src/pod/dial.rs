@@ -8,7 +8,7 @@ use tokio::{sync::mpsc, time::Instant};
 use super::{Pod, lost};
 use crate::{
     rpc::chain,
-    supervisor::{self, CallError, Event, Link, SpawnError},
+    supervisor::{self, CallError, Event, Link, SpawnError, mismatch},
 };
 
 /// How long a supervisor that is there may take to answer.
@@ -74,12 +74,7 @@ async fn attempt(pod: &Pod) -> Result<(Link, PodState, mpsc::UnboundedReceiver<E
     let state = match link.call(RequestBody::State, Vec::new()).await? {
         (ReplyBody::State(state), _) => state,
         (other, _) => {
-            let reply = format!("{other:?}");
-            return Err(CallError::Mismatch {
-                request: "State",
-                reply,
-            }
-            .into());
+            return Err(mismatch("State", &other).into());
         }
     };
     Ok((link, state, events))

@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::pod::config::{DnsConfig, NamespaceMode, PodConfig};
+use crate::pod::config::{DnsConfig, PodConfig};
 
 /// Paths of the three files.
 #[derive(Debug, Clone)]
@@ -45,10 +45,10 @@ impl PodFiles {
             Some(dns) => resolv_conf(dns),
             None => std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default(),
         };
-        let hosts = if on_host_network(config) {
-            std::fs::read_to_string("/etc/hosts").unwrap_or_else(|_| hosts("", &[]))
-        } else {
+        let hosts = if config.namespaces().net {
             hosts(&hostname, ips)
+        } else {
+            std::fs::read_to_string("/etc/hosts").unwrap_or_else(|_| hosts("", &[]))
         };
         for (path, text) in [
             (&self.resolv_conf, resolv_conf),
@@ -62,10 +62,6 @@ impl PodFiles {
         }
         Ok(())
     }
-}
-
-pub(crate) fn on_host_network(config: &PodConfig) -> bool {
-    config.linux.security_context.namespace_options.network == NamespaceMode::Node
 }
 
 /// The pod's hostname: the request's, or the node's.

@@ -9,7 +9,7 @@ use std::{
 use rustix::mount::{MountFlags, UnmountFlags};
 
 use crate::{
-    pod::config::{NamespaceMode, PodConfig, PortMapping, Protocol},
+    pod::config::{PodConfig, PortMapping, Protocol},
     runtime::Runtime,
     state::NetworkRecord,
 };
@@ -104,11 +104,6 @@ pub(crate) fn unpin(path: &Path) -> Result<(), NetworkError> {
         Err(source) if source.kind() != io::ErrorKind::NotFound => Err(failed(source)),
         Ok(()) | Err(_) => Ok(()),
     }
-}
-
-/// Whether the pod has a network namespace of its own.
-pub(super) fn own_namespace(config: &PodConfig) -> bool {
-    config.linux.security_context.namespace_options.network != NamespaceMode::Node
 }
 
 fn port_mappings(mappings: &[PortMapping]) -> Vec<cni::builtin::PortMapping> {

@@ -3,15 +3,16 @@
 
 use std::{io, os::fd::OwnedFd, sync::Arc};
 
-use oci_plan::{IdMap, IdMappings, PodNamespaces, Resources, SandboxPlan};
+use oci_plan::{IdMap, IdMappings, Resources, SandboxPlan};
 use supervisor_api::{ReplyBody, RequestBody};
 
 use super::{
-    Phase, Pod, RemoveError, Turn,
-    config::{NamespaceMode, PodConfig},
+    Phase, Pod, Turn,
+    config::PodConfig,
     files::{FilesError, hostname},
     follow, lost,
     network::{self, NetworkError},
+    remove::take_apart,
 };
 use crate::{
     failpoint,
@@ -20,7 +21,7 @@ use crate::{
     runtime::{EMBEDDED_HANDLER, Runtime, now_ns},
     spec::{self, SpecError, pod_sysctls},
     state::{PodRecord, PodStage, RecordError},
-    supervisor::{self, CallError, Link, SpawnError},
+    supervisor::{self, CallError, Link, SpawnError, mismatch},
 };
 
 /// Docker's and the peers' size of `/dev/shm`.
@@ -244,7 +245,7 @@ impl<'a> Reserved<'a> {
                 })
             }
             Ok((other, _)) => {
-                let error = supervisor_mismatch(&other);
+                let error = mismatch("CreateSandbox", &other);
                 Err(self.undo(RunError::Sandbox(pod.id.clone(), error)).await)
             }
             Err(error) => Err(self.undo(RunError::Sandbox(pod.id.clone(), error)).await),
@@ -257,7 +258,7 @@ impl<'a> Reserved<'a> {
             let last_words = self.pod.last_words();
             tracing::warn!(pod = %self.pod.id, last_words, "its supervisor could not make the pod");
         }
-        if let Err(left) = dismantle(self.runtime, self.pod, self.turn).await {
+        if let Err(left) = take_apart(self.runtime, self.pod, self.turn).await {
             tracing::error!(
                 pod = %self.pod.id,
                 error = &left as &dyn std::error::Error,
@@ -291,7 +292,7 @@ impl<'a> Supervised<'a> {
     async fn attach(mut self) -> Result<Networked<'a>, RunError> {
         let (runtime, pod) = (self.reserved.runtime, self.reserved.pod);
         let network = match self.netns.take() {
-            Some(netns) if network::own_namespace(&pod.config) => {
+            Some(netns) if pod.config.namespaces().net => {
                 let path = runtime.netns_path(&pod.id);
                 match network::attach(runtime, pod.id.as_str(), path, netns, &pod.config).await {
                     Ok(network) => Some(network),
@@ -352,22 +353,6 @@ impl Networked<'_> {
     }
 }
 
-/// Takes a pod apart from the end, whatever stage it had reached.
-pub(super) async fn dismantle(
-    runtime: &Arc<Runtime>,
-    pod: &Arc<Pod>,
-    turn: &Turn<'_>,
-) -> Result<(), RemoveError> {
-    super::remove::take_apart(runtime, pod, turn).await
-}
-
-fn supervisor_mismatch(reply: &ReplyBody) -> CallError {
-    CallError::Mismatch {
-        request: "CreateSandbox",
-        reply: format!("{reply:?}"),
-    }
-}
-
 /// A child that nobody waits for stays a zombie.
 fn reap(mut child: tokio::process::Child) {
     tokio::spawn(async move {
@@ -378,43 +363,31 @@ fn reap(mut child: tokio::process::Child) {
 }
 
 fn plan(pod: &Pod, sysctls: Vec<(String, String)>) -> Result<SandboxPlan, FilesError> {
-    let options = &pod.config.linux.security_context.namespace_options;
-    let own = |mode: NamespaceMode| mode != NamespaceMode::Node;
-    let net = own(options.network);
-    let user = options
-        .userns_options
-        .as_ref()
-        .filter(|user| own(user.mode))
-        .map(|user| {
-            let map = |mappings: &[super::config::IdMapping]| {
-                mappings
-                    .iter()
-                    .map(|mapping| IdMap {
-                        container_id: mapping.container_id,
-                        host_id: mapping.host_id,
-                        length: mapping.length,
-                    })
-                    .collect()
-            };
-            IdMappings {
-                uids: map(&user.uids),
-                gids: map(&user.gids),
-            }
-        });
+    let namespaces = pod.config.namespaces();
+    let user = pod.config.user_namespace().map(|user| {
+        let map = |mappings: &[super::config::IdMapping]| {
+            mappings
+                .iter()
+                .map(|mapping| IdMap {
+                    container_id: mapping.container_id,
+                    host_id: mapping.host_id,
+                    length: mapping.length,
+                })
+                .collect()
+        };
+        IdMappings {
+            uids: map(&user.uids),
+            gids: map(&user.gids),
+        }
+    });
     Ok(SandboxPlan {
         id: pod.id.to_string(),
         hostname: hostname(&pod.config)?,
-        namespaces: PodNamespaces {
-            net,
-            ipc: own(options.ipc),
-            // A pod on the host's network keeps the host's name, as on the peers.
-            uts: net,
-            pid: options.pid == NamespaceMode::Pod,
-        },
+        namespaces,
         user,
         sysctls,
         cgroup: pod.cgroup(),
         resources: Resources::default(),
-        shm_bytes: own(options.ipc).then_some(SHM_BYTES),
+        shm_bytes: namespaces.ipc.then_some(SHM_BYTES),
     })
 }

@@ -61,7 +61,7 @@ pub(super) async fn stop_in_turn(
     end_processes(runtime, pod).await?;
     failpoint::reach("pod.ended", pod);
     let path = runtime.netns_path(&pod.id);
-    if network::own_namespace(&pod.config) {
+    if pod.config.namespaces().net {
         network::detach(runtime, pod.id.as_str(), &path)
             .await
             .map_err(|error| StopError::Network(pod.id.clone(), error))?;

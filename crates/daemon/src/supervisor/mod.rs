@@ -3,5 +3,5 @@
 mod link;
 mod spawn;
 
-pub(crate) use link::{CallError, Event, Link};
+pub(crate) use link::{CallError, Event, Link, mismatch};
 pub(crate) use spawn::{Executable, SpawnError, connect, spawn};
