@@ -40,6 +40,7 @@ const NEVER: &[(&str, &[&str])] = &[
     ("longshore-cni", PROTOBUF),
     ("longshore-seccomp", PROTOBUF),
     ("longshore-supervisor-api", PROTOBUF),
+    ("longshore-streaming", PROTOBUF),
 ];
 
 /// What a program of one thread and a third of a megabyte has no room for.
