@@ -68,13 +68,14 @@ pub enum RequestBody {
     /// Sends a signal to the container's init, or to every process of the container. [`ReplyBody::Done`], also for a container
     /// that has exited.
     Signal { id: String, signal: i32, all: bool },
-    /// Runs a process in a running container. [`ReplyBody::Started`], and [`Event::ExecExited`] later; after an error no event follows.
+    /// Runs a process in a running container. [`ReplyBody::Started`], and [`Event::ExecExited`] later; after an error no event follows. With a
+    /// terminal the reply carries its master as its descriptor, non-blocking.
     Exec(Box<Exec>),
     /// Kills the whole process tree of an exec. [`ReplyBody::Done`], also when it has exited.
     KillExec { exec_id: String },
     /// Continues the container's log in the file of the slot. [`ReplyBody::Done`] once no byte will go to the old one.
     ReopenLog { id: String, log: FdSlot },
-    /// Size of the terminal of a container or an exec. [`ReplyBody::Done`].
+    /// Size of a container's terminal. [`ReplyBody::Done`].
     ResizeTerminal { id: String, size: TerminalSize },
     /// Applies limits to a container's cgroup. [`ReplyBody::Done`].
     UpdateResources { id: String, resources: Resources },
@@ -90,6 +91,12 @@ pub enum RequestBody {
     /// After StopSandbox: removes the pod's cgroup, with those of containers that have not been deleted, and exits. [`ReplyBody::Done`] is the last
     /// message. Exit records stay.
     Shutdown,
+    /// Listens to a running container's output, and gets at its input. [`ReplyBody::Attached`], and [`Event::AttachEnded`] later; after an error no
+    /// event follows. To detach, close the reading ends.
+    Attach(Attach),
+    /// The input of an attach has ended: closes the container's stdin where that is to happen after the first attach that had it, and this is
+    /// that attach. [`ReplyBody::Done`] in any case. The end of the connection says it for each attach that was asked for on it.
+    EndInput { attach_id: String },
 }
 
 /// A container to make. Its log is in CRI's format: `TIME stdout F text`; an unterminated last line is tagged `P`, so that `kubectl logs` shows
@@ -107,7 +114,7 @@ pub struct Stdio {
     pub log: Option<FdSlot>,
     /// Keep a stdin open for attach; otherwise it is `/dev/null`.
     pub stdin: bool,
-    /// Close stdin after the first attach that had it ends.
+    /// Close stdin after the first attach that had it ends. Without effect where there is a terminal.
     pub stdin_once: bool,
 }
 
@@ -117,9 +124,7 @@ pub struct Exec {
     /// Chosen by the daemon, unique in the pod.
     pub exec_id: String,
     pub process: Process,
-    /// stdin, stdout, stderr; `None` is `/dev/null`. With a terminal only `stdin` and `stdout` count: the supervisor carries bytes between them and
-    /// the terminal, so they must be pipes or sockets, and become non-blocking; the end of `stdin` is not passed on, that of `stdout` lets the program
-    /// run on unheard.
+    /// stdin, stdout, stderr; `None` is `/dev/null`. With a terminal they must be `None`.
     pub stdin: Option<FdSlot>,
     pub stdout: Option<FdSlot>,
     pub stderr: Option<FdSlot>,
@@ -127,6 +132,21 @@ pub struct Exec {
     pub timeout_ms: Option<u64>,
     /// Kill the tree when the connection that asked for it closes.
     pub bound_to_connection: bool,
+}
+
+/// Who listens gets what is written from then on, never what was before. The container does not wait for listeners: one whose pipe is full is
+/// disconnected. Its log goes on in any case.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attach {
+    pub container_id: String,
+    /// Chosen by the daemon, unique in the pod.
+    pub attach_id: String,
+    /// Asks for the container's input.
+    pub stdin: bool,
+    /// The writing ends of pipes, which become non-blocking. A pipe's capacity is how far its reader may lag. Everything that a terminal shows
+    /// is on stdout.
+    pub stdout: Option<FdSlot>,
+    pub stderr: Option<FdSlot>,
 }
 
 /// What a supervisor sends.
@@ -155,6 +175,12 @@ pub enum ReplyBody {
     },
     Done,
     State(PodState),
+    /// The reply carries one descriptor, or none: the terminal's master, where the container has one, to write to and to resize; otherwise the
+    /// writing end of its stdin, if it was asked for and is open (`input`). Both are non-blocking.
+    Attached {
+        terminal: bool,
+        input: bool,
+    },
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -170,6 +196,24 @@ pub enum Event {
     /// The init of the pod's PID namespace has died unasked, and everything in it with it: the sandbox can hold no container any more, and is to
     /// be stopped. [`Event::Exited`] of each container comes before or after.
     SandboxEnded { reason: String },
+    /// No more output comes to an attach; its pipes have been closed.
+    AttachEnded {
+        attach_id: String,
+        reason: AttachEnd,
+    },
+}
+
+/// Why an attach has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum AttachEnd {
+    /// The container's output has: it has exited, or closed its streams.
+    Output,
+    /// A pipe was full.
+    Lagged,
+    /// The readers have gone.
+    Detached,
+    /// The process that carried the output was killed. The container goes on.
+    Interrupted,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

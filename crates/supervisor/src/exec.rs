@@ -2,11 +2,14 @@
 //! killed.
 //!
 //! ```text
-//!  Launching ──Started──▶ Running ──death──▶ Ended ──its terminal has been read──▶ (event sent, forgotten)
+//!  Launching ──Started──▶ Running ──death──▶ (event sent, forgotten)
 //!      └── error, deadline, death ──▶ Failed ──death──▶ (forgotten; the error has been told)
 //! ```
+//!
+//! Its bytes are none of this process's business: its streams are the daemon's own pipes, and the master of its terminal goes to the daemon,
+//! which reads it to its end.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
 use oci_plan::FdSlot;
@@ -16,16 +19,10 @@ use supervisor_api::{ErrorKind, Event, Exec as Request, ExecKilled, ReplyBody, W
 
 use crate::connection::Asker;
 use crate::container::LAUNCH;
-use crate::poll::{Alarm, Deadline, Interest, RelayEnd, Source};
+use crate::poll::{Alarm, Deadline, Interest, Source};
 use crate::reap::Ending;
-use crate::relay::Relay;
-use crate::runtime::{
-    Body, Launch, Launched, Progress, failed_precondition, internal, resource_exhausted,
-};
+use crate::runtime::{Body, Launch, Launched, Progress, failed_precondition, internal, invalid};
 use crate::supervisor::{Supervisor, complain, now_ns, take_slot};
-
-/// How long output is still taken from a terminal after its exec has ended, if something else holds it.
-const LAST_OUTPUT: Duration = Duration::from_secs(2);
 
 #[derive(Debug)]
 pub(crate) struct Exec {
@@ -43,16 +40,12 @@ pub(crate) struct Exec {
     /// The connection whose end is its end.
     bound_to: Option<u32>,
     killed: Option<ExecKilled>,
-    /// stdin and stdout of one with a terminal, until there is the terminal.
-    ends: (Option<OwnedFd>, Option<OwnedFd>),
-    relay: Option<Relay>,
 }
 
 #[derive(Debug, Clone, Copy)]
 enum Phase {
     Launching,
     Running,
-    Ended(Ending),
     Failed,
 }
 
@@ -90,11 +83,10 @@ impl Supervisor {
             take(request.stdout)?,
             take(request.stderr)?,
         );
-        let with_terminal = request.process.terminal.is_some();
-        if with_terminal {
-            for end in [&stdin, &stdout].into_iter().flatten() {
-                Relay::check_end(end)?;
-            }
+        let streams = [&stdin, &stdout, &stderr];
+        if request.process.terminal.is_some() && streams.iter().any(|one| one.is_some()) {
+            let message = "with a terminal there are no other streams".to_owned();
+            return Err(invalid(message));
         }
         let key = self.new_key();
         let container = self
@@ -107,13 +99,10 @@ impl Supervisor {
         let init = container
             .running_init()
             .ok_or_else(|| failed_precondition("the container is not running".to_owned()))?;
-        let stdio = match with_terminal {
-            true => ChildStdio::default(),
-            false => ChildStdio {
-                stdin: stdin.as_ref().map(AsFd::as_fd),
-                stdout: stdout.as_ref().map(AsFd::as_fd),
-                stderr: stderr.as_ref().map(AsFd::as_fd),
-            },
+        let stdio = ChildStdio {
+            stdin: stdin.as_ref().map(AsFd::as_fd),
+            stdout: stdout.as_ref().map(AsFd::as_fd),
+            stderr: stderr.as_ref().map(AsFd::as_fd),
         };
         let name = format!("exec-{key}");
         let Launched { launch, body } =
@@ -140,11 +129,6 @@ impl Supervisor {
             asker: Some(asker),
             bound_to: request.bound_to_connection.then_some(asker.connection),
             killed: None,
-            ends: match with_terminal {
-                true => (stdin, stdout),
-                false => (None, None),
-            },
-            relay: None,
         });
         if let Err(error) = watched {
             self.exec_failed(key, internal(format!("watch its launch: {error}")));
@@ -174,16 +158,6 @@ impl Supervisor {
             self.poll.remove(launch.handshake());
             drop(launch.into_pidfd());
         }
-        if let Some(console) = console {
-            let (stdin, stdout) = std::mem::take(&mut exec.ends);
-            match Relay::new(&self.poll, key, console, stdin, stdout) {
-                Ok(relay) => exec.relay = Some(relay),
-                Err(error) => {
-                    let error = resource_exhausted(format!("connect its terminal: {error}"));
-                    return self.exec_failed(key, error);
-                }
-            }
-        }
         self.poll.cancel(exec.alarms[0].take());
         exec.phase = Phase::Running;
         let started = ReplyBody::Started {
@@ -191,7 +165,10 @@ impl Supervisor {
             started_at_ns: now_ns(),
         };
         if let Some(asker) = exec.asker.take() {
-            self.reply(asker, Ok(started));
+            // Ours is gone with that: the daemon's hang-up is the terminal's.
+            let descriptors = console.into_iter().collect();
+            self.connections
+                .reply(&self.poll, asker, Ok(started), descriptors);
         }
     }
 
@@ -247,17 +224,13 @@ impl Supervisor {
                 exec.end(ExecKilled::ConnectionClosed);
             }
         }
+        self.inputs_lost(connection);
     }
 
-    /// Its time is over; or, once it has ended, that of whatever holds its terminal.
+    /// Its time is over.
     pub(crate) fn exec_overdue(&mut self, key: u32) {
-        let Some(exec) = self.keyed_exec(key) else {
-            return;
-        };
-        match exec.phase {
-            Phase::Launching | Phase::Running => exec.end(ExecKilled::Timeout),
-            Phase::Ended(ending) => self.forget_exec(key, Some(ending)),
-            Phase::Failed => {}
+        if let Some(exec) = self.keyed_exec(key) {
+            exec.end(ExecKilled::Timeout);
         }
     }
 
@@ -276,35 +249,8 @@ impl Supervisor {
                 self.forget_exec(key, None);
             }
             Phase::Failed => self.forget_exec(key, None),
-            Phase::Running if exec.relay.is_some() => {
-                exec.phase = Phase::Ended(ending);
-                let alarm = self.poll.after(LAST_OUTPUT, Deadline::Exec(key));
-                self.poll.cancel(exec.alarms[1].replace(alarm));
-                self.relay(key, RelayEnd::Master);
-            }
             Phase::Running => self.forget_exec(key, Some(ending)),
-            Phase::Ended(_) => {}
         }
-    }
-
-    /// One end of an exec's terminal is ready.
-    pub(crate) fn relay(&mut self, key: u32, end: RelayEnd) {
-        let Some(exec) = self.execs.iter_mut().find(|one| one.key == key) else {
-            return;
-        };
-        let Some(relay) = &mut exec.relay else {
-            return;
-        };
-        relay.turn(&self.poll, key, end);
-        if let (Phase::Ended(ending), true) = (exec.phase, relay.finished()) {
-            self.forget_exec(key, Some(ending));
-        }
-    }
-
-    /// Terminal of an exec; the inner `None`: it has none.
-    pub(crate) fn exec_console(&self, id: &str) -> Option<Option<BorrowedFd<'_>>> {
-        let exec = self.execs.iter().find(|one| one.exec_id == id)?;
-        Some(exec.relay.as_ref().map(Relay::console))
     }
 
     /// With an ending, it is told.
@@ -312,12 +258,9 @@ impl Supervisor {
         let Some(index) = self.execs.iter().position(|one| one.key == key) else {
             return;
         };
-        let mut exec = self.execs.swap_remove(index);
+        let exec = self.execs.swap_remove(index);
         for alarm in exec.alarms {
             self.poll.cancel(alarm);
-        }
-        if let Some(relay) = &mut exec.relay {
-            relay.close(&self.poll);
         }
         self.remove_exec_body(&exec.container_id, exec.body);
         if let Some(ending) = ending {

@@ -10,6 +10,7 @@
 //! One thread and one place to wait ([`poll`]). A static executable without an async runtime: there is one in memory for every pod of
 //! the node.
 
+mod attach;
 mod connection;
 mod container;
 mod exec;
@@ -17,7 +18,6 @@ mod exits;
 mod logs;
 mod poll;
 mod reap;
-mod relay;
 mod root;
 mod runtime;
 mod sandbox;

@@ -16,15 +16,6 @@ pub(crate) enum Source {
     Connection(u32),
     /// A sandbox, container or exec on its way.
     Launch(u32),
-    /// One end of an exec's terminal.
-    Relay(u32, RelayEnd),
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum RelayEnd {
-    Master,
-    Stdin,
-    Stdout,
 }
 
 /// What is due. Whoever gets it looks whether it still matters.
@@ -51,7 +42,6 @@ pub(crate) enum Deadline {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Interest {
     Read,
-    Write,
     ReadWrite,
 }
 
@@ -158,7 +148,6 @@ impl Poll {
 fn flags(interest: Interest) -> epoll::EventFlags {
     match interest {
         Interest::Read => epoll::EventFlags::IN,
-        Interest::Write => epoll::EventFlags::OUT,
         Interest::ReadWrite => epoll::EventFlags::IN | epoll::EventFlags::OUT,
     }
 }
@@ -170,9 +159,6 @@ fn data(source: Source) -> epoll::EventData {
         Source::LogProcess => (2, 0),
         Source::Connection(id) => (3, id),
         Source::Launch(id) => (4, id),
-        Source::Relay(id, RelayEnd::Master) => (5, id),
-        Source::Relay(id, RelayEnd::Stdin) => (6, id),
-        Source::Relay(id, RelayEnd::Stdout) => (7, id),
     };
     epoll::EventData::new_u64((kind << 32) | u64::from(id))
 }
@@ -185,9 +171,6 @@ fn source(data: u64) -> Option<Source> {
         2 => Source::LogProcess,
         3 => Source::Connection(id),
         4 => Source::Launch(id),
-        5 => Source::Relay(id, RelayEnd::Master),
-        6 => Source::Relay(id, RelayEnd::Stdin),
-        7 => Source::Relay(id, RelayEnd::Stdout),
         _ => return None,
     })
 }
@@ -204,9 +187,6 @@ mod tests {
             Source::LogProcess,
             Source::Connection(u32::MAX),
             Source::Launch(7),
-            Source::Relay(1, RelayEnd::Master),
-            Source::Relay(2, RelayEnd::Stdin),
-            Source::Relay(3, RelayEnd::Stdout),
         ] {
             assert_eq!(source(data(expected).u64()), Some(expected));
         }

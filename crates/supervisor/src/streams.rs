@@ -15,12 +15,13 @@ pub(crate) struct Streams {
 }
 
 impl Streams {
-    /// The child's side and ours. Ours of stdout and stderr are non-blocking; the child's never are, programs do not expect that.
+    /// The child's side and ours. Ours are non-blocking; the child's never are, programs do not expect that.
     pub(crate) fn open(stdin: bool) -> Result<(Self, Self), Errno> {
         let mut child = Self::default();
         let mut ours = Self::default();
         if stdin {
             let (read, write) = pipe_with(PipeFlags::CLOEXEC)?;
+            rustix::io::ioctl_fionbio(&write, true)?;
             (child.stdin, ours.stdin) = (Some(read), Some(write));
         }
         for (child, ours) in [

@@ -7,6 +7,7 @@ use supervisor_api::{
     ContainerState, Event, PodState, ReplyBody, RequestBody, SandboxState, WireError,
 };
 
+use crate::attach::Listener;
 use crate::connection::{Arrival, Asker, Connections};
 use crate::container::Container;
 use crate::exec::Exec;
@@ -29,6 +30,7 @@ pub(crate) struct Supervisor {
     pub(crate) sandbox: Sandbox,
     pub(crate) containers: Vec<Container>,
     pub(crate) execs: Vec<Exec>,
+    pub(crate) listeners: Vec<Listener>,
     next_key: u32,
     pub(crate) finished: bool,
 }
@@ -53,6 +55,7 @@ impl Supervisor {
             sandbox: Sandbox::Empty,
             containers: Vec::new(),
             execs: Vec::new(),
+            listeners: Vec::new(),
             next_key: 0,
             finished: false,
         })
@@ -90,7 +93,6 @@ impl Supervisor {
                 }
             }
             Source::Launch(key) => self.advance(key),
-            Source::Relay(key, end) => self.relay(key, end),
         }
     }
 
@@ -111,6 +113,8 @@ impl Supervisor {
         match finished {
             Finished::Reopened(key) => self.log_reopened(key),
             Finished::Drained { key, trouble } => self.log_drained(key, trouble),
+            Finished::Attached(attach) => self.attached(attach),
+            Finished::AttachEnded { attach, reason } => self.attach_ended(attach, reason),
         }
     }
 
@@ -146,6 +150,8 @@ impl Supervisor {
             RequestBody::State => Ok(ReplyBody::State(self.state())),
             RequestBody::StopSandbox => return self.stop_sandbox(asker),
             RequestBody::Shutdown => return self.shut_down(asker),
+            RequestBody::Attach(request) => return self.attach(asker, &request, &descriptors),
+            RequestBody::EndInput { attach_id } => self.end_input(&attach_id),
         };
         self.reply(asker, result);
     }

@@ -63,6 +63,8 @@ pub(crate) async fn follow(
                     exit_code,
                     killed,
                 } => container::exec_exited(&pod, &exec_id, exit_code, killed),
+                // Nobody attaches yet.
+                Event::AttachEnded { .. } => {}
                 Event::SandboxEnded { reason } => ended(&pod, &reason),
             }
         }

@@ -103,6 +103,7 @@ impl Supervisor {
         }
         container.phase = Phase::Exited(exit.clone());
         container.console = None;
+        container.stdin = None;
         let id = container.id.clone();
         self.tell(Event::Exited { id, exit });
         self.check_stopped();

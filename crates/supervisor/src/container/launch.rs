@@ -8,6 +8,7 @@ use rustix::io::Errno;
 use supervisor_api::{CreateContainer, ReplyBody, WireError};
 
 use super::{Container, LAUNCH, Phase, names_a_file};
+use crate::attach::Stdin;
 use crate::connection::{Asker, chain};
 use crate::poll::{Deadline, Interest, Source};
 use crate::runtime::{
@@ -101,6 +102,7 @@ impl Supervisor {
             .add(launch.handshake(), Source::Launch(key), Interest::Read);
         let alarm = self.poll.after(LAUNCH, Deadline::Launch(key));
         let stdin = streams.as_mut().and_then(|streams| streams.stdin.take());
+        let stdin = stdin.map(|pipe| Stdin::new(pipe, stdio.stdin_once));
         self.containers.push(Container {
             key,
             id: plan.id,

@@ -30,6 +30,7 @@ use std::time::{Duration, Instant};
 
 use supervisor_api::{ContainerStatus, ExitRecord, WireError};
 
+use crate::attach::Stdin;
 use crate::connection::Asker;
 use crate::logs::LogKey;
 use crate::poll::Alarm;
@@ -59,16 +60,12 @@ pub(crate) struct Container {
     /// The ends of its pipes, until the log process gets them.
     streams: Option<Streams>,
     log_file: Option<OwnedFd>,
-    log: Option<LogKey>,
+    pub(crate) log: Option<LogKey>,
     /// In order; `None` has been answered in the meantime.
     reopening: Vec<Option<Asker>>,
-    console: Option<OwnedFd>,
+    pub(crate) console: Option<OwnedFd>,
     /// Kept open for attach.
-    #[expect(
-        dead_code,
-        reason = "attach will write to it; until then it keeps the program from reading an end of file"
-    )]
-    stdin: Option<OwnedFd>,
+    pub(crate) stdin: Option<Stdin>,
     started_at_ns: i64,
     start_error: Option<String>,
     removal: Option<Removal>,

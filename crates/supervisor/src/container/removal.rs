@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
-use supervisor_api::{ErrorKind, ReplyBody, WireError};
+use supervisor_api::{AttachEnd, ErrorKind, ReplyBody, WireError};
 
 use super::{Container, Phase, Removal, names_a_file};
 use crate::connection::Asker;
@@ -115,7 +115,9 @@ impl Supervisor {
 
     pub(super) fn let_go(&mut self, container: Container, left: Option<&WireError>) {
         if let Some(log) = container.log {
-            self.logs.remove(&self.poll, log);
+            for attach in self.logs.remove(&self.poll, log) {
+                self.attach_ended(attach, AttachEnd::Output);
+            }
         }
         for asker in container.reopening.into_iter().flatten() {
             self.reply(asker, Ok(ReplyBody::Done));

@@ -1,6 +1,6 @@
 //! What is done to a container that is there.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use oci_plan::{FdSlot, Resources, TerminalSize};
@@ -58,10 +58,7 @@ impl Supervisor {
         id: &str,
         size: TerminalSize,
     ) -> Result<ReplyBody, WireError> {
-        let console = match self.container(id) {
-            Ok(container) => container.console.as_ref().map(AsFd::as_fd),
-            Err(error) => self.exec_console(id).ok_or(error)?,
-        };
+        let console = self.container(id)?.console.as_ref();
         let console = console
             .ok_or_else(|| failed_precondition(format!("resize {id}: it has no terminal")))?;
         let size = Winsize {

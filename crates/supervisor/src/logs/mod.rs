@@ -11,6 +11,7 @@
 mod control;
 mod file;
 mod framing;
+mod listeners;
 mod process;
 mod timestamp;
 
@@ -20,10 +21,10 @@ use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
-use supervisor_api::{Outgoing, ReceiveError, receive};
+use supervisor_api::{AttachEnd, Outgoing, ReceiveError, receive};
 
 use crate::poll::{Deadline, Interest, Poll, Source};
-pub(crate) use control::LogKey;
+pub(crate) use control::{AttachKey, LogKey};
 use control::{FromLogProcess, ToLogProcess};
 
 /// How long a container's output is waited for after its init has exited, if a grandchild keeps the pipe.
@@ -64,6 +65,7 @@ struct Log {
     draining: bool,
     /// A log process died under it.
     interrupted: bool,
+    attaches: Vec<AttachKey>,
 }
 
 /// What the log process has finished.
@@ -73,6 +75,11 @@ pub(crate) enum Finished {
     Drained {
         key: LogKey,
         trouble: Option<String>,
+    },
+    Attached(AttachKey),
+    AttachEnded {
+        attach: AttachKey,
+        reason: AttachEnd,
     },
 }
 
@@ -97,6 +104,7 @@ impl Logs {
             reopening: 0,
             draining: false,
             interrupted: false,
+            attaches: Vec::new(),
         };
         let (order, descriptors) = log.add_order(key)?;
         self.logs.insert(key, log);
@@ -129,11 +137,44 @@ impl Logs {
         self.order(poll, &drain_order(key), Vec::new())
     }
 
-    pub(crate) fn remove(&mut self, poll: &Poll, key: LogKey) {
-        if self.logs.remove(&key).is_some() {
+    /// Copies the streams to these pipes as well (non-blocking ends), from [`Finished::Attached`] to
+    /// [`Finished::AttachEnded`].
+    pub(crate) fn attach(
+        &mut self,
+        poll: &Poll,
+        key: LogKey,
+        attach: AttachKey,
+        stdout: Option<OwnedFd>,
+        stderr: Option<OwnedFd>,
+    ) -> Result<(), Errno> {
+        let log = self.logs.get_mut(&key).ok_or(Errno::NOENT)?;
+        // Between two log processes there is nobody to copy.
+        if self.process.is_none() {
+            return Err(Errno::AGAIN);
+        }
+        log.attaches.push(attach);
+        let order = ToLogProcess::Attach {
+            key,
+            attach,
+            stdout: stdout.is_some(),
+            stderr: stderr.is_some(),
+        };
+        let descriptors = stdout.into_iter().chain(stderr).collect();
+        self.order(poll, &order, descriptors).inspect_err(|_| {
+            if let Some(log) = self.logs.get_mut(&key) {
+                log.attaches.retain(|one| *one != attach);
+            }
+        })
+    }
+
+    /// What is still attached to it has ended.
+    pub(crate) fn remove(&mut self, poll: &Poll, key: LogKey) -> Vec<AttachKey> {
+        let removed = self.logs.remove(&key);
+        if removed.is_some() {
             // A log process that cannot be told is dead or stuck, and keeps a few descriptors for a while.
             let _ = self.order(poll, &ToLogProcess::Remove { key }, Vec::new());
         }
+        removed.map(|log| log.attaches).unwrap_or_default()
     }
 
     /// Somebody still waits for the log process to change files.
@@ -189,6 +230,10 @@ impl Logs {
             // Nobody writes to the old file any more, and the new process begins with the new one.
             for _ in 0..std::mem::take(&mut log.reopening) {
                 finished.push(Finished::Reopened(key));
+            }
+            for attach in log.attaches.drain(..) {
+                let reason = AttachEnd::Interrupted;
+                finished.push(Finished::AttachEnded { attach, reason });
             }
         }
         if self.logs.is_empty() {
@@ -261,6 +306,14 @@ fn finish(logs: &mut BTreeMap<LogKey, Log>, message: FromLogProcess) -> Option<F
                 (first, second) => first.or(second),
             };
             Some(Finished::Drained { key, trouble })
+        }
+        FromLogProcess::Attached { attach } => Some(Finished::Attached(attach)),
+        FromLogProcess::AttachEnded { attach, reason } => {
+            let log = logs
+                .values_mut()
+                .find(|log| log.attaches.contains(&attach))?;
+            log.attaches.retain(|one| *one != attach);
+            Some(Finished::AttachEnded { attach, reason })
         }
     }
 }

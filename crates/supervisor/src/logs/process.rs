@@ -6,11 +6,12 @@ use std::time::{Duration, Instant};
 
 use rustix::event::epoll;
 use rustix::io::Errno;
-use supervisor_api::{Outgoing, receive};
+use supervisor_api::{AttachEnd, Outgoing, receive};
 
-use super::control::{FromLogProcess, LogKey, ToLogProcess};
+use super::control::{AttachKey, FromLogProcess, LogKey, ToLogProcess};
 use super::file::LogFile;
 use super::framing::{Framer, Stream};
+use super::listeners::{Listeners, listener_of};
 use super::timestamp::Timestamp;
 
 /// What a pipe holds at most unless somebody made it larger.
@@ -48,6 +49,7 @@ struct Log {
     /// `None`: what is read is dropped.
     file: Option<LogFile>,
     drain_until: Option<Instant>,
+    listeners: Listeners,
 }
 
 #[derive(Debug)]
@@ -106,10 +108,14 @@ impl LogProcess {
         for event in &events {
             match event.data.u64() {
                 CONTROL => self.control(),
-                token => self.readable(LogKey(token >> 1), stream_of(token)),
+                token => match listener_of(token) {
+                    Some((key, stream)) => self.hung_up(key, stream),
+                    None => self.readable(LogKey(token >> 1), stream_of(token)),
+                },
             }
         }
         self.end_overdue_drains();
+        self.tell_ended_listeners();
         Ok(())
     }
 
@@ -146,6 +152,7 @@ impl LogProcess {
                     stderr: stderr.and_then(|reader| self.source(key, reader, Stream::Stderr)),
                     file: file.map(LogFile::new),
                     drain_until: None,
+                    listeners: Listeners::default(),
                 };
                 self.logs.push(log);
             }
@@ -167,12 +174,62 @@ impl LogProcess {
             }
             ToLogProcess::Remove { key } => {
                 if let Some(index) = self.logs.iter().position(|log| log.key == key) {
-                    let log = self.logs.swap_remove(index);
+                    let mut log = self.logs.swap_remove(index);
+                    // The supervisor knows that they have ended.
+                    log.listeners.end_all(&self.epoll);
                     for source in [log.stdout, log.stderr].into_iter().flatten() {
                         forget(&self.epoll, &source);
                     }
                 }
             }
+            ToLogProcess::Attach {
+                key,
+                attach,
+                stdout,
+                stderr,
+            } => {
+                let stdout = if stdout { descriptors.next() } else { None };
+                let stderr = if stderr { descriptors.next() } else { None };
+                self.attach(key, attach, stdout, stderr);
+            }
+        }
+    }
+
+    fn attach(
+        &mut self,
+        key: LogKey,
+        attach: AttachKey,
+        stdout: Option<OwnedFd>,
+        stderr: Option<OwnedFd>,
+    ) {
+        // Before it the listener could miss what its own input calls forth.
+        self.answer(&FromLogProcess::Attached { attach });
+        let Some(log) = self.logs.iter_mut().find(|log| log.key == key) else {
+            let reason = AttachEnd::Output;
+            return self.answer(&FromLogProcess::AttachEnded { attach, reason });
+        };
+        log.listeners.add(&self.epoll, attach, stdout, stderr);
+        for (source, stream) in [(&log.stdout, Stream::Stdout), (&log.stderr, Stream::Stderr)] {
+            if source.is_none() {
+                log.listeners.end(&self.epoll, stream);
+            }
+        }
+    }
+
+    fn hung_up(&mut self, attach: AttachKey, stream: Stream) {
+        let log = self.logs.iter_mut().find(|log| log.listeners.has(attach));
+        if let Some(log) = log {
+            log.listeners.hung_up(&self.epoll, attach, stream);
+        }
+    }
+
+    fn tell_ended_listeners(&mut self) {
+        let mut ended = Vec::new();
+        for log in &mut self.logs {
+            ended.append(&mut log.listeners.take_ended());
+        }
+        for (attach, reason) in ended {
+            self.answer(&FromLogProcess::AttachEnded { attach, reason });
         }
     }
 
@@ -219,6 +276,7 @@ impl LogProcess {
                 }
                 log.finish_line(stream, &mut self.entries);
             }
+            log.listeners.end_all(&self.epoll);
             log.drain_until = None;
             let answer = log.drained();
             self.answer(&answer);
@@ -279,6 +337,7 @@ impl Log {
             // A terminal's master answers EIO once nobody has the other side open. Any other error ends the stream as well.
             Ok(0) | Err(_) => {
                 forget(epoll, source);
+                self.listeners.end(epoll, stream);
                 self.finish_line(stream, entries);
                 match stream {
                     Stream::Stdout => self.stdout = None,
@@ -288,6 +347,8 @@ impl Log {
             }
             Ok(count) => count,
         };
+        // First those who never block.
+        self.listeners.give(epoll, stream, &input[..count]);
         let Some(file) = &mut self.file else {
             return ReadResult::Some;
         };

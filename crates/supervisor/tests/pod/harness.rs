@@ -221,12 +221,22 @@ impl Pod {
         log: OwnedFd,
         stdin: bool,
     ) -> Result<i32, WireError> {
+        self.create_with_stdin(plan, log, stdin, false)
+    }
+
+    pub(crate) fn create_with_stdin(
+        &mut self,
+        plan: ContainerPlan,
+        log: OwnedFd,
+        stdin: bool,
+        stdin_once: bool,
+    ) -> Result<i32, WireError> {
         let request = CreateContainer {
             plan,
             stdio: Stdio {
                 log: Some(FdSlot(1)),
                 stdin,
-                stdin_once: false,
+                stdin_once,
             },
         };
         let body = RequestBody::CreateContainer(Box::new(request));
@@ -282,6 +292,33 @@ impl Pod {
             },
             Output(read),
         )
+    }
+
+    /// Attaches to both streams, through pipes that hold `capacity` bytes.
+    pub(crate) fn attach(&mut self, id: &str, attach_id: &str, capacity: usize) -> Attached {
+        let pipe = || {
+            let (read, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
+            rustix::pipe::fcntl_setpipe_size(&read, capacity).unwrap();
+            (read, write)
+        };
+        let ((stdout, to_stdout), (stderr, to_stderr)) = (pipe(), pipe());
+        let request = RequestBody::Attach(Attach {
+            container_id: id.to_owned(),
+            attach_id: attach_id.to_owned(),
+            stdin: true,
+            stdout: Some(FdSlot(0)),
+            stderr: Some(FdSlot(1)),
+        });
+        match self.client.call(request, vec![to_stdout, to_stderr]) {
+            Ok((ReplyBody::Attached { terminal, input }, descriptors)) => Attached {
+                stdout: Output(stdout),
+                stderr: Output(stderr),
+                terminal,
+                input,
+                descriptor: descriptors.into_iter().next(),
+            },
+            other => panic!("{other:?}"),
+        }
     }
 
     pub(crate) fn order(&mut self, body: RequestBody) {
@@ -356,7 +393,61 @@ pub(crate) struct ExecRequest {
 /// The reading end of what a process writes.
 pub(crate) struct Output(pub(crate) OwnedFd);
 
+pub(crate) struct Attached {
+    pub(crate) stdout: Output,
+    pub(crate) stderr: Output,
+    pub(crate) terminal: bool,
+    pub(crate) input: bool,
+    pub(crate) descriptor: Option<OwnedFd>,
+}
+
+impl Attached {
+    pub(crate) fn write(&self, text: &str) {
+        let input = self.descriptor.as_ref().unwrap();
+        assert_eq!(
+            rustix::io::write(input, text.as_bytes()),
+            Ok(text.len()),
+            "{text}"
+        );
+    }
+}
+
 impl Output {
+    /// Reads until that has been said; returns all that was read.
+    pub(crate) fn read_until(&self, end: &str) -> String {
+        let mut text = String::new();
+        while !text.ends_with(end) {
+            let mut buffer = [0; 4096];
+            let mut poll = [rustix::event::PollFd::new(
+                &self.0,
+                rustix::event::PollFlags::IN,
+            )];
+            let patience = rustix::event::Timespec::try_from(PATIENCE).unwrap();
+            assert_ne!(
+                rustix::event::poll(&mut poll, Some(&patience)),
+                Ok(0),
+                "only {text:?}"
+            );
+            let count = rustix::io::read(&self.0, &mut buffer).unwrap();
+            assert_ne!(count, 0, "ended after {text:?}");
+            text.push_str(std::str::from_utf8(&buffer[..count]).unwrap());
+        }
+        text
+    }
+
+    /// Of a terminal's master: to the end that EIO says.
+    pub(crate) fn read_terminal(self) -> String {
+        rustix::io::ioctl_fionbio(&self.0, false).unwrap();
+        let mut bytes = Vec::new();
+        let mut buffer = [0; 4096];
+        while let Ok(count) = rustix::io::read(&self.0, &mut buffer)
+            && count > 0
+        {
+            bytes.extend_from_slice(&buffer[..count]);
+        }
+        String::from_utf8(bytes).unwrap()
+    }
+
     pub(crate) fn read_to_end(self) -> String {
         let mut text = String::new();
         std::io::Read::read_to_string(&mut fs::File::from(self.0), &mut text).unwrap();
@@ -471,6 +562,13 @@ impl Client {
         })
     }
 
+    pub(crate) fn attach_end(&mut self, wanted: &str) -> AttachEnd {
+        self.event(|event| match event {
+            Event::AttachEnded { attach_id, reason } if attach_id == wanted => Some(*reason),
+            _ => None,
+        })
+    }
+
     pub(crate) fn sandbox_end(&mut self) -> String {
         self.event(|event| match event {
             Event::SandboxEnded { reason } => Some(reason.clone()),
@@ -479,9 +577,19 @@ impl Client {
     }
 
     pub(crate) fn start_exec(&mut self, request: ExecRequest) -> Result<i32, WireError> {
+        Ok(self.start_exec_on_terminal(request)?.0)
+    }
+
+    /// Also the terminal's master, if there is one.
+    pub(crate) fn start_exec_on_terminal(
+        &mut self,
+        request: ExecRequest,
+    ) -> Result<(i32, Option<OwnedFd>), WireError> {
         let body = RequestBody::Exec(Box::new(request.exec));
         match self.call(body, request.descriptors)? {
-            (ReplyBody::Started { pid, .. }, _) => Ok(pid),
+            (ReplyBody::Started { pid, .. }, descriptors) => {
+                Ok((pid, descriptors.into_iter().next()))
+            }
             other => panic!("{other:?}"),
         }
     }

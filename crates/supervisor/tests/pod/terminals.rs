@@ -1,8 +1,4 @@
-use std::io::{Read, Write};
-use std::os::fd::AsFd;
-
-use oci_plan::{FdSlot, TerminalSize};
-use rustix::pipe::{PipeFlags, pipe_with};
+use oci_plan::TerminalSize;
 use supervisor_api::*;
 
 use crate::harness::*;
@@ -68,40 +64,56 @@ fn an_exec_with_a_terminal() {
 
     let script =
         "stty -echo; tty; echo ready; read line; echo \"got $line\"; stty size; seq 1 5000; exit 5";
-    let (mut request, output) = pod.exec("c", "e", script);
-    let (stdin, input) = pipe_with(PipeFlags::CLOEXEC).unwrap();
-    request.descriptors.push(stdin);
-    request.exec.stdin = Some(FdSlot(1));
-    request.exec.stderr = None;
-    request.exec.process.terminal = Some(SIZE);
-    pod.client.start_exec(request).unwrap();
-
-    let mut output = std::fs::File::from(output.0);
-    let mut seen = String::new();
-    while !seen.ends_with("ready\r\n") {
-        let mut buffer = [0; 100];
-        let count = output.read(&mut buffer).unwrap();
-        assert_ne!(count, 0, "{seen}");
-        seen.push_str(std::str::from_utf8(&buffer[..count]).unwrap());
-    }
+    let (mut request, _none) = pod.exec("c", "e", script);
+    on_terminal(&mut request);
+    let (_, master) = pod.client.start_exec_on_terminal(request).unwrap();
+    let master = Output(master.unwrap());
+    let seen = master.read_until("ready\r\n");
     assert!(seen.starts_with("/dev/pts/"), "{seen}");
-    pod.order(resize("e", 50, 100));
-    std::fs::File::from(input).write_all(b"hello\n").unwrap();
-    seen.clear();
-    output.read_to_string(&mut seen).unwrap();
+    let size = rustix::termios::Winsize {
+        ws_row: 50,
+        ws_col: 100,
+        ws_xpixel: 0,
+        ws_ypixel: 0,
+    };
+    rustix::termios::tcsetwinsize(&master.0, size).unwrap();
+    rustix::io::write(&master.0, b"hello\n").unwrap();
     let numbers: String = (1..=5000).map(|number| format!("{number}\r\n")).collect();
-    assert_eq!(seen, format!("got hello\r\n50 100\r\n{numbers}"));
+    assert_eq!(
+        master.read_terminal(),
+        format!("got hello\r\n50 100\r\n{numbers}")
+    );
     assert_eq!(pod.client.exec_exit("e"), (5, None));
 
-    // A regular file cannot be waited for.
+    // Its terminal is all that it has.
     let (mut request, _output) = pod.exec("c", "e", "true");
     request.exec.process.terminal = Some(SIZE);
-    request.descriptors = vec![pod.log_file("file")];
     assert_eq!(
         pod.client.start_exec(request).unwrap_err().kind,
         ErrorKind::InvalidArgument
     );
     pod.finish();
+}
+
+#[test]
+fn a_terminal_that_the_daemon_lets_go_hangs_up() {
+    let mut pod = Pod::ready();
+    let plan = pod.plan("c", "read forever");
+    let log = pod.log_file("c");
+    pod.create_with(plan, log, true).unwrap();
+    pod.start("c").unwrap();
+    let (mut request, _none) = pod.exec("c", "e", "sleep 1000");
+    on_terminal(&mut request);
+    let (_, master) = pod.client.start_exec_on_terminal(request).unwrap();
+    drop(master);
+    assert_eq!(pod.client.exec_exit("e"), (129, None));
+    pod.finish();
+}
+
+fn on_terminal(request: &mut ExecRequest) {
+    request.exec.process.terminal = Some(SIZE);
+    (request.exec.stdout, request.exec.stderr) = (None, None);
+    request.descriptors.clear();
 }
 
 #[test]
@@ -120,14 +132,9 @@ fn stdin_is_kept_open_or_is_null() {
     pod.start("open").unwrap();
     within(|| (pod.log("open").shown("stdout") == "ready\n").then_some(()));
     assert!(alive(pid));
-    // Until there is attach, somebody else writes to it.
-    let stdin = rustix::fs::open(
-        format!("/proc/{pid}/fd/0"),
-        rustix::fs::OFlags::WRONLY,
-        rustix::fs::Mode::empty(),
-    )
-    .unwrap();
-    rustix::io::write(stdin.as_fd(), b"words\n").unwrap();
+    let attached = pod.attach("open", "a", 65536);
+    assert!(attached.input && !attached.terminal);
+    attached.write("words\n");
     assert_eq!(pod.client.exit("open").exit_code, 0);
     assert_eq!(pod.log("open").shown("stdout"), "ready\ngot words\n");
     pod.finish();
