@@ -35,12 +35,19 @@ fn attach(
 }
 
 fn detach(site: &Site, bridge: &Bridge, id: &str) {
-    site.node.block_on(bridge.detach(id)).unwrap();
+    site.node.block_on(async {
+        bridge.detach(id).await.unwrap();
+        bridge.settled().await;
+    });
 }
 
 fn collect(site: &Site, bridge: &Bridge, live: &[&str]) -> Vec<String> {
     let live: BTreeSet<String> = live.iter().map(|id| (*id).to_owned()).collect();
-    site.node.block_on(bridge.collect(&live)).unwrap()
+    site.node.block_on(async {
+        let collected = bridge.collect(&live).await.unwrap();
+        bridge.settled().await;
+        collected
+    })
 }
 
 /// The same mapping for TCP and UDP.
@@ -351,6 +358,56 @@ fn addresses_run_out_and_come_back() {
     detach(&site, &bridge, "pod2");
     attach(&site, &bridge, "pod5", &pods[5], &[]).unwrap();
     assert_eq!(collect(&site, &bridge, &[]).len(), 5);
+    assert_eq!(site.remains(), "");
+}
+
+#[test]
+fn an_address_that_comes_free_in_a_moment_is_waited_for() {
+    let site = Site::new();
+    let bridge = site.node.block_on(Bridge::open(BridgeConfig {
+        ipv4: "10.99.0.0/30".parse().unwrap(),
+        ..config(&site)
+    }));
+    let bridge = bridge.unwrap();
+    let (one, two) = (Net::new(), Net::new());
+    site.node.block_on(async {
+        let ports = both(80, 8080, None);
+        let first = bridge
+            .attach("one", one.descriptor(), &ports)
+            .await
+            .unwrap();
+        // The namespace lives on, so the link goes by name, a while after the answer.
+        bridge.detach("one").await.unwrap();
+        bridge.detach("one").await.unwrap();
+        let second = bridge
+            .attach("two", two.descriptor(), &ports)
+            .await
+            .unwrap();
+        assert_eq!(first.ips[0], second.ips[0]);
+        // So is an attachment of the same name.
+        bridge.detach("two").await.unwrap();
+        bridge
+            .attach("two", two.descriptor(), &ports)
+            .await
+            .unwrap();
+    });
+    detach(&site, &bridge, "two");
+    assert_eq!(site.remains(), "");
+}
+
+#[test]
+fn a_link_that_was_let_go_before_a_death_is_seen_off_after_it() {
+    let site = Site::new();
+    let pod = Net::new();
+    let bridge = open(&site);
+    attach(&site, &bridge, "one", &pod, &both(80, 8080, None)).unwrap();
+    drop(bridge);
+    let path = site.state.path().join("one.json");
+    let record = std::fs::read_to_string(&path).unwrap();
+    std::fs::write(&path, record.replace("\"attached\"", "\"detaching\"")).unwrap();
+    let bridge = open(&site);
+    // The pod is there, stopped; its attachment is nobody's.
+    assert_eq!(collect(&site, &bridge, &["one"]), ["one"]);
     assert_eq!(site.remains(), "");
 }
 

@@ -59,6 +59,10 @@ pub enum AttachError {
         "{id} is attached already, to another network namespace or with other host ports; detach it first"
     )]
     Different { id: String },
+    #[error(
+        "attach {id}: the links of earlier pods, whose addresses it needs, are not gone after {waited:?}"
+    )]
+    Held { id: String, waited: Duration },
     #[error("{id} is being detached")]
     Detaching { id: String },
     #[error(transparent)]

@@ -13,7 +13,10 @@
 //!       ▲                       │ failure                                   │ detach
 //!       │                       ▼                                           ▼
 //!       └── addresses free ◀─ file removed ◀── link gone ◀── host ports removed ── [detaching]
+//!                                                     (answered)
 //! ```
+//!
+//! The kernel takes a link apart when it gets to it, so nobody waits for that but an attach that finds no other address free.
 //!
 //! A record holds the addresses and host ports of its attachment, so the records *are* the allocator's state: an address is taken
 //! as long as a record names it. Records carry the boot's id; one of an earlier boot names nothing that still exists and is dropped.
@@ -135,27 +138,40 @@ impl Bridge {
         };
         portmap::check(ports, self.work.config.ipv6.is_some())?;
         let namespace = identify(&netns).map_err(failed)?;
-        let admission = lock(&self.work.state).admit(&self.work.config, id, namespace, ports)?;
-        let outcome = match admission {
-            Admission::Attached(record) => return Ok(self.work.attachment(&record)),
-            Admission::Joined(outcome) => outcome,
-            Admission::Begun {
-                record,
-                leftover,
-                sender,
-                outcome,
-            } => {
-                let work = Arc::clone(&self.work);
-                let thread = move || {
-                    let result = work.attach(&record, leftover.as_ref(), netns);
-                    sender.send_replace(Some(result));
-                    work.look_again();
-                };
-                if let Err(error) = spawn("net-attach", thread) {
-                    lock(&self.work.state).forget(&self.work.config, id);
-                    return Err(failed(error));
+        let patience = tokio::time::Instant::now() + BOUND;
+        let outcome = loop {
+            let admission =
+                lock(&self.work.state).admit(&self.work.config, id, namespace, ports)?;
+            match admission {
+                Admission::Attached(record) => return Ok(self.work.attachment(&record)),
+                Admission::Joined(outcome) => break outcome,
+                Admission::Later(mut gone) => {
+                    let gone = gone.wait_for(|()| false);
+                    if tokio::time::timeout_at(patience, gone).await.is_err() {
+                        return Err(AttachError::Held {
+                            id: id.to_owned(),
+                            waited: BOUND,
+                        });
+                    }
                 }
-                outcome
+                Admission::Begun {
+                    record,
+                    leftover,
+                    sender,
+                    outcome,
+                } => {
+                    let work = Arc::clone(&self.work);
+                    let thread = move || {
+                        let result = work.attach(&record, leftover.as_ref(), netns);
+                        sender.send_replace(Some(result));
+                        work.look_again();
+                    };
+                    if let Err(error) = spawn("net-attach", thread) {
+                        lock(&self.work.state).forget(&self.work.config, id);
+                        return Err(failed(error));
+                    }
+                    break outcome;
+                }
             }
         };
         match wait(outcome).await {
@@ -170,7 +186,10 @@ impl Bridge {
 
     /// Undoes an attach; an unknown id is fine. An attach of the same id that is in flight is waited for.
     ///
-    /// Let go of the namespace first: then the kernel reaps the link by itself. Where the namespace lives on, this takes 0.1 s longer.
+    /// Returns when the host ports are gone and the record says so. The address is free again once the link is gone, too: let go of the
+    /// namespace first, then the kernel reaps the link by itself; where the namespace lives on, it goes by name a tenth of a second
+    /// later. [`Bridge::settled`] waits for that.
+    ///
     /// The work goes on when the caller is dropped; a second call joins it.
     pub async fn detach(&self, id: &str) -> Result<(), DetachError> {
         loop {
@@ -191,8 +210,13 @@ impl Bridge {
                 } => {
                     let work = Arc::clone(&self.work);
                     let stage = record.stage;
-                    let thread = move || {
-                        sender.send_replace(Some(work.detach(&record)));
+                    let thread = move || match work.detach(&record) {
+                        Ok(gone) => {
+                            sender.send_replace(Some(Ok(())));
+                            work.let_go(&record);
+                            drop(gone);
+                        }
+                        Err(error) => drop(sender.send_replace(Some(Err(error)))),
                     };
                     if let Err(source) = spawn("net-detach", thread) {
                         lock(&self.work.state).settle(id, stage);
@@ -208,20 +232,27 @@ impl Bridge {
         }
     }
 
-    /// At start: detaches what is not `live`, and removes links and host ports that no record explains. Host ports of those that are live
+    /// Waits until every link that was let go is gone and its address free.
+    pub async fn settled(&self) {
+        let letting_go: Vec<_> = lock(&self.work.state).letting_go().collect();
+        for mut gone in letting_go {
+            // An error says that the other end is gone: that is it.
+            let _gone = gone.wait_for(|()| false).await;
+        }
+    }
+
+    /// At start: detaches what is not `live` and what was on its way back already, and removes links and host ports that no record explains. Host ports of those that are live
     /// are there again afterwards, whatever happened to the table. Returns the ids detached.
     ///
     /// One that is live but was only half attached waits for its attach to be repeated. One that cannot be detached does not keep the others; the first failure is returned at the end.
     pub async fn collect(&self, live: &BTreeSet<String>) -> Result<Vec<String>, DetachError> {
         let mut detaching = tokio::task::JoinSet::new();
-        for id in lock(&self.work.state).ids() {
-            if !live.contains(&id) {
-                let bridge = self.clone();
-                detaching.spawn(async move {
-                    let result = bridge.detach(&id).await;
-                    (id, result)
-                });
-            }
+        for id in lock(&self.work.state).leftovers(live) {
+            let bridge = self.clone();
+            detaching.spawn(async move {
+                let result = bridge.detach(&id).await;
+                (id, result)
+            });
         }
         let (mut collected, mut first) = (Vec::new(), Ok(()));
         while let Some(joined) = detaching.join_next().await {

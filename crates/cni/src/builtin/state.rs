@@ -1,6 +1,6 @@
 //! What is attached, being attached, being detached; who has which address and host port. Pure memory.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use tokio::sync::watch;
 
@@ -14,6 +14,8 @@ use super::{Attachment, BridgeConfig, link};
 pub(super) type Outcome<T> = watch::Receiver<Option<T>>;
 pub(super) type AttachOutcome = Outcome<Result<Attachment, AttachError>>;
 pub(super) type DetachOutcome = Outcome<Result<(), DetachError>>;
+/// Closed once the kernel has let go of a link, and what the link had is free.
+pub(super) type Gone = watch::Receiver<()>;
 
 #[derive(Debug)]
 pub(super) struct State {
@@ -33,6 +35,8 @@ struct Entry {
 pub(super) enum Operation {
     Attach(AttachOutcome),
     Detach(DetachOutcome),
+    /// Detached to the caller; the link, and so the address, may be there for some more milliseconds.
+    LetGo(Gone),
 }
 
 /// What a call of attach leads to.
@@ -41,6 +45,8 @@ pub(super) enum Admission {
     /// There is an attachment like this.
     Attached(Record),
     Joined(AttachOutcome),
+    /// Wait until this is gone, then ask again.
+    Later(Gone),
     Begun {
         record: Record,
         /// What a failed or killed attempt left, to be undone first.
@@ -53,6 +59,7 @@ pub(super) enum Admission {
 /// What a call of detach leads to.
 #[derive(Debug)]
 pub(super) enum Release {
+    /// Or nothing that the caller would have to wait for.
     Unknown,
     /// Wait for this one, then ask again.
     Attaching(AttachOutcome),
@@ -117,6 +124,13 @@ impl State {
                 (Some(Operation::Detach(_)), _) => {
                     return Err(AttachError::Detaching { id: id.to_owned() });
                 }
+                (Some(Operation::LetGo(gone)), _) => {
+                    return match gone.has_changed() {
+                        Ok(_) => Ok(Admission::Later(gone.clone())),
+                        // Nobody sees it off any more; the next start does.
+                        Err(_) => Err(AttachError::Detaching { id: id.to_owned() }),
+                    };
+                }
                 (None, Stage::Attaching | Stage::Detaching) => {
                     leftover = Some(entry.record.clone());
                 }
@@ -127,9 +141,13 @@ impl State {
             Some(record) => (record.ipv4, record.ipv6),
             None => {
                 let Some(index) = self.pool.take() else {
-                    return Err(AttachError::Exhausted {
-                        subnet: config.ipv4.to_string(),
-                    });
+                    // An address that comes free in a moment is one that can be had.
+                    return match self.letting_go().next() {
+                        Some(gone) => Ok(Admission::Later(gone)),
+                        None => Err(AttachError::Exhausted {
+                            subnet: config.ipv4.to_string(),
+                        }),
+                    };
                 };
                 let ipv6 = config.ipv6.map(|subnet| subnet.pod(index));
                 (config.ipv4.pod(index), ipv6)
@@ -164,7 +182,11 @@ impl State {
     fn check_ports(&self, id: &str, ports: &[PortMapping]) -> Result<(), AttachError> {
         for (holder, entry) in &self.entries {
             let taken = |port: &&PortMapping| {
-                let held = &entry.record.ports;
+                // Host ports go before the link does.
+                let held: &[PortMapping] = match entry.operation {
+                    Some(Operation::LetGo(_)) => &[],
+                    Some(Operation::Attach(_) | Operation::Detach(_)) | None => &entry.record.ports,
+                };
                 holder != id && held.iter().any(|held| held.conflicts(port))
             };
             if let Some(port) = ports.iter().find(taken) {
@@ -197,6 +219,7 @@ impl State {
         match &entry.operation {
             Some(Operation::Attach(outcome)) => return Release::Attaching(outcome.clone()),
             Some(Operation::Detach(outcome)) => return Release::Joined(outcome.clone()),
+            Some(Operation::LetGo(_)) => return Release::Unknown,
             None => {}
         }
         let (sender, outcome) = watch::channel(None);
@@ -217,6 +240,24 @@ impl State {
         }
     }
 
+    /// Its detach is answered, its link not yet gone. What is returned is dropped when it is.
+    pub(super) fn let_go(&mut self, id: &str) -> watch::Sender<()> {
+        let (sender, gone) = watch::channel(());
+        if let Some(entry) = self.entries.get_mut(id) {
+            entry.operation = Some(Operation::LetGo(gone));
+        }
+        sender
+    }
+
+    /// What is about to be free.
+    pub(super) fn letting_go(&self) -> impl Iterator<Item = Gone> {
+        let entries = self.entries.values();
+        entries.filter_map(|entry| match &entry.operation {
+            Some(Operation::LetGo(gone)) if gone.has_changed().is_ok() => Some(gone.clone()),
+            Some(_) | None => None,
+        })
+    }
+
     /// Nothing of it is left: its address and ports are free.
     pub(super) fn forget(&mut self, config: &BridgeConfig, id: &str) {
         if let Some(entry) = self.entries.remove(id)
@@ -231,8 +272,13 @@ impl State {
         (record.stage == Stage::Attached).then_some(record)
     }
 
-    pub(super) fn ids(&self) -> Vec<String> {
-        self.entries.keys().cloned().collect()
+    /// Those that should not be there: neither in `live`, nor on a way back that was cut short.
+    pub(super) fn leftovers(&self, live: &BTreeSet<String>) -> Vec<String> {
+        let entries = self.entries.iter();
+        entries
+            .filter(|(id, entry)| !live.contains(*id) || entry.record.stage == Stage::Detaching)
+            .map(|(id, _)| id.clone())
+            .collect()
     }
 
     /// Whose host ports should be in the table, links on the bridge.

@@ -46,6 +46,21 @@ fn attach(site: &Site, bridge: &Bridge, pod: &Net) -> Result<Attachment, AttachE
     site.node.block_on(attaching)
 }
 
+fn detach(site: &Site, bridge: &Bridge, id: &str) {
+    site.node.block_on(async {
+        bridge.detach(id).await.unwrap();
+        bridge.settled().await;
+    });
+}
+
+fn collect(site: &Site, bridge: &Bridge) -> Vec<String> {
+    site.node.block_on(async {
+        let collected = bridge.collect(&BTreeSet::new()).await.unwrap();
+        bridge.settled().await;
+        collected
+    })
+}
+
 #[test]
 fn a_failure_after_any_step_undoes_everything() {
     let site = Site::new();
@@ -60,7 +75,7 @@ fn a_failure_after_any_step_undoes_everything() {
         assert_eq!(pod.sh("ip -o link | wc -l").trim(), "1", "{step:?}");
         stop(&bridge, None);
         attach(&site, &bridge, &pod).unwrap();
-        site.node.block_on(bridge.detach("one")).unwrap();
+        detach(&site, &bridge, "one");
         assert_eq!(site.remains(), "", "{step:?}");
     }
 }
@@ -79,8 +94,8 @@ fn after_a_death_at_any_step_collect_leaves_nothing() {
             let kept = pod_lives.then_some(pod);
             let bridge = open(&site);
             assert_eq!(bridge.attachment("one"), None, "{step:?}");
-            let collected = site.node.block_on(bridge.collect(&BTreeSet::new()));
-            assert_eq!(collected.unwrap(), ["one"], "{step:?}");
+            let collected = collect(&site, &bridge);
+            assert_eq!(collected, ["one"], "{step:?}");
             assert_eq!(site.remains(), "", "{step:?}");
             drop(kept);
         }
@@ -101,7 +116,7 @@ fn after_a_death_at_any_step_a_retry_succeeds() {
         let _server = pod.serve("one", 80);
         let answer = site.outside.ask_by_tcp("192.0.2.1", 8080);
         assert_eq!(answer, "one 192.0.2.2", "{step:?} {attachment:?}");
-        site.node.block_on(bridge.detach("one")).unwrap();
+        detach(&site, &bridge, "one");
         assert_eq!(site.remains(), "", "{step:?}");
     }
 }
@@ -119,7 +134,7 @@ fn trouble_on_the_way_to_a_node_that_is_prepared_passes_too() {
         assert_eq!(bridge.trouble(), None);
     }
     for id in ["one", "two"] {
-        site.node.block_on(bridge.detach(id)).unwrap();
+        detach(&site, &bridge, id);
     }
 }
 
@@ -132,8 +147,8 @@ fn a_lost_record_is_made_up_for_by_the_sweep() {
     drop(bridge);
     std::fs::remove_file(site.state.path().join("one.json")).unwrap();
     let bridge = open(&site);
-    let collected = site.node.block_on(bridge.collect(&BTreeSet::new()));
-    assert!(collected.unwrap().is_empty());
+    let collected = collect(&site, &bridge);
+    assert!(collected.is_empty());
     assert_eq!(site.remains(), "");
 }
 
@@ -141,8 +156,8 @@ fn a_lost_record_is_made_up_for_by_the_sweep() {
 fn a_machine_without_pods_is_left_alone() {
     let site = Site::new();
     let bridge = open(&site);
-    let collected = site.node.block_on(bridge.collect(&BTreeSet::new()));
-    assert!(collected.unwrap().is_empty());
+    let collected = collect(&site, &bridge);
+    assert!(collected.is_empty());
     assert_eq!(site.node.sh("nft list ruleset"), "");
     assert_eq!(
         site.node.sh("cat /proc/sys/net/ipv4/ip_forward").trim(),

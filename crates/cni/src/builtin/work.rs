@@ -5,6 +5,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
+use tokio::sync::watch;
 
 use super::conditions::Condition;
 use super::error::{AttachError, DetachError, StepError};
@@ -18,6 +19,9 @@ const FORWARD_AGE: Duration = Duration::from_secs(10);
 
 /// How long after a failed preparation the next one is tried unasked.
 const TRY_AGAIN: Duration = Duration::from_secs(5);
+
+/// The longest between two tries to see a link off.
+const LAST_PAUSE: Duration = Duration::from_secs(60);
 
 #[derive(Debug)]
 pub(super) struct Work {
@@ -156,11 +160,7 @@ impl Work {
             return Err(Failure { error, left: true });
         }
         let undone = self.undo(&mut sockets, record);
-        let undone = undone.map_err(|source| DetachError::Step {
-            id: record.id.clone(),
-            bridge: self.config.name.clone(),
-            source,
-        });
+        let undone = undone.map_err(|source| self.detach_error(record, source));
         let removed = undone.and_then(|()| Ok(self.journal.remove(&record.id)?));
         Err(Failure {
             left: removed.is_err(),
@@ -315,23 +315,21 @@ impl Work {
         Ok(())
     }
 
-    /// Runs an admitted detach to its end and settles the state.
-    pub(super) fn detach(&self, record: &Record) -> Result<(), DetachError> {
+    /// Runs an admitted detach as far as its caller waits for it, and settles the state. What is returned is to be dropped after
+    /// [`Work::let_go`].
+    pub(super) fn detach(&self, record: &Record) -> Result<watch::Sender<()>, DetachError> {
         let result = self.detach_recorded(record);
         let mut state = lock(&self.state);
-        match &result {
-            Ok(()) => state.forget(&self.config, &record.id),
-            Err(_) => state.settle(&record.id, Stage::Detaching),
+        match result {
+            Ok(()) => Ok(state.let_go(&record.id)),
+            Err(error) => {
+                state.settle(&record.id, Stage::Detaching);
+                Err(error)
+            }
         }
-        result
     }
 
     fn detach_recorded(&self, record: &Record) -> Result<(), DetachError> {
-        let failed = |source| DetachError::Step {
-            id: record.id.clone(),
-            bridge: self.config.name.clone(),
-            source,
-        };
         // Undoing must work on a full disk, and an old record leads here again.
         if let Err(error) = self.journal.write(record) {
             tracing::warn!(
@@ -339,13 +337,41 @@ impl Work {
                 "detaching all the same"
             );
         }
+        let mut sockets = self
+            .sockets()
+            .map_err(|source| self.detach_error(record, source))?;
+        self.unmap(&mut sockets, record)
+            .map_err(|source| self.detach_error(record, source))
+    }
+
+    /// Sees the link off, however long that takes, and frees the address: only then has the kernel forgotten it.
+    pub(super) fn let_go(&self, record: &Record) {
+        let mut pause = Duration::from_secs(1);
+        while let Err(error) = self.try_let_go(record) {
+            tracing::warn!(
+                id = record.id,
+                error = &error as &dyn std::error::Error,
+                "an address is not free yet; trying again"
+            );
+            std::thread::sleep(pause);
+            pause = (pause * 2).min(LAST_PAUSE);
+        }
+        lock(&self.state).forget(&self.config, &record.id);
+    }
+
+    fn try_let_go(&self, record: &Record) -> Result<(), DetachError> {
+        let failed = |source| self.detach_error(record, source);
         let mut sockets = self.sockets().map_err(failed)?;
-        let unmapped = self.unmap(&mut sockets, record);
-        let unlinked = link::let_go(&mut sockets, &record.link);
-        unmapped.and(unlinked).map_err(failed)?;
-        // Only now is the address free: the kernel has forgotten it.
-        self.journal.remove(&record.id)?;
-        Ok(())
+        link::let_go(&mut sockets, &record.link).map_err(failed)?;
+        Ok(self.journal.remove(&record.id)?)
+    }
+
+    fn detach_error(&self, record: &Record, source: StepError) -> DetachError {
+        DetachError::Step {
+            id: record.id.clone(),
+            bridge: self.config.name.clone(),
+            source,
+        }
     }
 
     /// Removes links and host ports that no record explains.

@@ -200,7 +200,9 @@ fn network_code(error: &pod::NetworkError) -> Code {
         pod::NetworkError::Attach(AttachError::Port { .. }) => Code::InvalidArgument,
         pod::NetworkError::Attach(AttachError::PortTaken { .. }) => Code::AlreadyExists,
         pod::NetworkError::Attach(AttachError::Exhausted { .. }) => Code::ResourceExhausted,
-        pod::NetworkError::Attach(AttachError::Stuck { .. }) => Code::DeadlineExceeded,
+        pod::NetworkError::Attach(AttachError::Stuck { .. } | AttachError::Held { .. }) => {
+            Code::DeadlineExceeded
+        }
         other => os_code(other),
     }
 }
