@@ -17,11 +17,11 @@ use tokio_stream::wrappers::UnixListenerStream;
 use tonic::transport::Server;
 
 use crate::{
-    config::Config,
+    config::{Arguments, Config, Reload},
     container::{self, HungPaths},
     inventory::Inventory,
     rpc::{CallersDeadline, Cri, RewriteOlderPackage},
-    runtime::{Features, Runtime, RuntimeFlights},
+    runtime::{DISK_BOUND, Features, Runtime, RuntimeFlights, blocking},
     spec::{Host, SeccompProfiles},
     state::{BootId, Lock, Records, recover},
     stats::Stats,
@@ -29,7 +29,7 @@ use crate::{
 };
 
 /// Builds the daemon, recovers what an earlier one left, and serves until asked to end.
-pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
+pub(crate) async fn run(config: Config, arguments: &Arguments) -> anyhow::Result<()> {
     let address = config.address.clone();
     let runtime = Arc::new(build(config).await?);
     recover(&runtime).await;
@@ -40,7 +40,10 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
         containers = runtime.inventory.containers().len(),
         "serving"
     );
-    serve(runtime, listener).await?;
+    tokio::select! {
+        result = serve(Arc::clone(&runtime), listener) => result?,
+        () = reload_when_asked(&runtime, arguments) => {}
+    }
     // Pods outlive the daemon; only its socket goes.
     if let Err(error) = std::fs::remove_file(&address) {
         tracing::warn!(%error, address = %address.display(), "remove the socket");
@@ -84,7 +87,7 @@ async fn build(config: Config) -> anyhow::Result<Runtime> {
     let mut images = ImagesConfig::new(&config.root);
     images
         .insecure_registries
-        .clone_from(&config.insecure_registries);
+        .clone_from(&config.registries.insecure);
     let images = Images::open(images, Arc::clone(&overlay)).await?;
     let network = Bridge::open(bridge(&config)).await?;
     let capabilities = bounding_set()?;
@@ -107,6 +110,7 @@ async fn build(config: Config) -> anyhow::Result<Runtime> {
             recursive_read_only: true,
             user_namespaces: Path::new("/proc/self/ns/user").exists(),
         },
+        reload: Reload::default(),
         config,
         _locks: [lock, root_lock],
     })
@@ -115,10 +119,10 @@ async fn build(config: Config) -> anyhow::Result<Runtime> {
 fn bridge(config: &Config) -> BridgeConfig {
     let network = &config.network;
     BridgeConfig {
-        name: network.bridge.clone(),
+        name: network.bridge.to_string(),
         state_dir: config.root.join("network"),
         masquerade: network.masquerade,
-        mtu: network.mtu,
+        mtu: network.mtu.get(),
         ipv4: network.ipv4,
         ipv6: network.ipv6,
     }
@@ -196,6 +200,26 @@ async fn accept(
         .serve_with_incoming_shutdown(UnixListenerStream::new(listener), asking.notified())
         .await
         .context("serve CRI")
+}
+
+/// SIGHUP; never ends.
+async fn reload_when_asked(runtime: &Arc<Runtime>, arguments: &Arguments) {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut asked = match signal(SignalKind::hangup()) {
+        Ok(asked) => asked,
+        Err(error) => {
+            tracing::warn!(%error, "SIGHUP cannot be waited for: a changed configuration needs a restart");
+            return std::future::pending().await;
+        }
+    };
+    while asked.recv().await.is_some() {
+        let (runtime, arguments) = (Arc::clone(runtime), arguments.clone());
+        let reload = move || runtime.reload.run(&arguments, &runtime.config);
+        if let Err(error) = blocking(DISK_BOUND, reload).await {
+            tracing::error!(%error, "configuration not reloaded");
+        }
+    }
+    std::future::pending().await
 }
 
 async fn asked_to_end() {

@@ -18,57 +18,79 @@ mod state;
 mod stats;
 mod supervisor;
 
-use std::{io::IsTerminal, process::ExitCode};
+use std::{
+    io::{IsTerminal, Write},
+    process::ExitCode,
+};
 
 use clap::Parser;
-use config::{Arguments, Config, Raw};
+use config::{Arguments, Command, Config, ConfigCommand};
+use tokio::runtime::Runtime;
 use tracing_subscriber::EnvFilter;
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    if arguments.print_default_config {
-        return print(Raw::default_file());
-    }
-    match start(&arguments) {
+    let result = match &arguments.command {
+        None => serve(&arguments),
+        Some(Command::Config(config)) => show(&config.command, &arguments),
+    };
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            complain(&format!("longshored: {error:#}\n"));
+            // Before the log is set up there is only stderr; there is nowhere else to say that this failed.
+            let _unsaid = writeln!(std::io::stderr(), "longshored: {error:#}");
             ExitCode::FAILURE
         }
     }
 }
 
-fn start(arguments: &Arguments) -> anyhow::Result<()> {
-    let config = Config::load(arguments)?;
-    let filter = EnvFilter::try_new(&config.log_filter)?;
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_ansi(std::io::stderr().is_terminal())
-        .with_writer(std::io::stderr)
-        .init();
-    failpoint::arm();
+fn show(command: &ConfigCommand, arguments: &Arguments) -> anyhow::Result<()> {
+    let text = match command {
+        ConfigCommand::Default => config::default_text(),
+        ConfigCommand::Dump => config::dump(&config::load(arguments)?),
+        ConfigCommand::Check => config::verdict(&config::load(arguments)?),
+    };
+    match std::io::stdout().write_all(text.as_bytes()) {
+        // `| head` has seen enough.
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error.into()),
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
+fn serve(arguments: &Arguments) -> anyhow::Result<()> {
+    let config = config::load(arguments)?.config;
     // Two workers serve a node; blocking calls have threads of their own.
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
         .build()?;
-    let result = runtime.block_on(compose::run(config));
+    log_to_stderr(&config, &runtime)?;
+    failpoint::arm();
+    let result = runtime.block_on(compose::run(config, arguments));
     // A call that hangs on a dead file system must not keep the daemon from ending.
     runtime.shutdown_background();
     result
 }
 
-fn print(text: &str) -> ExitCode {
-    use std::io::Write;
-    match std::io::stdout().write_all(text.as_bytes()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(_reader_has_gone) => ExitCode::FAILURE,
-    }
-}
-
-/// Before the log is set up there is only stderr.
-fn complain(text: &str) {
-    use std::io::Write;
-    // There is nowhere else to say that this failed.
-    let _unsaid = std::io::stderr().write_all(text.as_bytes());
+/// What is logged follows the configuration.
+fn log_to_stderr(config: &Config, runtime: &Runtime) -> anyhow::Result<()> {
+    let mut changes = config.log.changes();
+    let filter = EnvFilter::try_new(&**config.log.get())?;
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(std::io::stderr)
+        .with_filter_reloading();
+    let handle = log.reload_handle();
+    log.init();
+    runtime.spawn(async move {
+        while changes.changed().await.is_ok() {
+            let text = changes.borrow_and_update().clone();
+            // The text has been checked, and the subscriber lives as long as the process.
+            if let Ok(filter) = EnvFilter::try_new(&**text) {
+                let _gone = handle.reload(filter);
+            }
+        }
+    });
+    Ok(())
 }

@@ -12,7 +12,7 @@ use image::Images;
 use snapshot::Overlay;
 
 use crate::{
-    config::Config,
+    config::{Config, Reload},
     container::{Container, HungPaths, RemoveError as RemoveContainerError},
     flight::Flights,
     id::{ContainerId, PodId},
@@ -34,6 +34,8 @@ const CAP_SYS_RESOURCE: u64 = 1 << 24;
 #[derive(Debug)]
 pub(crate) struct Runtime {
     pub(crate) config: Config,
+    /// What became of changes to the configuration since the start.
+    pub(crate) reload: Reload,
     pub(crate) boot: BootId,
     pub(crate) records: Records,
     pub(crate) inventory: Inventory,
@@ -95,6 +97,11 @@ impl Runtime {
                 message: message.to_string(),
             })
             .collect();
+        conditions.extend(self.reload.trouble().map(|(reason, message)| Condition {
+            kind: "LongshoreConfiguration",
+            reason,
+            message,
+        }));
         if self.host.capabilities & CAP_SYS_RESOURCE == 0 {
             conditions.push(Condition {
                 kind: "LongshoreResourcePrivilege",

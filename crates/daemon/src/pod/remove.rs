@@ -90,7 +90,7 @@ fn remove_cgroups(runtime: &Runtime, pod: &Pod) -> Result<(), cgroup::Error> {
     let shares =
         |other: &Arc<Pod>| other.id != pod.id && below(&other.cgroup_parent, &pod.cgroup_parent);
     if runtime.inventory.all_pods().iter().any(shares)
-        || pod.cgroup_parent == runtime.config.cgroup_parent
+        || *pod.cgroup_parent == *runtime.config.cgroup_parent
     {
         return Ok(());
     }

@@ -133,7 +133,7 @@ pub(crate) async fn run(
 fn new_pod(runtime: &Runtime, config: PodConfig, handler: String) -> Result<Pod, RunError> {
     let id = PodId::generate().map_err(|e| RunError::Id(config.metadata.name.clone(), e))?;
     let cgroup_parent = match config.linux.cgroup_parent.as_str() {
-        "" => runtime.config.cgroup_parent.clone(),
+        "" => runtime.config.cgroup_parent.to_string(),
         parent => parent.to_owned(),
     };
     let record = PodRecord {

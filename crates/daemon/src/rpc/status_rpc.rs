@@ -52,7 +52,7 @@ pub(super) async fn status(
             "state": runtime.config.state,
             "cgroupDriver": "cgroupfs",
             "cgroupMode": format!("{:?}", runtime.hierarchies.mode()),
-            "network": { "bridge": runtime.config.network.bridge },
+            "network": { "bridge": &*runtime.config.network.bridge },
         })),
         false => BTreeMap::new(),
     };

@@ -1,0 +1,70 @@
+use std::path::PathBuf;
+
+use cni::builtin::{Ipv4Subnet, Ipv6Subnet};
+
+use super::{
+    live::Live,
+    schema::settings,
+    value::{CgroupParent, InRange, InterfaceName, LogFilter},
+};
+
+settings! {
+    /// The settings as the rest of the daemon sees them.
+    Config {
+        /// What survives a reboot: images, layers, writable layers, address allocations.
+        root: PathBuf = "/var/lib/longshore";
+
+        /// What does not: records and sockets of what runs.
+        state: PathBuf = "/run/longshore";
+
+        /// The CRI socket; by default `longshore.sock` in the state directory.
+        address: PathBuf = "/run/longshore/longshore.sock" or state.join("longshore.sock");
+
+        /// The supervisor's executable; by default `longshore-pod` beside `longshored`.
+        supervisor: PathBuf = "/usr/bin/longshore-pod" or beside_the_daemon("longshore-pod");
+
+        /// Parent cgroup of pods whose request names none.
+        cgroup_parent: CgroupParent = "/longshore";
+
+        /// Where pods' network namespaces are pinned, so that other tools find them.
+        netns_directory: PathBuf = "/run/netns";
+
+        /// Where `Localhost` seccomp profiles are looked up.
+        seccomp_directory: PathBuf = "/var/lib/kubelet/seccomp";
+
+        /// What is logged to stderr: a level, or per module as in `info,longshored::pod=debug`.
+        log: Live<LogFilter> = "info";
+    }
+
+    /// The built-in bridge network.
+    network: Network {
+        /// The bridge's name.
+        bridge: InterfaceName = "longshore0";
+
+        /// The pods' IPv4 range.
+        ipv4: Ipv4Subnet = "10.88.0.0/16";
+
+        /// The pods' IPv6 range; empty switches IPv6 off.
+        ipv6: Option<Ipv6Subnet> = "fd4c:6f6e:6773::/64";
+
+        /// Whether traffic that leaves the pods' range takes the node's address.
+        masquerade: bool = true;
+
+        /// Of the bridge and of pods' interfaces, bytes.
+        mtu: InRange<1280, 65535> = 1500;
+    }
+
+    /// Where images come from.
+    registries: Registries {
+        /// `HOST[:PORT]` of registries that may be spoken to over plain HTTP. Loopback may always.
+        insecure: Vec<String> = [];
+    }
+}
+
+/// Programs of one release are installed together.
+fn beside_the_daemon(name: &str) -> PathBuf {
+    match std::env::current_exe() {
+        Ok(daemon) => daemon.with_file_name(name),
+        Err(_no_proc) => PathBuf::from("/usr/bin").join(name),
+    }
+}
