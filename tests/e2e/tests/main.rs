@@ -1,6 +1,7 @@
 //! All scenarios.
 
 mod bad_input;
+mod configuration;
 mod container;
 mod edges;
 mod exec;
