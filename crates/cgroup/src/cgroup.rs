@@ -153,12 +153,12 @@ impl Cgroup {
         &self.hierarchies
     }
 
-    /// Changes limits. Applied in order, so a failure leaves the earlier ones changed; the error names the first that failed. Device
-    /// rules, if there are any, take the place of those in force on v2; v1 adds them unless one is for all devices.
+    /// Changes limits: all of them, or, where the kernel refuses one, none; the error names it. Device rules, if there are any, take the
+    /// place of those in force on v2; v1 adds them unless one is for all devices.
     pub fn update(&self, resources: &Resources) -> Result<(), Error> {
         resources::check(&self.hierarchies, resources)?;
         resources::enable_controllers(&self.hierarchies, &self.path, resources)?;
-        resources::apply(self, resources, Scope::All)
+        resources::change(self, resources)
     }
 
     /// A child cgroup for an exec, to list and kill its processes apart from the container's. It exists in the tracking hierarchy

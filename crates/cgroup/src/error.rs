@@ -87,6 +87,15 @@ pub enum Error {
         value: String,
         reason: &'static str,
     },
+    /// A limit that would have the kernel kill what runs, or that it refuses for the same reason.
+    #[error(
+        "memory_limit_bytes = {limit}: cgroup {cgroup} uses {usage} bytes that the kernel cannot take back; lower its use first"
+    )]
+    BelowUsage {
+        cgroup: String,
+        limit: u64,
+        usage: u64,
+    },
     #[error("limit the devices of cgroup {cgroup}")]
     DeviceProgram {
         cgroup: String,
@@ -137,6 +146,7 @@ impl Error {
             | Error::Parse { .. }
             | Error::Unsupported { .. }
             | Error::Invalid { .. }
+            | Error::BelowUsage { .. }
             | Error::Timeout { .. }
             | Error::NoTracking { .. } => None,
         }

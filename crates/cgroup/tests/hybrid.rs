@@ -173,6 +173,27 @@ fn memory_goes_up_and_down_with_swap() {
 }
 
 #[test]
+fn a_refused_change_changes_nothing() {
+    let pod = Pod::new(&Resources::default());
+    let container = pod.container("c", &Resources::default()).unwrap();
+    let before = v1("cpu", &container, "cpu.shares");
+    let refused = container.update(&Resources {
+        cpu_shares: Some(2048),
+        memory_limit_bytes: Some(64 << 20),
+        // More than there can be.
+        pids_limit: Some(1 << 40),
+        ..Resources::default()
+    });
+    assert!(refused.unwrap_err().to_string().contains("pids.max"));
+    assert_eq!(v1("cpu", &container, "cpu.shares"), before);
+    let unlimited = v1("memory", &pod.cgroup, "memory.limit_in_bytes");
+    assert_eq!(
+        v1("memory", &container, "memory.limit_in_bytes"),
+        unlimited
+    );
+}
+
+#[test]
 fn quota_and_period_change_in_either_direction_below_a_limited_parent() {
     let limited = |quota, period| Resources {
         cpu_quota_us: Some(quota),

@@ -117,6 +117,74 @@ fn every_limit_has_its_file() {
 }
 
 #[test]
+fn a_change_is_whole_or_nothing() {
+    let tree = Tree::new();
+    let files = [("cpu.weight", "100\n"), ("memory.max", "4096\n")];
+    let cgroup = tree.cgroup("p/c", &files);
+    let refused = cgroup.update(&Resources {
+        cpu_shares: Some(262_144),
+        memory_limit_bytes: Some(8192),
+        // There is no pids.max.
+        pids_limit: Some(1),
+        ..Resources::default()
+    });
+    assert!(refused.unwrap_err().to_string().contains("pids.max"));
+    assert_eq!(tree.read("p/c/cpu.weight"), "100");
+    assert_eq!(tree.read("p/c/memory.max"), "4096");
+}
+
+#[test]
+fn a_limit_below_what_is_used_is_refused() {
+    let tree = Tree::new();
+    let files = [
+        ("memory.max", "8192\n"),
+        ("memory.high", "max\n"),
+        ("memory.current", "4096\n"),
+    ];
+    let cgroup = tree.cgroup("p/c", &files);
+    let limited = |bytes| Resources {
+        memory_limit_bytes: Some(bytes),
+        ..Resources::default()
+    };
+    let error = cgroup.update(&limited(4095)).unwrap_err();
+    assert!(
+        matches!(
+            error,
+            Error::BelowUsage {
+                limit: 4095,
+                usage: 4096,
+                ..
+            }
+        ),
+        "{error}"
+    );
+    assert_eq!(tree.read("p/c/memory.max"), "8192\n");
+    assert_eq!(tree.read("p/c/memory.high"), "max");
+    cgroup.update(&limited(4096)).unwrap();
+    assert_eq!(tree.read("p/c/memory.max"), "4096");
+}
+
+#[test]
+fn processors_that_the_parent_has_not_are_refused() {
+    let tree = Tree::new();
+    put(&tree.path("cpuset.cpus.effective"), "0-7\n");
+    let _parent = tree.cgroup("p", &[("cpuset.cpus.effective", "0-3\n")]);
+    let cgroup = tree.cgroup("p/c", &[("cpuset.cpus", "\n")]);
+    let pinned = |cpus: &str| Resources {
+        cpuset_cpus: Some(cpus.to_owned()),
+        ..Resources::default()
+    };
+    let error = cgroup.update(&pinned("2-4")).unwrap_err().to_string();
+    assert!(
+        error.contains("4 is not among") && error.contains("0-3"),
+        "{error}"
+    );
+    assert_eq!(tree.read("p/c/cpuset.cpus"), "\n");
+    cgroup.update(&pinned("1,3")).unwrap();
+    assert_eq!(tree.read("p/c/cpuset.cpus"), "1,3");
+}
+
+#[test]
 fn a_period_alone_keeps_the_quota() {
     let tree = Tree::new();
     let cgroup = tree.cgroup("c", &[("cpu.max", "7000 100000\n")]);

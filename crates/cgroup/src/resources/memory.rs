@@ -1,4 +1,5 @@
 use oci_plan::Resources;
+use rustix::io::Errno;
 
 use super::{Directory, Place, Target, no_hierarchy};
 use crate::error::Error;
@@ -6,7 +7,10 @@ use crate::hierarchy::Controller;
 
 const V1_LIMIT: &str = "memory.limit_in_bytes";
 const V1_SWAP: &str = "memory.memsw.limit_in_bytes";
+const V1_USAGE: &str = "memory.usage_in_bytes";
 const V2_LIMIT: &str = "memory.max";
+const V2_PRESSURE: &str = "memory.high";
+const V2_USAGE: &str = "memory.current";
 const V2_SWAP: &str = "memory.swap.max";
 
 /// A size in the specification's terms, where every negative number is unlimited.
@@ -85,9 +89,16 @@ fn set_v1(place: &Directory<'_>, limit: Option<Limit>, swap: Option<Limit>) -> R
         Some(swap) => unaccounted(limit, swap)?,
         None => None,
     };
+    let set_limit = |limit: Limit| match place.write(V1_LIMIT, &limit.v1()) {
+        Err(error) if error.errno() == Some(Errno::BUSY) => match limit {
+            Limit::Bytes(limit) => Err(below_usage(place, limit, V1_USAGE)?),
+            Limit::Unlimited => Err(error),
+        },
+        written => written,
+    };
     let (Some(limit), Some(swap)) = (limit, swap) else {
         return match (limit, swap) {
-            (Some(limit), _) => place.write(V1_LIMIT, &limit.v1()),
+            (Some(limit), _) => set_limit(limit),
             (None, Some(swap)) => place.write(V1_SWAP, &swap.v1()),
             (None, None) => Ok(()),
         };
@@ -98,9 +109,9 @@ fn set_v1(place: &Directory<'_>, limit: Option<Limit>, swap: Option<Limit>) -> R
     };
     if limit > Limit::Bytes(now) {
         place.write(V1_SWAP, &swap.v1())?;
-        place.write(V1_LIMIT, &limit.v1())
+        set_limit(limit)
     } else {
-        place.write(V1_LIMIT, &limit.v1())?;
+        set_limit(limit)?;
         place.write(V1_SWAP, &swap.v1())
     }
 }
@@ -108,6 +119,9 @@ fn set_v1(place: &Directory<'_>, limit: Option<Limit>, swap: Option<Limit>) -> R
 /// v2 limits swap alone.
 fn set_v2(place: &Directory<'_>, limit: Option<Limit>, swap: Option<Limit>) -> Result<(), Error> {
     if let Some(limit) = limit {
+        if let (Limit::Bytes(bytes), true) = (limit, place.in_use()) {
+            make_room_v2(place, bytes)?;
+        }
         place.write(V2_LIMIT, &limit.v2())?;
     }
     let Some(swap) = swap else { return Ok(()) };
@@ -136,6 +150,36 @@ fn set_v2(place: &Directory<'_>, limit: Option<Limit>, swap: Option<Limit>) -> R
         unaccounted(limit, swap)?;
     }
     Ok(())
+}
+
+/// v1 refuses a limit below what cannot be reclaimed; v2 takes it, and kills. Whoever lowers a limit does not mean that: what can be
+/// reclaimed is, by the softer limit, and the change is refused where that is not enough.
+fn make_room_v2(place: &Directory<'_>, limit: u64) -> Result<(), Error> {
+    if !place.has(V2_USAGE) || usage(place, V2_USAGE)? <= limit {
+        return Ok(());
+    }
+    let before = place.read(V2_PRESSURE)?;
+    place.write(V2_PRESSURE, &limit.to_string())?;
+    let now = usage(place, V2_USAGE);
+    place.write(V2_PRESSURE, before.trim())?;
+    match now? <= limit {
+        true => Ok(()),
+        false => Err(below_usage(place, limit, V2_USAGE)?),
+    }
+}
+
+fn usage(place: &Directory<'_>, file: &str) -> Result<u64, Error> {
+    let text = place.read(file)?;
+    let parsed = text.trim().parse();
+    parsed.map_err(|_| place.parse_error(file, &text))
+}
+
+fn below_usage(place: &Directory<'_>, limit: u64, file: &str) -> Result<Error, Error> {
+    Ok(Error::BelowUsage {
+        cgroup: place.label(),
+        limit,
+        usage: usage(place, file)?,
+    })
 }
 
 fn limit_v2(place: &Directory<'_>) -> Result<Limit, Error> {

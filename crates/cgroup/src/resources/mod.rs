@@ -6,6 +6,7 @@ mod cpu;
 mod cpuset;
 mod devices;
 mod hugetlb;
+mod journal;
 mod memory;
 mod unified;
 
@@ -21,6 +22,7 @@ use crate::cgroup::Cgroup;
 use crate::error::Error;
 use crate::files;
 use crate::hierarchy::{Controller, Hierarchies, Hierarchy};
+use journal::Journal;
 
 /// Which directories limits are set in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,17 +41,30 @@ pub(crate) fn check(hierarchies: &Hierarchies, resources: &Resources) -> Result<
     unified::check(&resources.unified)
 }
 
-/// Sets every limit that is given.
+/// Sets every limit that is given, in a new cgroup.
 pub(crate) fn apply(cgroup: &Cgroup, resources: &Resources, scope: Scope) -> Result<(), Error> {
-    let target = Target { cgroup, scope };
-    cpuset::apply(&target, resources)?;
-    cpu::apply(&target, resources)?;
-    memory::apply(&target, resources)?;
-    pids(&target, resources.pids_limit)?;
-    hugetlb::apply(&target, &resources.hugepage_limits)?;
-    blkio::apply(&target, resources.blkio_weight)?;
-    devices::apply(&target, &resources.devices)?;
-    unified::apply(&target, &resources.unified)
+    let target = Target {
+        cgroup,
+        scope,
+        journal: None,
+    };
+    target.apply(resources)
+}
+
+/// Changes the limits of a cgroup that is in use: all that are given, or, where the kernel refuses one, none. Device rules come last but
+/// for the files of v2 that are given by name, and stay.
+pub(crate) fn change(cgroup: &Cgroup, resources: &Resources) -> Result<(), Error> {
+    let journal = Journal::new(&cgroup.hierarchies);
+    let target = Target {
+        cgroup,
+        scope: Scope::All,
+        journal: Some(&journal),
+    };
+    let changed = target.apply(resources);
+    if changed.is_err() {
+        journal.undo();
+    }
+    changed
 }
 
 fn pids(target: &Target<'_>, limit: Option<i64>) -> Result<(), Error> {
@@ -66,6 +81,8 @@ fn pids(target: &Target<'_>, limit: Option<i64>) -> Result<(), Error> {
 pub(crate) struct Target<'a> {
     cgroup: &'a Cgroup,
     scope: Scope,
+    /// Where a change is noted, to be undone.
+    journal: Option<&'a Journal>,
 }
 
 /// Where a controller limits the cgroup.
@@ -80,9 +97,21 @@ pub(crate) enum Place<'a> {
 pub(crate) struct Directory<'a> {
     hierarchy: &'a Hierarchy,
     path: String,
+    journal: Option<&'a Journal>,
 }
 
 impl<'a> Target<'a> {
+    fn apply(&self, resources: &Resources) -> Result<(), Error> {
+        cpuset::apply(self, resources)?;
+        cpu::apply(self, resources)?;
+        memory::apply(self, resources)?;
+        pids(self, resources.pids_limit)?;
+        hugetlb::apply(self, &resources.hugepage_limits)?;
+        blkio::apply(self, resources.blkio_weight)?;
+        devices::apply(self, &resources.devices)?;
+        unified::apply(self, &resources.unified)
+    }
+
     fn place(&self, controller: Controller) -> Place<'a> {
         match self.cgroup.hierarchies.home(controller) {
             Some(hierarchy) => self.place_in(hierarchy),
@@ -97,6 +126,7 @@ impl<'a> Target<'a> {
         Place::Here(Directory {
             hierarchy,
             path: self.cgroup.path_in(hierarchy),
+            journal: self.journal,
         })
     }
 }
@@ -110,6 +140,20 @@ impl Directory<'_> {
         self.hierarchy.label(&self.path)
     }
 
+    /// The root of the hierarchy for what is right below it.
+    fn parent(&self) -> Self {
+        let path = self.path.rsplit_once('/').map_or("", |(parent, _)| parent);
+        Directory {
+            hierarchy: self.hierarchy,
+            path: path.to_owned(),
+            journal: None,
+        }
+    }
+
+    fn read_if_exists(&self, file: &str) -> Result<Option<String>, Error> {
+        files::read_if_exists(self.hierarchy, &self.path, file)
+    }
+
     fn has(&self, file: &str) -> bool {
         files::has_file(self.hierarchy, &self.path, file)
     }
@@ -119,7 +163,20 @@ impl Directory<'_> {
     }
 
     fn write(&self, file: &str, value: &str) -> Result<(), Error> {
-        files::write(self.hierarchy, &self.path, file, value)
+        let before = match self.journal {
+            Some(_) => self.read(file).ok(),
+            None => None,
+        };
+        files::write(self.hierarchy, &self.path, file, value)?;
+        if let (Some(journal), Some(before)) = (self.journal, before) {
+            journal.note(self.hierarchy, &self.path, file, before);
+        }
+        Ok(())
+    }
+
+    /// Whether processes may be living under the limits that are set.
+    fn in_use(&self) -> bool {
+        self.journal.is_some()
     }
 
     /// `false`: there is no such file.

@@ -49,7 +49,14 @@ pub(crate) fn cgroup(error: &cgroup::Error) -> WireError {
             ..
         } => ErrorKind::InvalidArgument,
         cgroup::Error::NotFound { .. } => ErrorKind::NotFound,
-        cgroup::Error::Exists { .. } | cgroup::Error::InUse { .. } => ErrorKind::FailedPrecondition,
+        cgroup::Error::Exists { .. }
+        | cgroup::Error::InUse { .. }
+        | cgroup::Error::BelowUsage { .. } => ErrorKind::FailedPrecondition,
+        // What lives in the cgroup, or below it, needs what was there before.
+        cgroup::Error::Write {
+            source: Errno::BUSY,
+            ..
+        } => ErrorKind::FailedPrecondition,
         other => match other.errno() {
             Some(Errno::NOMEM | Errno::NOSPC | Errno::AGAIN | Errno::MFILE | Errno::NFILE) => {
                 ErrorKind::ResourceExhausted
