@@ -187,10 +187,7 @@ fn a_refused_change_changes_nothing() {
     assert!(refused.unwrap_err().to_string().contains("pids.max"));
     assert_eq!(v1("cpu", &container, "cpu.shares"), before);
     let unlimited = v1("memory", &pod.cgroup, "memory.limit_in_bytes");
-    assert_eq!(
-        v1("memory", &container, "memory.limit_in_bytes"),
-        unlimited
-    );
+    assert_eq!(v1("memory", &container, "memory.limit_in_bytes"), unlimited);
 }
 
 #[test]

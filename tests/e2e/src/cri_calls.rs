@@ -6,13 +6,14 @@ use cri::{
         Container, ContainerConfig, ContainerFilter, ContainerStats, ContainerStatsFilter,
         ContainerStatsRequest, ContainerStatus, ContainerStatusRequest, ContainerStatusResponse,
         CreateContainerRequest, ExecSyncRequest, ExecSyncResponse, Image, ImageFsInfoRequest,
-        ImageFsInfoResponse, ImageSpec, ImageStatusRequest, ListContainerStatsRequest,
-        ListContainersRequest, ListImagesRequest, ListPodSandboxRequest, PodSandbox,
-        PodSandboxConfig, PodSandboxFilter, PodSandboxStatusRequest, PodSandboxStatusResponse,
-        PullImageRequest, RemoveContainerRequest, RemoveImageRequest, RemovePodSandboxRequest,
-        ReopenContainerLogRequest, RunPodSandboxRequest, StartContainerRequest, StatusRequest,
-        StatusResponse, StopContainerRequest, StopPodSandboxRequest, VersionRequest,
-        VersionResponse,
+        ImageFsInfoResponse, ImageSpec, ImageStatusRequest, LinuxContainerResources,
+        ListContainerStatsRequest, ListContainersRequest, ListImagesRequest, ListPodSandboxRequest,
+        PodSandbox, PodSandboxConfig, PodSandboxFilter, PodSandboxStatusRequest,
+        PodSandboxStatusResponse, PullImageRequest, RemoveContainerRequest, RemoveImageRequest,
+        RemovePodSandboxRequest, ReopenContainerLogRequest, RunPodSandboxRequest,
+        StartContainerRequest, StatusRequest, StatusResponse, StopContainerRequest,
+        StopPodSandboxRequest, UpdateContainerResourcesRequest, UpdatePodSandboxResourcesRequest,
+        VersionRequest, VersionResponse,
     },
 };
 use hyper_util::rt::TokioIo;
@@ -125,6 +126,26 @@ impl Cri {
             container_id: id.to_owned(),
         };
         let call = async |mut rpc: Runtime, request| rpc.start_container(request).await;
+        self.client.runtime(LIMIT, request, call).await.map(drop)
+    }
+
+    pub async fn update(&self, id: &str, linux: LinuxContainerResources) -> Answer<()> {
+        self.update_with(UpdateContainerResourcesRequest {
+            container_id: id.to_owned(),
+            linux: Some(linux),
+            ..Default::default()
+        })
+        .await
+    }
+
+    pub async fn update_with(&self, request: UpdateContainerResourcesRequest) -> Answer<()> {
+        let call = async |mut rpc: Runtime, request| rpc.update_container_resources(request).await;
+        self.client.runtime(LIMIT, request, call).await.map(drop)
+    }
+
+    pub async fn update_pod(&self, request: UpdatePodSandboxResourcesRequest) -> Answer<()> {
+        let call =
+            async |mut rpc: Runtime, request| rpc.update_pod_sandbox_resources(request).await;
         self.client.runtime(LIMIT, request, call).await.map(drop)
     }
 

@@ -13,6 +13,7 @@ mod network;
 mod pod;
 mod reboot;
 mod recovery;
+mod resources;
 mod status;
 mod stop;
 mod trouble;

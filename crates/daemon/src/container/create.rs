@@ -191,6 +191,7 @@ fn prepare(
         user: None,
         // An image's odd signal is no reason not to run it: SIGTERM stops it then.
         image_stop_signal: image.config.stop_signal.parse::<Signal>().ok(),
+        resources: None,
         id,
     };
     let container = Container::new(record, Arc::clone(pod), Phase::Creating);

@@ -23,11 +23,12 @@ mod mounts;
 mod remove;
 mod start;
 mod stop;
+mod update;
 mod volumes;
 
 use std::{
     path::PathBuf,
-    sync::{Arc, Mutex, OnceLock, PoisonError, atomic::AtomicBool},
+    sync::{Arc, Mutex, PoisonError, atomic::AtomicBool},
 };
 
 pub(crate) use create::{CreateError, create};
@@ -46,12 +47,13 @@ use tokio::{
     task::JoinHandle,
     time::Instant,
 };
+pub(crate) use update::{UpdateError, update};
 pub(crate) use volumes::{root as volumes_root, sweep as sweep_volumes};
 
 use crate::{
     container::config::ContainerConfig,
     id::ContainerId,
-    pod::Pod,
+    pod::{Pod, config::LinuxResources},
     runtime::{BlockingError, DISK_BOUND},
     spec::{Signal, User},
     state::{ContainerRecord, RecordError, Records},
@@ -80,7 +82,7 @@ pub(crate) struct Container {
     /// A step of its making that its maker gave up on, and that may still be making things.
     straggler: Mutex<Option<JoinHandle<()>>>,
     /// Read from the disk by the first exec after a restart.
-    spec: OnceLock<Arc<Spec>>,
+    spec: Mutex<Option<Arc<Spec>>>,
 }
 
 /// Where a container is in its life.
@@ -114,7 +116,7 @@ impl Container {
             image: Mutex::new(None),
             remains: AtomicBool::new(false),
             straggler: Mutex::new(None),
-            spec: OnceLock::new(),
+            spec: Mutex::new(None),
         }
     }
 
@@ -260,12 +262,25 @@ impl Container {
         Ok(())
     }
 
-    /// Its OCI specification, as its init got it.
+    /// Its OCI specification, as its init got it but for resources that have been changed since.
     pub(crate) fn spec(&self, records: &Records) -> Result<Arc<Spec>, RecordError> {
-        if let Some(spec) = self.spec.get() {
+        let kept = || self.spec.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(spec) = &*kept() {
             return Ok(Arc::clone(spec));
         }
         let spec = Arc::new(records.load_spec(&self.pod.id, &self.id)?);
-        Ok(Arc::clone(self.spec.get_or_init(|| spec)))
+        // One that was changed meanwhile is the newer one.
+        Ok(Arc::clone(kept().get_or_insert(spec)))
+    }
+
+    fn set_spec(&self, spec: Spec) {
+        *self.spec.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(spec));
+    }
+
+    /// The limits in force.
+    pub(crate) fn resources(&self) -> LinuxResources {
+        let record = self.record.lock().unwrap_or_else(PoisonError::into_inner);
+        let changed = record.resources.as_ref();
+        changed.unwrap_or(&self.config.linux.resources).clone()
     }
 }

@@ -25,6 +25,7 @@ mod network;
 mod remove;
 mod run;
 mod stop;
+mod update;
 
 use std::{
     net::IpAddr,
@@ -42,12 +43,13 @@ pub(crate) use remove::{RemoveError, remove};
 pub(crate) use run::{RunError, run};
 pub(crate) use stop::{StopError, stop};
 use tokio::sync::{MutexGuard, watch};
+pub(crate) use update::{UpdateError, update};
 
 use crate::{
     container::Execs,
     id::PodId,
     pod::config::PodConfig,
-    state::{NetworkRecord, PodRecord, RecordError, Records},
+    state::{NetworkRecord, PodRecord, PodResources, RecordError, Records},
     supervisor::Link,
 };
 
@@ -163,6 +165,24 @@ impl Pod {
         records.save_pod(&record)?;
         *self.record.lock().unwrap_or_else(PoisonError::into_inner) = record;
         Ok(())
+    }
+
+    /// What the kubelet says that the pod costs and may use.
+    pub(crate) fn resources(&self) -> PodResources {
+        let record = self.record.lock().unwrap_or_else(PoisonError::into_inner);
+        record.resources.clone().unwrap_or_else(|| PodResources {
+            overhead: self.config.linux.overhead.clone(),
+            resources: self.config.linux.resources.clone(),
+        })
+    }
+
+    /// Its configuration, with what has been changed since.
+    pub(crate) fn current_config(&self) -> PodConfig {
+        let now = self.resources();
+        let mut config = self.config.clone();
+        config.linux.overhead = now.overhead;
+        config.linux.resources = now.resources;
+        config
     }
 
     pub(crate) fn network(&self) -> Option<NetworkRecord> {

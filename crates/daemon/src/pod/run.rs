@@ -146,6 +146,7 @@ fn new_pod(runtime: &Runtime, config: PodConfig, handler: String) -> Result<Pod,
         cgroup_parent,
         network: None,
         supervisor: None,
+        resources: None,
     };
     let directory = runtime.records.pod_directory(&id);
     Ok(Pod::new(record, directory, Phase::Starting))

@@ -49,7 +49,7 @@ pub(super) fn status(container: &Container) -> v1::ContainerStatus {
             .as_ref()
             .map(|p| p.display().to_string())
             .unwrap_or_default(),
-        resources: Some(encode::resources(&config.linux.resources)),
+        resources: Some(encode::resources(&container.resources())),
         user: container.user().as_ref().map(encode::user),
         stop_signal: encode::stop_signal(container.stop_signal()),
         ..v1::ContainerStatus::default()
@@ -90,10 +90,12 @@ fn info(runtime: &Runtime, container: &Container) -> BTreeMap<String, String> {
     };
     // A status without the specification is better than none.
     let spec = container.spec(&runtime.records).ok();
+    let mut config = container.config.clone();
+    config.linux.resources = container.resources();
     let info = Info {
         sandbox_id: container.pod.id.as_str(),
         pid,
-        config: &container.config,
+        config: &config,
         runtime_spec: spec.as_deref(),
         snapshotter: "overlay",
         snapshot_key: container.id.as_str(),

@@ -27,6 +27,8 @@ mod start_container;
 mod status_rpc;
 mod stop_container;
 mod stop_pod_sandbox;
+mod update_container_resources;
+mod update_pod_sandbox_resources;
 mod v1alpha2;
 mod version;
 mod watch_pull;
@@ -253,9 +255,11 @@ impl RuntimeService for Cri {
 
     async fn update_container_resources(
         &self,
-        _request: Request<v1::UpdateContainerResourcesRequest>,
+        request: Request<v1::UpdateContainerResourcesRequest>,
     ) -> Reply<v1::UpdateContainerResourcesResponse> {
-        Err(not_implemented("UpdateContainerResources"))
+        update_container_resources::update_container_resources(&self.runtime, request)
+            .await
+            .map(Response::new)
     }
 
     async fn exec(&self, _request: Request<v1::ExecRequest>) -> Reply<v1::ExecResponse> {
@@ -352,9 +356,11 @@ impl RuntimeService for Cri {
 
     async fn update_pod_sandbox_resources(
         &self,
-        _request: Request<v1::UpdatePodSandboxResourcesRequest>,
+        request: Request<v1::UpdatePodSandboxResourcesRequest>,
     ) -> Reply<v1::UpdatePodSandboxResourcesResponse> {
-        Err(not_implemented("UpdatePodSandboxResources"))
+        update_pod_sandbox_resources::update_pod_sandbox_resources(&self.runtime, request)
+            .await
+            .map(Response::new)
     }
 }
 

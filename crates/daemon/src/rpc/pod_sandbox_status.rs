@@ -110,7 +110,7 @@ fn info(runtime: &Runtime, pod: &Pod) -> BTreeMap<String, String> {
         runtime_handler: &pod.handler,
         runtime_type: "longshore",
         cgroup: pod.cgroup(),
-        config: &pod.config,
+        config: &pod.current_config(),
         runtime_spec: runtime_spec(pod, netns.as_deref()),
         network_namespace: netns,
         reason,

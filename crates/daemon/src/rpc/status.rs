@@ -119,6 +119,17 @@ coded! {
         E::Supervisor(_, call) => call.code(),
         E::Crashed(_) => Code::Internal,
     }
+    container::UpdateError: error {
+        E::State { .. } | E::PodNotReady(_) => Code::FailedPrecondition,
+        E::Spec(..) | E::Plan(..) => Code::InvalidArgument,
+        E::Supervisor(_, call) => call.code(),
+        E::Blocking(..) => Code::DeadlineExceeded,
+        E::Processes(..) | E::Record(..) | E::Crashed(_) => os_code(error),
+    }
+    pod::UpdateError: error {
+        E::NotReady(_) => Code::FailedPrecondition,
+        E::Record(..) | E::Crashed(_) => os_code(error),
+    }
     container::StopError: error {
         E::Undead(..) | E::Blocking(..) => Code::DeadlineExceeded,
         E::Orphans(..) | E::Crashed(_) => os_code(error),

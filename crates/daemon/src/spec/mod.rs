@@ -34,6 +34,7 @@ use oci_spec::{
     image::ImageConfiguration,
     runtime::{Linux, LinuxSeccomp, Root, Spec},
 };
+pub(crate) use resources::change_resources;
 pub(crate) use seccomp::{ProfileError, SeccompProfiles};
 pub(crate) use signal::Signal;
 pub(crate) use sysctl::pod_sysctls;

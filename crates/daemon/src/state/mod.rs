@@ -18,7 +18,7 @@ mod recover;
 
 pub(crate) use boot::{BootId, Lock};
 pub(crate) use records::{
-    ContainerRecord, ContainerStage, NetworkRecord, PodRecord, PodStage, RecordError, Records,
-    SupervisorRecord,
+    ContainerRecord, ContainerStage, NetworkRecord, PodRecord, PodResources, PodStage, RecordError,
+    Records, SupervisorRecord,
 };
 pub(crate) use recover::recover;

@@ -12,7 +12,7 @@ use super::BootId;
 use crate::{
     container::config::ContainerConfig,
     id::{ContainerId, PodId},
-    pod::config::PodConfig,
+    pod::config::{LinuxResources, PodConfig},
     spec::{Signal, User},
 };
 
@@ -29,6 +29,16 @@ pub(crate) struct PodRecord {
     pub(crate) cgroup_parent: String,
     pub(crate) network: Option<NetworkRecord>,
     pub(crate) supervisor: Option<SupervisorRecord>,
+    /// In place of those of `config`, once they have been changed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) resources: Option<PodResources>,
+}
+
+/// What a kubelet says that a pod costs and may use. The pod's cgroup is the kubelet's, and so are its limits.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct PodResources {
+    pub(crate) overhead: Option<LinuxResources>,
+    pub(crate) resources: Option<LinuxResources>,
 }
 
 /// What must be undone, or waited for, after a restart. See the diagram in `pod/mod.rs`.
@@ -73,6 +83,9 @@ pub(crate) struct ContainerRecord {
     pub(crate) user: Option<User>,
     /// The image's stop signal; the request's own is in `config`.
     pub(crate) image_stop_signal: Option<Signal>,
+    /// In place of those of `config`, once they have been changed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) resources: Option<LinuxResources>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -1,5 +1,7 @@
 //! What pods and containers have in common: namespaces, profiles and resources.
 
+use std::collections::BTreeMap;
+
 use cri::v1;
 
 use super::field::{
@@ -270,8 +272,37 @@ const CPU_PERIOD_US: std::ops::RangeInclusive<u64> = 1_000..=1_000_000;
 /// Below this the kernel refuses a quota.
 const CPU_QUOTA_US: i64 = 1_000;
 
-/// `LinuxContainerResources` at `path`.
+/// `LinuxContainerResources` at `path`, of something that is yet to be made.
 pub(super) fn resources(
+    path: &str,
+    given: v1::LinuxContainerResources,
+) -> Result<LinuxResources, InvalidField> {
+    let resources = resource_change(path, given)?;
+    let field = format!("{path}.memory_swap_limit_in_bytes");
+    let memory = resources.memory_limit_in_bytes;
+    let swap = resources.memory_swap_limit_in_bytes;
+    if swap > 0 && memory > swap {
+        return Err(invalid(
+            &field,
+            swap,
+            format!(
+                "it counts memory and swap together: use at least memory_limit_in_bytes ({memory})"
+            ),
+        ));
+    }
+    if swap > 0 && memory <= 0 {
+        return Err(invalid(
+            &field,
+            swap,
+            "it counts memory and swap together: set memory_limit_in_bytes as well",
+        ));
+    }
+    Ok(resources)
+}
+
+/// `LinuxContainerResources` at `path`, to change what is there: what is not given stays, so that only what is already there can say
+/// whether the whole makes sense.
+pub(super) fn resource_change(
     path: &str,
     resources: v1::LinuxContainerResources,
 ) -> Result<LinuxResources, InvalidField> {
@@ -299,24 +330,6 @@ pub(super) fn resources(
             format!("use at most {CPU_SHARES}"),
         ));
     }
-    let memory = resources.memory_limit_in_bytes;
-    let swap = resources.memory_swap_limit_in_bytes;
-    if swap > 0 && memory > swap {
-        return Err(invalid(
-            &at("memory_swap_limit_in_bytes"),
-            swap,
-            format!(
-                "it counts memory and swap together: use at least memory_limit_in_bytes ({memory})"
-            ),
-        ));
-    }
-    if swap > 0 && memory <= 0 {
-        return Err(invalid(
-            &at("memory_swap_limit_in_bytes"),
-            swap,
-            "it counts memory and swap together: set memory_limit_in_bytes as well",
-        ));
-    }
     let oom_score_adj = match i16::try_from(resources.oom_score_adj) {
         Ok(adjustment) if (-1000..=1000).contains(&adjustment) => adjustment,
         _ => {
@@ -341,14 +354,38 @@ pub(super) fn resources(
         cpu_period,
         cpu_quota: resources.cpu_quota,
         cpu_shares,
-        memory_limit_in_bytes: memory,
+        memory_limit_in_bytes: resources.memory_limit_in_bytes,
         oom_score_adj,
         cpuset_cpus: cpu_list(&at("cpuset_cpus"), resources.cpuset_cpus)?,
         cpuset_mems: cpu_list(&at("cpuset_mems"), resources.cpuset_mems)?,
         hugepage_limits,
         unified: resources.unified,
-        memory_swap_limit_in_bytes: swap,
+        memory_swap_limit_in_bytes: resources.memory_swap_limit_in_bytes,
     })
+}
+
+/// What an UpdateContainerResources changes.
+pub(crate) fn container_change(
+    linux: Option<v1::LinuxContainerResources>,
+    windows: Option<v1::WindowsContainerResources>,
+    annotations: &BTreeMap<String, String>,
+) -> Result<LinuxResources, InvalidField> {
+    if windows.is_some() {
+        return Err(invalid("windows", "set", "this is a Linux node"));
+    }
+    if let Some(key) = annotations.keys().next() {
+        return Err(not_implemented("annotations", format_args!("{key:?}")));
+    }
+    let linux = linux.ok_or_else(|| missing("linux", "name what to change"))?;
+    resource_change("linux", linux)
+}
+
+/// Resources of a pod at `path`, which are recorded and set nothing: an absent message leaves what is there.
+pub(crate) fn pod_resources(
+    path: &str,
+    given: Option<v1::LinuxContainerResources>,
+) -> Result<Option<LinuxResources>, InvalidField> {
+    given.map(|given| resource_change(path, given)).transpose()
 }
 
 /// The key becomes a file name in a cgroup.

@@ -1,0 +1,298 @@
+//! Limits of what lives: changed from one moment to the next, and told as they are.
+
+use cri::v1::{
+    LinuxContainerResources, LinuxPodSandboxConfig, UpdateContainerResourcesRequest,
+    UpdatePodSandboxResourcesRequest, WindowsContainerResources,
+};
+use e2e::{ContainerSettings, Limits, PodSettings, is_v2, scenario};
+use tonic::Code;
+
+const MIB: i64 = 1 << 20;
+
+fn limited(resources: LinuxContainerResources) -> ContainerSettings {
+    ContainerSettings::sleeper("main").edited(move |config| {
+        config.linux.get_or_insert_default().resources = Some(resources.clone());
+    })
+}
+
+#[test]
+fn limits_change_live_and_outlive_the_daemon() {
+    scenario(async |host| {
+        let pod = PodSettings::new("resized");
+        let pod_id = host.run_pod(&pod).await?;
+        let settings = limited(LinuxContainerResources {
+            cpu_shares: 1024,
+            memory_limit_in_bytes: 64 * MIB,
+            ..Default::default()
+        });
+        let id = host.run(&pod_id, &pod, &settings).await?;
+        let limits = Limits::of(host, &id).await?;
+        assert_eq!(limits.memory()?, (64 * MIB).to_string());
+        let shares = limits.shares()?;
+
+        // Up: memory and swap together must not be passed by memory on the way.
+        host.cri
+            .update(
+                &id,
+                LinuxContainerResources {
+                    cpu_quota: 50_000,
+                    cpu_period: 100_000,
+                    memory_limit_in_bytes: 128 * MIB,
+                    cpuset_cpus: "0".into(),
+                    cpuset_mems: "0".into(),
+                    ..Default::default()
+                },
+            )
+            .await?;
+        assert_eq!(limits.memory()?, (128 * MIB).to_string());
+        assert_eq!(limits.swap()?, "0");
+        assert_eq!(limits.bandwidth()?, "50000 100000");
+        assert_eq!(limits.cpus()?, "0");
+        assert_eq!(limits.memory_nodes()?, "0");
+        assert_eq!(limits.shares()?, shares, "what is not given stays");
+        let allowed = host
+            .cri
+            .sh(&id, "grep -h Cpus_allowed_list /proc/1/status")
+            .await?;
+        assert_eq!(allowed.split_whitespace().last(), Some("0"), "{allowed}");
+
+        let expected = LinuxContainerResources {
+            cpu_shares: 1024,
+            cpu_quota: 50_000,
+            cpu_period: 100_000,
+            memory_limit_in_bytes: 128 * MIB,
+            cpuset_cpus: "0".into(),
+            cpuset_mems: "0".into(),
+            ..Default::default()
+        };
+        assert_eq!(told(host, &id).await?, expected);
+
+        // Down, by another daemon.
+        host.restart_daemon().await?;
+        assert_eq!(told(host, &id).await?, expected);
+        host.cri
+            .update(
+                &id,
+                LinuxContainerResources {
+                    cpu_shares: 2048,
+                    cpu_quota: -1,
+                    memory_limit_in_bytes: 32 * MIB,
+                    memory_swap_limit_in_bytes: 48 * MIB,
+                    ..Default::default()
+                },
+            )
+            .await?;
+        assert_eq!(limits.memory()?, (32 * MIB).to_string());
+        assert_eq!(limits.swap()?, (16 * MIB).to_string());
+        assert_ne!(limits.shares()?, shares);
+        let unlimited = if is_v2() { "max" } else { "-1" };
+        assert_eq!(limits.bandwidth()?, format!("{unlimited} 100000"));
+
+        // The specification that tools read says the same, and a retry finds its container.
+        let info = host.cri.container_status_with(&id, true).await?.info;
+        let info: serde_json::Value = serde_json::from_str(&info["info"])?;
+        let memory = &info["runtimeSpec"]["linux"]["resources"]["memory"];
+        assert_eq!(memory["limit"], 32 * MIB);
+        assert_eq!(memory["swap"], 48 * MIB);
+        assert_eq!(host.create(&pod_id, &pod, &settings).await?, id);
+        Ok(())
+    });
+}
+
+async fn told(host: &e2e::Host, id: &str) -> anyhow::Result<LinuxContainerResources> {
+    let resources = host.cri.container_status(id).await?.resources;
+    Ok(resources.and_then(|all| all.linux).unwrap_or_default())
+}
+
+#[test]
+fn an_update_that_cannot_be_is_refused_and_changes_nothing() {
+    scenario(async |host| {
+        let pod = PodSettings::new("refused");
+        let pod_id = host.run_pod(&pod).await?;
+        let asked = LinuxContainerResources {
+            cpu_shares: 1024,
+            memory_limit_in_bytes: 96 * MIB,
+            ..Default::default()
+        };
+        let id = host.run(&pod_id, &pod, &limited(asked.clone())).await?;
+        // On a tmpfs, which nothing can take back.
+        host.cri
+            .sh(&id, "dd if=/dev/zero of=/dev/shm/held bs=1M count=40")
+            .await?;
+        let limits = Limits::of(host, &id).await?;
+        let (memory, shares) = (limits.memory()?, limits.shares()?);
+        let change = LinuxContainerResources::default;
+        for (refused, code, word) in [
+            (
+                LinuxContainerResources {
+                    cpu_shares: 4096,
+                    memory_limit_in_bytes: 20 * MIB,
+                    ..change()
+                },
+                Code::FailedPrecondition,
+                "memory",
+            ),
+            (
+                LinuxContainerResources {
+                    cpu_shares: 4096,
+                    cpuset_cpus: "4000".into(),
+                    ..change()
+                },
+                Code::InvalidArgument,
+                "4000",
+            ),
+            (
+                LinuxContainerResources {
+                    memory_swap_limit_in_bytes: 10 * MIB,
+                    ..change()
+                },
+                Code::InvalidArgument,
+                "linux.memory_swap_limit_in_bytes",
+            ),
+            (
+                LinuxContainerResources {
+                    cpu_period: 10,
+                    ..change()
+                },
+                Code::InvalidArgument,
+                "linux.cpu_period",
+            ),
+            (
+                LinuxContainerResources {
+                    unified: [("memory.no-such-file".to_owned(), "1".to_owned())].into(),
+                    ..change()
+                },
+                Code::InvalidArgument,
+                "memory.no-such-file",
+            ),
+            (
+                LinuxContainerResources {
+                    unified: [("../memory.max".to_owned(), "1".to_owned())].into(),
+                    ..change()
+                },
+                Code::InvalidArgument,
+                "linux.unified",
+            ),
+        ] {
+            let error = host.cri.update(&id, refused.clone()).await.unwrap_err();
+            assert_eq!(error.code(), code, "{refused:?}: {error}");
+            assert!(error.message().contains(word), "{error}");
+            assert_eq!(limits.memory()?, memory, "{refused:?}");
+            assert_eq!(limits.shares()?, shares, "{refused:?}");
+            assert_eq!(told(host, &id).await?, asked, "{refused:?}");
+        }
+        for request in [
+            UpdateContainerResourcesRequest {
+                container_id: id.clone(),
+                windows: Some(WindowsContainerResources::default()),
+                ..Default::default()
+            },
+            UpdateContainerResourcesRequest {
+                container_id: id.clone(),
+                linux: Some(change()),
+                annotations: [("some.example/key".to_owned(), String::new())].into(),
+                ..Default::default()
+            },
+        ] {
+            let error = host.cri.update_with(request).await.unwrap_err();
+            assert_eq!(error.code(), Code::InvalidArgument, "{error}");
+        }
+        let error = host.cri.update("no-such-container", change()).await;
+        assert_eq!(error.unwrap_err().code(), Code::NotFound);
+        host.cri.stop(&id, 5).await?;
+        let error = host.cri.update(&id, change()).await.unwrap_err();
+        assert_eq!(error.code(), Code::FailedPrecondition, "{error}");
+        assert!(error.message().contains("exited"), "{error}");
+        Ok(())
+    });
+}
+
+#[test]
+fn a_created_container_is_limited_before_it_starts() {
+    scenario(async |host| {
+        let pod = PodSettings::new("early");
+        let pod_id = host.run_pod(&pod).await?;
+        let id = host
+            .create(&pod_id, &pod, &ContainerSettings::sleeper("main"))
+            .await?;
+        host.cri
+            .update(
+                &id,
+                LinuxContainerResources {
+                    memory_limit_in_bytes: 48 * MIB,
+                    oom_score_adj: 700,
+                    ..Default::default()
+                },
+            )
+            .await?;
+        host.cri.start(&id).await?;
+        let limits = Limits::of(host, &id).await?;
+        assert_eq!(limits.memory()?, (48 * MIB).to_string());
+        let score = "cat /proc/1/oom_score_adj /proc/self/oom_score_adj";
+        assert_eq!(host.cri.sh(&id, score).await?, "700\n700\n");
+        let raised = LinuxContainerResources {
+            oom_score_adj: 900,
+            ..Default::default()
+        };
+        host.cri.update(&id, raised).await?;
+        assert_eq!(host.cri.sh(&id, score).await?, "900\n900\n");
+        Ok(())
+    });
+}
+
+#[test]
+fn resources_of_a_pod_are_kept_for_whoever_asks() {
+    scenario(async |host| {
+        let memory = |bytes: i64| LinuxContainerResources {
+            memory_limit_in_bytes: bytes,
+            ..Default::default()
+        };
+        let pod = PodSettings::edited("costly", move |config| {
+            let linux: &mut LinuxPodSandboxConfig = config.linux.get_or_insert_default();
+            linux.overhead = Some(memory(10));
+            linux.resources = Some(memory(100));
+        });
+        let id = host.run_pod(&pod).await?;
+        host.cri
+            .update_pod(UpdatePodSandboxResourcesRequest {
+                pod_sandbox_id: id.clone(),
+                overhead: None,
+                resources: Some(memory(200)),
+            })
+            .await?;
+        host.restart_daemon().await?;
+        let info = host.cri.pod_status(&id, true).await?.info;
+        let info: serde_json::Value = serde_json::from_str(&info["info"])?;
+        let linux = &info["config"]["linux"];
+        assert_eq!(linux["overhead"]["memory_limit_in_bytes"], 10);
+        assert_eq!(linux["resources"]["memory_limit_in_bytes"], 200);
+        // The same request is the same pod.
+        assert_eq!(host.run_pod(&pod).await?, id);
+        host.cri.stop_pod(&id).await?;
+        let late = UpdatePodSandboxResourcesRequest {
+            pod_sandbox_id: id,
+            ..Default::default()
+        };
+        let error = host.cri.update_pod(late).await.unwrap_err();
+        assert_eq!(error.code(), Code::FailedPrecondition, "{error}");
+        Ok(())
+    });
+}
+
+#[test]
+fn a_child_that_runs_out_of_memory_is_told_with_its_container() {
+    scenario(async |host| {
+        let pod = PodSettings::new("oom");
+        let pod_id = host.run_pod(&pod).await?;
+        let settings = ContainerSettings::sh("main", "head -c 64m /dev/zero | tail; exit 3")
+            .edited(|config| {
+                config.linux.get_or_insert_default().resources = Some(LinuxContainerResources {
+                    memory_limit_in_bytes: 16 * MIB,
+                    ..Default::default()
+                });
+            });
+        let (status, _) = host.run_to_end(&pod_id, &pod, &settings).await?;
+        assert_eq!((status.exit_code, status.reason.as_str()), (3, "OOMKilled"));
+        Ok(())
+    });
+}
