@@ -103,7 +103,7 @@ async fn update_now(
         .and_then(|linux| linux.resources_mut().as_mut())
     {
         resources
-            .set_memory(changed.whole.memory().clone())
+            .set_memory(*changed.whole.memory())
             .set_cpu(changed.whole.cpu().clone())
             .set_hugepage_limits(changed.whole.hugepage_limits().clone())
             .set_unified(changed.whole.unified().clone());
