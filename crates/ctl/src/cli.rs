@@ -73,6 +73,7 @@ pub(crate) enum Command {
     Inspecti(inspecti::Inspecti),
     Imagefsinfo(imagefsinfo::Imagefsinfo),
     Rmi(rmi::Rmi),
+    Bench(bench::Bench),
     #[command(hide = true, name = "attach", aliases = [
         "checkpoint", "completion", "config", "event", "events", "metricdescs", "metricsp",
         "port-forward", "update", "update-runtime-config",
@@ -107,6 +108,7 @@ impl Command {
             Self::Inspecti(command) => command.run(session, out).await,
             Self::Imagefsinfo(command) => command.run(session, out).await,
             Self::Rmi(command) => command.run(session, out).await,
+            Self::Bench(command) => command.run(session, out).await,
             Self::Later(_) => Err(Error::Usage(
                 "attach, checkpoint, completion, config, events, metricdescs, metricsp, port-forward, update and \
                  update-runtime-config are not implemented in this release"

@@ -33,6 +33,8 @@ pub(crate) enum Error {
         #[source]
         source: io::Error,
     },
+    #[error(transparent)]
+    Bench(validator::bench::BenchError),
     #[error("write to stdout")]
     Output(#[source] io::Error),
     /// Each failure has been reported already.

@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod configuration;
+mod bench;
 mod container;
 mod edges;
 mod exec;

@@ -1,5 +1,6 @@
 //! A file per command: its flags, and what it does.
 
+pub(crate) mod bench;
 pub(crate) mod create;
 pub(crate) mod exec;
 pub(crate) mod imagefsinfo;

@@ -1,5 +1,6 @@
 //! What people and programs read: tables, JSON, YAML, ages and sizes.
 
+pub(crate) mod bench;
 pub(crate) mod json;
 pub(crate) mod progress;
 pub(crate) mod size;

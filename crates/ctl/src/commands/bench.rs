@@ -1,0 +1,228 @@
+use std::{
+    io::{IsTerminal, Write},
+    path::PathBuf,
+};
+
+use clap::{Args, Subcommand, ValueEnum};
+use cri::client::Endpoint;
+use validator::bench::{self, BenchError, Network, PodsSettings, Subject};
+
+use crate::error::Error;
+use crate::output::Output;
+use crate::output::bench::write_pods;
+use crate::session::Session;
+
+/// Measure what runtimes take and cost
+///
+/// Figures of one sitting only can be compared: name the other runtimes with --against. The machine should be doing nothing else.
+#[derive(Debug, Args)]
+pub(crate) struct Bench {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Debug, Subcommand)]
+enum What {
+    Pods(Pods),
+}
+
+/// Pods: latency of each call, many at once, memory, processor time, and the kernel's floor
+#[derive(Debug, Args)]
+struct Pods {
+    /// Image with `sh` and `sleep`; pulled where it is missing
+    #[arg(
+        long,
+        value_name = "IMAGE",
+        default_value = "docker.io/library/busybox:latest"
+    )]
+    image: String,
+    /// Another runtime to measure in turn with this one; may be repeated
+    #[arg(long, value_name = "NAME=ENDPOINT", value_parser = subject)]
+    against: Vec<Subject>,
+    /// Pods in sequence on each network
+    #[arg(long, value_name = "N", default_value_t = 50)]
+    rounds: usize,
+    /// Networks; the first is also that of the pods at once
+    #[arg(long = "network", value_name = "NETWORK", value_delimiter = ',', default_values_t = [NetworkArg::Host, NetworkArg::Pod])]
+    networks: Vec<NetworkArg>,
+    /// Pods at once; 0 for none
+    #[arg(long, value_name = "N", default_value_t = 50)]
+    crowd: usize,
+    /// How many of them are made at a time
+    #[arg(long, value_name = "N", default_value_t = 10)]
+    concurrency: usize,
+    /// Running containers when lists are measured; 0 for none
+    #[arg(long, value_name = "N", default_value_t = 200)]
+    list_containers: usize,
+    /// RuntimeClass handler [default: the runtime's]
+    #[arg(
+        long,
+        short,
+        value_name = "HANDLER",
+        default_value = "",
+        hide_default_value = true
+    )]
+    runtime: String,
+    /// Cgroup parent of the pods, as the runtime's cgroup driver writes it [default: the runtime's]
+    #[arg(
+        long,
+        value_name = "CGROUP",
+        default_value = "",
+        hide_default_value = true
+    )]
+    cgroup_parent: String,
+    /// Where logs and mounted files of the pods are made
+    #[arg(long, value_name = "DIRECTORY", default_value = "/tmp")]
+    directory: PathBuf,
+    /// Output format
+    #[arg(long, short, default_value = "table")]
+    output: ReportFormat,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum ReportFormat {
+    Table,
+    Json,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum NetworkArg {
+    Host,
+    Pod,
+}
+
+impl std::fmt::Display for NetworkArg {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Host => "host",
+            Self::Pod => "pod",
+        })
+    }
+}
+
+impl From<NetworkArg> for Network {
+    fn from(network: NetworkArg) -> Self {
+        match network {
+            NetworkArg::Host => Self::Host,
+            NetworkArg::Pod => Self::Pod,
+        }
+    }
+}
+
+impl Bench {
+    pub(crate) async fn run(self, session: &Session, out: &mut Output) -> Result<(), Error> {
+        match self.what {
+            What::Pods(pods) => pods.run(session, out).await,
+        }
+    }
+}
+
+impl Pods {
+    async fn run(self, session: &Session, out: &mut Output) -> Result<(), Error> {
+        let own = session.settings().runtime_endpoint.clone();
+        let mut subjects = vec![Subject {
+            name: name_of(&own),
+            endpoint: own,
+        }];
+        subjects.extend(self.against);
+        let settings = PodsSettings {
+            image: self.image,
+            rounds: self.rounds,
+            networks: self.networks.into_iter().map(Network::from).collect(),
+            crowd: self.crowd,
+            concurrency: self.concurrency,
+            list_containers: self.list_containers,
+            handler: self.runtime,
+            cgroup_parent: self.cgroup_parent,
+            directory: self.directory,
+        };
+        let interrupt = async {
+            // Without a handler the signal ends the process, as it does by default.
+            if tokio::signal::ctrl_c().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        };
+        let measured = bench::run_pods(&subjects, &settings, interrupt, told()).await;
+        clear_told();
+        let report = measured.map_err(|error| match error {
+            BenchError::Connect(error) => Error::Connect(error),
+            error => Error::Bench(error),
+        })?;
+        match self.output {
+            ReportFormat::Table => write_pods(out, &report)?,
+            ReportFormat::Json => {
+                let text = serde_json::to_string_pretty(&report)
+                    .map_err(|error| Error::Input(format!("write the report as JSON: {error}")))?;
+                writeln!(out, "{text}")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What is being done, in one line of a terminal that is written over.
+fn told() -> impl FnMut(&str) {
+    let terminal = std::io::stderr().is_terminal();
+    move |what| {
+        if terminal {
+            let _ = write!(std::io::stderr(), "\r\x1b[K{what}");
+        }
+    }
+}
+
+fn clear_told() {
+    if std::io::stderr().is_terminal() {
+        let _ = write!(std::io::stderr(), "\r\x1b[K");
+    }
+}
+
+fn subject(text: &str) -> Result<Subject, String> {
+    let (name, endpoint) = text
+        .split_once('=')
+        .ok_or("write NAME=ENDPOINT, such as containerd=unix:///run/containerd/containerd.sock")?;
+    let valid = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+    if name.is_empty() || !name.chars().all(valid) {
+        return Err(format!(
+            "name {name:?}: pods are named by it, so small letters, digits and dashes only"
+        ));
+    }
+    Ok(Subject {
+        name: name.to_owned(),
+        endpoint: endpoint.parse().map_err(|error| format!("{error}"))?,
+    })
+}
+
+/// The socket's file name without its extension: `longshore`, `containerd`, `crio`.
+fn name_of(endpoint: &Endpoint) -> String {
+    let stem = endpoint.socket().file_stem().unwrap_or_default();
+    let text = stem.to_string_lossy().to_ascii_lowercase();
+    let text: String = text
+        .chars()
+        .map(|c| if c.is_ascii_alphanumeric() { c } else { '-' })
+        .collect();
+    text.trim_matches('-').to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn subjects_have_a_name_and_an_endpoint() {
+        let containerd = subject("containerd=/run/containerd/containerd.sock").unwrap();
+        assert_eq!(containerd.name, "containerd");
+        assert_eq!(
+            containerd.endpoint.to_string(),
+            "unix:///run/containerd/containerd.sock"
+        );
+        for wrong in [
+            "/run/x.sock",
+            "=/run/x.sock",
+            "A b=/run/x.sock",
+            "x=run/x.sock",
+        ] {
+            assert!(subject(wrong).is_err(), "{wrong}");
+        }
+        assert_eq!(name_of(&Endpoint::of_socket("/run/crio/crio.sock")), "crio");
+    }
+}

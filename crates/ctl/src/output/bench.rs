@@ -1,0 +1,142 @@
+//! The benchmark's report for people: one table a question, the endpoints side by side.
+
+use std::io::{self, Write};
+
+use validator::bench::{
+    CrowdReport, FloorReport, ListsReport, Memory, Network, PodsReport, SubjectReport, Summary,
+};
+
+/// Widths of the row's name and of each figure.
+const NAME: usize = 34;
+const FIGURE: usize = 9;
+
+pub(crate) fn write_pods(out: &mut impl Write, report: &PodsReport) -> io::Result<()> {
+    let machine = &report.machine;
+    writeln!(
+        out,
+        "Linux {}, {} processors, cgroups {}",
+        machine.kernel, machine.processors, machine.cgroups
+    )?;
+    for subject in &report.subjects {
+        writeln!(out, "{}: {}", subject.name, subject.runtime)?;
+    }
+    if let Some(floor) = &report.floor {
+        write_floor(out, floor)?;
+    }
+    write_networks(out, report)?;
+    for subject in &report.subjects {
+        if let Some(crowd) = &subject.crowd {
+            write_crowd(out, &subject.name, crowd)?;
+        }
+        if let Some(lists) = &subject.lists {
+            write_lists(out, &subject.name, lists)?;
+        }
+    }
+    for note in &report.notes {
+        writeln!(out, "\nnote: {note}")?;
+    }
+    Ok(())
+}
+
+fn write_floor(out: &mut impl Write, floor: &FloorReport) -> io::Result<()> {
+    header(out, "the kernel's floor, ms")?;
+    row(out, "namespaces, cgroups, mounts, exec", &floor.container)?;
+    row(out, "fork, exec and wait alone", &floor.spawn)
+}
+
+/// Every call of every network, one endpoint's row below the other's.
+fn write_networks(out: &mut impl Write, report: &PodsReport) -> io::Result<()> {
+    let Some(first) = report.subjects.first() else {
+        return Ok(());
+    };
+    for (index, network) in first.networks.iter().enumerate() {
+        let name = match network.network {
+            Network::Host => "host network",
+            Network::Pod => "pod network",
+        };
+        header(out, &format!("{name}, one pod at a time, ms"))?;
+        for (call, ours) in network.calls.iter().enumerate() {
+            for subject in &report.subjects {
+                let theirs = subject.networks.get(index);
+                let Some(theirs) = theirs.and_then(|network| network.calls.get(call)) else {
+                    continue;
+                };
+                row(out, &labelled(report, subject, ours.name), &theirs.summary)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The endpoint is named where there are several.
+fn labelled(report: &PodsReport, subject: &SubjectReport, call: &str) -> String {
+    if report.subjects.len() == 1 {
+        return call.to_owned();
+    }
+    // The sum's name is long, and means what it says when short too.
+    let call = call.replace("CreateContainer + StartContainer", "Create + Start");
+    format!("{call}, {}", subject.name)
+}
+
+fn write_crowd(out: &mut impl Write, name: &str, crowd: &CrowdReport) -> io::Result<()> {
+    writeln!(
+        out,
+        "\n{name}: {} pods, {} at a time: ready after {:.0} ms, gone after {:.0} ms, {:.2} s of processor time",
+        crowd.pods, crowd.concurrency, crowd.ready_ms, crowd.gone_ms, crowd.cpu_seconds
+    )?;
+    writeln!(
+        out,
+        "  {:<w$}{:>10}{:>10}{:>10}{:>10}",
+        "memory, MB",
+        "count",
+        "rss",
+        "pss",
+        "private",
+        w = NAME
+    )?;
+    memory(out, "daemon, idle", 1, crowd.daemon_idle)?;
+    memory(out, "daemon, with the pods", 1, crowd.daemon_loaded)?;
+    for class in &crowd.added {
+        memory(out, &class.name, class.count, class.memory)?;
+    }
+    Ok(())
+}
+
+fn write_lists(out: &mut impl Write, name: &str, lists: &ListsReport) -> io::Result<()> {
+    header(out, &format!("{name}, {} containers, ms", lists.containers))?;
+    row(out, "ListContainers", &lists.list_containers)?;
+    row(out, "ListContainerStats", &lists.list_container_stats)
+}
+
+fn header(out: &mut impl Write, title: &str) -> io::Result<()> {
+    write!(out, "\n  {title:<NAME$}")?;
+    for column in ["min", "p50", "p90", "p99", "max", "count"] {
+        write!(out, "{column:>FIGURE$}")?;
+    }
+    writeln!(out)
+}
+
+fn row(out: &mut impl Write, name: &str, summary: &Summary) -> io::Result<()> {
+    write!(out, "  {name:<NAME$}")?;
+    for figure in [
+        summary.min,
+        summary.p50,
+        summary.p90,
+        summary.p99,
+        summary.max,
+    ] {
+        write!(out, "{figure:>FIGURE$.2}")?;
+    }
+    writeln!(out, "{:>FIGURE$}", summary.count)
+}
+
+fn memory(out: &mut impl Write, name: &str, count: usize, memory: Memory) -> io::Result<()> {
+    let megabytes = |bytes: u64| bytes as f64 / 1e6;
+    writeln!(
+        out,
+        "  {name:<NAME$}{count:>10}{:>10.2}{:>10.2}{:>10.2}",
+        megabytes(memory.resident),
+        megabytes(memory.proportional),
+        megabytes(memory.private)
+    )
+}

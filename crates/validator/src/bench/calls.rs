@@ -1,0 +1,193 @@
+use std::time::Duration;
+
+use cri::{
+    client::Client,
+    v1::{
+        ContainerConfig, CreateContainerRequest, ExecSyncRequest, ImageSpec, ImageStatusRequest,
+        ListContainerStatsRequest, ListContainersRequest, ListPodSandboxRequest, PodSandboxConfig,
+        PodSandboxFilter, PullImageRequest, RemoveContainerRequest, RemovePodSandboxRequest,
+        RunPodSandboxRequest, StartContainerRequest, StopContainerRequest, StopPodSandboxRequest,
+        VersionRequest, VersionResponse,
+    },
+};
+use tonic::Status;
+
+use super::BenchError;
+
+/// How long one call may take before the run is given up.
+const BOUND: Duration = Duration::from_secs(60);
+
+/// How long the image may take to come.
+const PULL_BOUND: Duration = Duration::from_secs(600);
+
+/// The calls of a benchmark at one endpoint.
+#[derive(Debug, Clone)]
+pub(crate) struct Calls {
+    pub(crate) subject: String,
+    client: Client,
+    handler: String,
+}
+
+/// A call whose reply is read by `$read`, and whose error names the subject and `$what`.
+macro_rules! call {
+    ($calls:ident, $service:ident.$method:ident($request:expr) within $bound:expr, $($what:tt)+) => {
+        $calls
+            .client
+            .$service(Some($bound), $request, async |mut rpc, request| rpc.$method(request).await)
+            .await
+            .map_err(|status| $calls.failed(format!($($what)+), status))
+    };
+}
+
+impl Calls {
+    pub(crate) fn new(subject: &str, client: Client, handler: &str) -> Self {
+        Self {
+            subject: subject.to_owned(),
+            client,
+            handler: handler.to_owned(),
+        }
+    }
+
+    fn failed(&self, operation: String, status: Status) -> BenchError {
+        BenchError::Rpc {
+            subject: self.subject.clone(),
+            operation,
+            status: Box::new(status),
+        }
+    }
+
+    pub(crate) async fn version(&self) -> Result<VersionResponse, BenchError> {
+        let request = VersionRequest::default();
+        call!(self, runtime.version(request) within BOUND, "Version")
+    }
+
+    /// Pulls the image where the runtime does not have it.
+    pub(crate) async fn ensure_image(&self, image: &str) -> Result<(), BenchError> {
+        let spec = ImageSpec {
+            image: image.to_owned(),
+            ..ImageSpec::default()
+        };
+        let request = ImageStatusRequest {
+            image: Some(spec.clone()),
+            verbose: false,
+        };
+        let status =
+            call!(self, image.image_status(request) within BOUND, "ImageStatus of {image}")?;
+        if status.image.is_some() {
+            return Ok(());
+        }
+        let request = PullImageRequest {
+            image: Some(spec),
+            ..PullImageRequest::default()
+        };
+        call!(self, image.pull_image(request) within PULL_BOUND, "PullImage {image}").map(drop)
+    }
+
+    pub(crate) async fn run_pod(&self, config: PodSandboxConfig) -> Result<String, BenchError> {
+        let request = RunPodSandboxRequest {
+            config: Some(config),
+            runtime_handler: self.handler.clone(),
+        };
+        call!(self, runtime.run_pod_sandbox(request) within BOUND, "RunPodSandbox")
+            .map(|reply| reply.pod_sandbox_id)
+    }
+
+    pub(crate) async fn create(
+        &self,
+        pod: &str,
+        config: ContainerConfig,
+        pod_config: PodSandboxConfig,
+    ) -> Result<String, BenchError> {
+        let request = CreateContainerRequest {
+            pod_sandbox_id: pod.to_owned(),
+            config: Some(config),
+            sandbox_config: Some(pod_config),
+        };
+        call!(self, runtime.create_container(request) within BOUND, "CreateContainer in {pod}")
+            .map(|reply| reply.container_id)
+    }
+
+    pub(crate) async fn start(&self, id: &str) -> Result<(), BenchError> {
+        let request = StartContainerRequest {
+            container_id: id.to_owned(),
+        };
+        call!(self, runtime.start_container(request) within BOUND, "StartContainer {id}").map(drop)
+    }
+
+    pub(crate) async fn exec_true(&self, id: &str) -> Result<(), BenchError> {
+        let request = ExecSyncRequest {
+            container_id: id.to_owned(),
+            cmd: vec!["true".to_owned()],
+            timeout: 30,
+        };
+        let reply =
+            call!(self, runtime.exec_sync(request) within BOUND, "ExecSync of true in {id}")?;
+        match reply.exit_code {
+            0 => Ok(()),
+            code => Err(self.failed(
+                format!("ExecSync of true in {id}"),
+                Status::internal(format!("it ended with {code}")),
+            )),
+        }
+    }
+
+    pub(crate) async fn stop(&self, id: &str) -> Result<(), BenchError> {
+        let request = StopContainerRequest {
+            container_id: id.to_owned(),
+            timeout: 10,
+        };
+        call!(self, runtime.stop_container(request) within BOUND, "StopContainer {id}").map(drop)
+    }
+
+    pub(crate) async fn remove(&self, id: &str) -> Result<(), BenchError> {
+        let request = RemoveContainerRequest {
+            container_id: id.to_owned(),
+        };
+        call!(self, runtime.remove_container(request) within BOUND, "RemoveContainer {id}")
+            .map(drop)
+    }
+
+    pub(crate) async fn stop_pod(&self, id: &str) -> Result<(), BenchError> {
+        let request = StopPodSandboxRequest {
+            pod_sandbox_id: id.to_owned(),
+        };
+        call!(self, runtime.stop_pod_sandbox(request) within BOUND, "StopPodSandbox {id}").map(drop)
+    }
+
+    pub(crate) async fn remove_pod(&self, id: &str) -> Result<(), BenchError> {
+        let request = RemovePodSandboxRequest {
+            pod_sandbox_id: id.to_owned(),
+        };
+        call!(self, runtime.remove_pod_sandbox(request) within BOUND, "RemovePodSandbox {id}")
+            .map(drop)
+    }
+
+    pub(crate) async fn list_containers(&self) -> Result<usize, BenchError> {
+        let request = ListContainersRequest::default();
+        call!(self, runtime.list_containers(request) within BOUND, "ListContainers")
+            .map(|reply| reply.containers.len())
+    }
+
+    pub(crate) async fn list_container_stats(&self) -> Result<usize, BenchError> {
+        let request = ListContainerStatsRequest::default();
+        call!(self, runtime.list_container_stats(request) within BOUND, "ListContainerStats")
+            .map(|reply| reply.stats.len())
+    }
+
+    /// Stops and removes every pod of a run.
+    pub(crate) async fn remove_run(&self, run: &str) -> Result<(), BenchError> {
+        let label = ("longshore.bench/run".to_owned(), run.to_owned());
+        let request = ListPodSandboxRequest {
+            filter: Some(PodSandboxFilter {
+                label_selector: [label].into(),
+                ..PodSandboxFilter::default()
+            }),
+        };
+        let reply = call!(self, runtime.list_pod_sandbox(request) within BOUND, "ListPodSandbox")?;
+        for pod in reply.items {
+            self.stop_pod(&pod.id).await?;
+            self.remove_pod(&pod.id).await?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,57 @@
+//! How fast a runtime is, and what it costs.
+//!
+//! Figures mean something only beside others of the same sitting: several endpoints are measured in turn, round by round, and the [`floor`]
+//! says what the kernel alone takes for a container on this machine.
+
+mod calls;
+mod census;
+mod crowd;
+pub mod floor;
+mod lists;
+mod pods;
+mod report;
+mod samples;
+mod sequence;
+mod workload;
+
+pub use census::{Memory, ProcessClass};
+pub use crowd::CrowdReport;
+pub use floor::FloorReport;
+pub use lists::ListsReport;
+pub use pods::{PodsSettings, Subject, run_pods};
+pub use report::{Machine, PodsReport, SubjectReport};
+pub use samples::Summary;
+pub use sequence::{CallReport, NetworkReport};
+pub use workload::Network;
+
+use cri::client::ConnectError;
+
+/// Why a benchmark ended early. What it had made has been removed as far as the runtime let it.
+#[derive(Debug, thiserror::Error)]
+pub enum BenchError {
+    /// The endpoint is not there.
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    /// The runtime refused, failed, or took longer than a minute.
+    #[error("{subject}: {operation}: {:?}: {}", .status.code(), .status.message())]
+    Rpc {
+        /// The endpoint's name.
+        subject: String,
+        /// What was asked.
+        operation: String,
+        /// The runtime's answer.
+        status: Box<tonic::Status>,
+    },
+    /// The user did not want the rest.
+    #[error("interrupted")]
+    Interrupted,
+    /// Something of this side.
+    #[error("{operation}")]
+    Io {
+        /// What was being done.
+        operation: String,
+        /// Why it failed.
+        #[source]
+        source: std::io::Error,
+    },
+}

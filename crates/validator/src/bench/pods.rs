@@ -1,0 +1,239 @@
+use std::{
+    io,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use cgroup::{Hierarchies, Mode};
+use cri::client::{Client, Endpoint};
+use tokio::net::UnixStream;
+
+use super::{
+    BenchError, Machine, PodsReport, SubjectReport,
+    calls::Calls,
+    crowd, floor, lists,
+    sequence::Sequence,
+    workload::{Network, Workload},
+};
+
+/// What `bench pods` does at each endpoint.
+#[derive(Debug, Clone)]
+pub struct PodsSettings {
+    /// Must have `sh` and `sleep`. Pulled where it is missing.
+    pub image: String,
+    /// Pods in sequence on each network.
+    pub rounds: usize,
+    /// Networks measured; the first is also that of the crowd.
+    pub networks: Vec<Network>,
+    /// Pods of the crowd; 0 leaves it out.
+    pub crowd: usize,
+    /// How many of the crowd are made at a time.
+    pub concurrency: usize,
+    /// Running containers for the lists; 0 leaves them out.
+    pub list_containers: usize,
+    /// RuntimeClass handler; empty for the default.
+    pub handler: String,
+    /// Cgroup parent of pods; empty for the runtime's own choice. In the runtime's driver's notation.
+    pub cgroup_parent: String,
+    /// For logs and mounted files; the runtimes must see it. Removed at the end.
+    pub directory: PathBuf,
+}
+
+/// A runtime to measure.
+#[derive(Debug, Clone)]
+pub struct Subject {
+    /// How the report calls it.
+    pub name: String,
+    /// Where it listens.
+    pub endpoint: Endpoint,
+}
+
+/// How long to wait for an endpoint.
+const CONNECT_WITHIN: Duration = Duration::from_secs(10);
+
+/// How long a runtime is left alone before its idle figures are read.
+const SETTLE: Duration = Duration::from_secs(2);
+
+/// An endpoint under measurement.
+struct Measured {
+    calls: Calls,
+    daemon: i32,
+    runtime: String,
+    sequences: Vec<Sequence>,
+}
+
+/// Measures every subject in turn, round by round, and removes what it made, also after a failure. `progress` is told what is being done.
+///
+/// Cancellation: once `interrupt` is ready the rest is left out and the pods are removed. Dropping the future leaves pods behind; they have the
+/// label `longshore.bench/run`.
+pub async fn run_pods(
+    subjects: &[Subject],
+    settings: &PodsSettings,
+    interrupt: impl Future<Output = ()>,
+    mut progress: impl FnMut(&str),
+) -> Result<PodsReport, BenchError> {
+    let mut notes = Vec::new();
+    let scratch = tempfile::Builder::new()
+        .prefix("longshore-bench-")
+        .tempdir_in(&settings.directory)
+        .map_err(|source| io_error("make a directory", &settings.directory, source))?;
+    let directory = scratch.path();
+    Workload::files(directory)
+        .map_err(|source| io_error("write the pods' files", directory, source))?;
+
+    progress("the floor");
+    let floor = match floor::measure(directory, settings.rounds.max(20)) {
+        Ok(floor) => Some(floor),
+        Err(error) => {
+            notes.push(format!("no floor: {}", chain(&error)));
+            None
+        }
+    };
+
+    let workload = Workload {
+        run: format!("{}", std::process::id()),
+        image: settings.image.clone(),
+        cgroup_parent: settings.cgroup_parent.clone(),
+    };
+    let mut measured = Vec::new();
+    for subject in subjects {
+        progress(&format!("{}: connect", subject.name));
+        measured.push(Measured::connect(subject, settings).await?);
+    }
+    for subject in &measured {
+        progress(&format!("{}: the image", subject.calls.subject));
+        subject.calls.ensure_image(&settings.image).await?;
+    }
+    let result = tokio::select! {
+        result = measure_all(&mut measured, &workload, settings, directory, &mut progress) => result,
+        () = interrupt => Err(BenchError::Interrupted),
+    };
+    for subject in &measured {
+        // After a success there is nothing to remove.
+        if let Err(error) = subject.calls.remove_run(&workload.run).await {
+            notes.push(format!("pods may be left: {}", chain(&error)));
+        }
+    }
+    Ok(PodsReport {
+        machine: machine(),
+        rounds: settings.rounds,
+        floor,
+        subjects: result?,
+        notes,
+    })
+}
+
+async fn measure_all(
+    measured: &mut [Measured],
+    workload: &Workload,
+    settings: &PodsSettings,
+    directory: &Path,
+    progress: &mut impl FnMut(&str),
+) -> Result<Vec<SubjectReport>, BenchError> {
+    for (index, network) in settings.networks.iter().enumerate() {
+        for round in 0..=settings.rounds {
+            progress(&format!(
+                "{network:?} network: pod {round} of {}",
+                settings.rounds
+            ));
+            for subject in measured.iter_mut() {
+                let calls = &subject.calls;
+                subject.sequences[index]
+                    .round(calls, workload, directory, round)
+                    .await?;
+            }
+        }
+    }
+    let mut reports = Vec::new();
+    for subject in measured {
+        let calls = &subject.calls;
+        let mut crowd = None;
+        if let (1.., Some(&network)) = (settings.crowd, settings.networks.first()) {
+            progress(&format!(
+                "{}: {} pods at once",
+                calls.subject, settings.crowd
+            ));
+            tokio::time::sleep(SETTLE).await;
+            let shape = (settings.crowd, settings.concurrency.max(1), network);
+            crowd = Some(crowd::measure(calls, subject.daemon, workload, directory, shape).await?);
+        }
+        let mut listed = None;
+        if settings.list_containers > 0 {
+            progress(&format!(
+                "{}: {} containers",
+                calls.subject, settings.list_containers
+            ));
+            listed = lists::measure(calls, workload, directory, settings.list_containers).await?;
+        }
+        reports.push(SubjectReport {
+            name: calls.subject.clone(),
+            runtime: subject.runtime.clone(),
+            networks: subject.sequences.iter().map(Sequence::report).collect(),
+            crowd,
+            lists: listed,
+        });
+    }
+    Ok(reports)
+}
+
+impl Measured {
+    async fn connect(subject: &Subject, settings: &PodsSettings) -> Result<Self, BenchError> {
+        let client = Client::connect(subject.endpoint.clone(), CONNECT_WITHIN).await?;
+        let calls = Calls::new(&subject.name, client, &settings.handler);
+        let version = calls.version().await?;
+        Ok(Self {
+            calls,
+            daemon: daemon_of(&subject.endpoint).await?,
+            runtime: format!("{} {}", version.runtime_name, version.runtime_version),
+            sequences: settings
+                .networks
+                .iter()
+                .map(|&network| Sequence::on(network))
+                .collect(),
+        })
+    }
+}
+
+/// Who listens there (unix(7), SO_PEERCRED).
+async fn daemon_of(endpoint: &Endpoint) -> Result<i32, BenchError> {
+    let socket = endpoint.socket();
+    let stream = UnixStream::connect(socket)
+        .await
+        .map_err(|source| io_error("connect to", socket, source))?;
+    let peer = rustix::net::sockopt::socket_peercred(&stream)
+        .map_err(|errno| io_error("ask who listens at", socket, errno.into()))?;
+    Ok(peer.pid.as_raw_nonzero().get())
+}
+
+fn machine() -> Machine {
+    let uname = rustix::system::uname();
+    let cgroups = match Hierarchies::open().map(|hierarchies| hierarchies.mode()) {
+        Ok(Mode::V1) => "v1".to_owned(),
+        Ok(Mode::V2) => "v2".to_owned(),
+        Ok(Mode::Hybrid) => "v1 and v2 beside each other".to_owned(),
+        Err(error) => format!("unknown: {}", chain(&error)),
+    };
+    Machine {
+        kernel: uname.release().to_string_lossy().into_owned(),
+        processors: std::thread::available_parallelism().map_or(0, usize::from),
+        cgroups,
+    }
+}
+
+fn io_error(operation: &str, path: &Path, source: io::Error) -> BenchError {
+    BenchError::Io {
+        operation: format!("{operation} {}", path.display()),
+        source,
+    }
+}
+
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(source) = cause {
+        text.push_str(": ");
+        text.push_str(&source.to_string());
+        cause = source.source();
+    }
+    text
+}

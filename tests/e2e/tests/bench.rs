@@ -1,0 +1,105 @@
+//! `longshore bench` against the daemon: that it measures what it says, and leaves nothing. How long things take is nobody's assertion.
+
+use std::process::Output;
+
+use anyhow::Context;
+use e2e::{Host, scenario};
+use serde_json::Value;
+use testkit::daemon::binary;
+
+#[test]
+fn bench_pods_reports_every_call_and_leaves_nothing() {
+    scenario(async |host| {
+        let image = host.image.clone();
+        let output = bench(
+            host,
+            &[
+                "--image",
+                &image,
+                "--rounds",
+                "2",
+                "--crowd",
+                "3",
+                "--concurrency",
+                "2",
+                "--list-containers",
+                "4",
+                "-o",
+                "json",
+            ],
+        )?;
+        anyhow::ensure!(
+            output.status.success(),
+            "{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        let report: Value = serde_json::from_slice(&output.stdout).context("read the report")?;
+        let subject = &report["subjects"][0];
+        assert_eq!(subject["name"], "longshore");
+        for network in ["host", "pod"] {
+            let networks = subject["networks"].as_array().unwrap();
+            let calls = networks.iter().find(|n| n["network"] == network).unwrap();
+            let calls = calls["calls"].as_array().unwrap();
+            for (call, count) in [
+                ("RunPodSandbox", 2),
+                ("ExecSync true", 6),
+                ("pod ready", 2),
+                ("RemovePodSandbox", 2),
+            ] {
+                let call = calls.iter().find(|c| c["name"] == call).unwrap();
+                assert_eq!(call["count"], count);
+                assert!(call["p50"].as_f64().unwrap() > 0.0);
+            }
+        }
+        let floor = &report["floor"]["container"];
+        assert!(floor["min"].as_f64().unwrap() > 0.0, "{report}");
+        let crowd = &subject["crowd"];
+        assert!(crowd["daemon_idle"]["private"].as_u64().unwrap() > 0);
+        let added = crowd["added"].as_array().unwrap();
+        let supervisors = added
+            .iter()
+            .find(|class| class["name"] == "longshore-pod")
+            .unwrap();
+        assert_eq!(supervisors["count"], 3);
+        let named = |name: &str| added.iter().any(|class| class["name"] == name);
+        assert!(
+            !named("sh") && !named("sleep"),
+            "the workload is not the runtime's cost: {added:?}"
+        );
+        assert_eq!(subject["lists"]["containers"], 4);
+        assert!(host.cri.pods(None).await?.is_empty());
+        Ok(())
+    });
+}
+
+#[test]
+fn bench_that_cannot_run_says_why_in_one_line() {
+    scenario(async |host| {
+        let missing = format!("{}-of-nobody", host.image);
+        for (arguments, said) in [
+            (["--image", missing.as_str()], "PullImage"),
+            (
+                ["--against", "other=/nonexistent/other.sock"],
+                "no such file",
+            ),
+            (["--directory", "/nonexistent/dir"], "/nonexistent/dir"),
+        ] {
+            let output = bench(host, &arguments)?;
+            let error = String::from_utf8_lossy(&output.stderr).into_owned();
+            assert_eq!(output.status.code(), Some(1), "{error}");
+            assert!(
+                error.contains(said) && error.lines().count() == 1,
+                "{error}"
+            );
+        }
+        assert!(host.cri.pods(None).await?.is_empty());
+        Ok(())
+    });
+}
+
+fn bench(host: &Host, arguments: &[&str]) -> anyhow::Result<Output> {
+    // Inside, the daemon's socket is where it is by default.
+    let mut command = host.sandbox.command(binary("longshore")?);
+    command.args(["bench", "pods"]).args(arguments);
+    command.output().context("run longshore bench")
+}
