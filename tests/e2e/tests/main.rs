@@ -1,8 +1,8 @@
 //! All scenarios.
 
 mod bad_input;
-mod configuration;
 mod bench;
+mod configuration;
 mod container;
 mod edges;
 mod exec;
