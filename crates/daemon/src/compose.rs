@@ -18,8 +18,9 @@ use tonic::transport::Server;
 
 use crate::{
     config::{Arguments, Config, Reload},
-    container::{self, HungPaths},
+    container,
     inventory::Inventory,
+    paths::Paths,
     rpc::{CallersDeadline, Cri, RewriteOlderPackage},
     runtime::{DISK_BOUND, Features, Runtime, RuntimeFlights, blocking},
     spec::{Host, SeccompProfiles},
@@ -91,18 +92,25 @@ async fn build(config: Config) -> anyhow::Result<Runtime> {
     let images = Images::open(images, Arc::clone(&overlay)).await?;
     let network = Bridge::open(bridge(&config)).await?;
     let capabilities = bounding_set()?;
+    let executable = Arc::new(Executable::load(&config.supervisor, descriptors)?);
+    let own = [
+        &config.root,
+        &config.state,
+        Path::new("/"),
+        Path::new("/dev"),
+    ];
     Ok(Runtime {
         boot: BootId::current().context("read the boot id")?,
         records: Records::open(&config.state)?,
         inventory: Inventory::default(),
         flights: RuntimeFlights::default(),
-        executable: Executable::load(&config.supervisor, descriptors)?,
+        paths: Paths::new(Arc::clone(&executable), &own),
+        executable,
         hierarchies,
         images,
         overlay,
         network,
         seccomp: SeccompProfiles::new(config.seccomp_directory.clone()),
-        hung_paths: HungPaths::default(),
         stats: Stats::default(),
         host: Host::discover(capabilities),
         features: Features {

@@ -10,6 +10,7 @@ mod failpoint;
 mod flight;
 mod id;
 mod inventory;
+mod paths;
 mod pod;
 mod rpc;
 mod runtime;

@@ -13,10 +13,11 @@ use snapshot::Overlay;
 
 use crate::{
     config::{Config, Reload},
-    container::{Container, HungPaths, RemoveError as RemoveContainerError},
+    container::{Container, RemoveError as RemoveContainerError},
     flight::Flights,
     id::{ContainerId, PodId},
     inventory::Inventory,
+    paths::Paths,
     pod::{Pod, RemoveError as RemovePodError, RunError, StopError as StopPodError},
     spec::{Host, SeccompProfiles},
     state::{BootId, Lock, Records},
@@ -40,13 +41,13 @@ pub(crate) struct Runtime {
     pub(crate) records: Records,
     pub(crate) inventory: Inventory,
     pub(crate) flights: RuntimeFlights,
-    pub(crate) executable: Executable,
+    pub(crate) executable: Arc<Executable>,
     pub(crate) hierarchies: Hierarchies,
     pub(crate) images: Images,
     pub(crate) overlay: Arc<Overlay>,
     pub(crate) network: Bridge,
     pub(crate) seccomp: SeccompProfiles,
-    pub(crate) hung_paths: HungPaths,
+    pub(crate) paths: Paths,
     pub(crate) stats: Stats,
     /// What this machine can do, as specifications need to know it.
     pub(crate) host: Host,

@@ -21,8 +21,13 @@
 //! - A daemon that leaves more than a few hundred messages unread is disconnected; it redials.
 //! - The peer must have the supervisor's own user id.
 
+mod paths;
 mod socket;
 mod wire;
+
+pub use paths::{
+    DEEPEST_NODE, DeviceNode, MOST_NODES, NoNodes, PATH_ARGUMENT, PathAnswer, PathRequest,
+};
 
 pub use socket::{
     MAX_DESCRIPTORS, Outgoing, OutgoingError, ReceiveError, SPILLED_BYTES, receive, sealed_memfd,

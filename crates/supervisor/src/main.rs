@@ -9,6 +9,8 @@
 //!
 //! One thread and one place to wait ([`poll`]). A static executable without an async runtime: there is one in memory for every pod of
 //! the node.
+//!
+//! `longshore-pod --path` is something else: see [`path`].
 
 mod attach;
 mod connection;
@@ -16,6 +18,7 @@ mod container;
 mod exec;
 mod exits;
 mod logs;
+mod path;
 mod poll;
 mod reap;
 mod root;
@@ -28,11 +31,15 @@ mod supervisor;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let ended = start::start(std::env::args_os().skip(1)).and_then(|mut supervisor| {
-        supervisor
-            .run()
-            .map_err(|error| start::StartError::new("wait for events", error))
-    });
+    let mut arguments = std::env::args_os().skip(1).peekable();
+    let ended = match arguments.next_if(|first| first == supervisor_api::PATH_ARGUMENT) {
+        Some(_path) => path::answer(),
+        None => start::start(arguments).and_then(|mut supervisor| {
+            supervisor
+                .run()
+                .map_err(|error| start::StartError::new("wait for events", error))
+        }),
+    };
     match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -4,10 +4,12 @@
 //! - [`registry`] serves them over the distribution specification's pull side, with faults on demand;
 //! - [`sandbox`] is a host of the test's own: network, mount and PID namespaces that end with the test, however it ends;
 //! - [`daemon`] runs the real `longshored` there;
+//! - [`file_server`] serves files there until it hangs;
 //! - [`ledger`] says what a test left behind.
 
 #[cfg(feature = "daemon")]
 pub mod daemon;
+pub mod file_server;
 #[cfg(feature = "registry")]
 pub mod image;
 pub mod ledger;

@@ -7,6 +7,7 @@ mod container;
 mod edges;
 mod exec;
 mod files;
+mod hung;
 mod images;
 mod isolation;
 mod logs;

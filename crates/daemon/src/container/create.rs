@@ -13,6 +13,7 @@ use oci_plan::{
     ContainerPlan, FdSlot, NamespaceSource,
     spec::{Context, bind_sources, container_plan},
 };
+use oci_spec::runtime::LinuxSeccomp;
 use snapshot::UserMapping;
 use supervisor_api::{CreateContainer, ReplyBody, RequestBody, Stdio};
 
@@ -28,10 +29,11 @@ use crate::{
     failpoint,
     flight::Crashed,
     id::{ContainerId, PodId},
+    paths::PathError,
     pod::{FilesError, Pod, join_cgroup},
     runtime::{BlockingError, DISK_BOUND, Runtime, now_ns},
     spec::{
-        self, Accounts, AccountsError, ContainerSpec, DeviceError, Files, NamespacePaths,
+        self, Accounts, AccountsError, ContainerSpec, Files, HostDevice, NamespacePaths,
         ProfileError, Signal, SpecError, SpecInput,
     },
     state::{ContainerRecord, ContainerStage, RecordError},
@@ -77,8 +79,8 @@ pub(crate) enum CreateError {
     Volumes(ContainerId, #[source] VolumeError),
     #[error("container {0}: read its image's users")]
     Accounts(ContainerId, #[source] AccountsError),
-    #[error("container {0}: devices")]
-    Device(ContainerId, #[source] DeviceError),
+    #[error("container {0}: config.devices")]
+    Device(ContainerId, #[source] PathError),
     #[error("container {0}: seccomp profile")]
     Profile(ContainerId, #[source] ProfileError),
     #[error("container {0}: compile its seccomp profile")]
@@ -256,13 +258,14 @@ async fn build(
     pinned.map_err(|error| CreateError::Pin(id.clone(), error))?;
 
     let user_namespace = user_namespace(container, &link).await?;
+    let found = look(runtime, container).await?;
     let on_disk = {
         let (runtime, container, image) = (
             Arc::clone(runtime),
             Arc::clone(container),
             Arc::clone(image),
         );
-        move || specify(&runtime, &container, &image, user_namespace)
+        move || specify(&runtime, &container, &image, user_namespace, found)
     };
     let Specified {
         spec,
@@ -274,7 +277,7 @@ async fn build(
     let log = match &container.log_path {
         None => None,
         Some(path) => {
-            let log = log::open(path)
+            let log = log::open(&runtime.paths, path)
                 .await
                 .map_err(|error| CreateError::Log(id.clone(), error))?;
             descriptors.push(log);
@@ -369,6 +372,28 @@ async fn user_namespace(
     }
 }
 
+/// What the node has at paths that the request names.
+struct Found {
+    devices: Vec<HostDevice>,
+    seccomp: Option<LinuxSeccomp>,
+}
+
+async fn look(runtime: &Runtime, container: &Container) -> Result<Found, CreateError> {
+    let (id, config) = (&container.id, &container.config);
+    let devices = spec::device_paths(config);
+    let nodes = runtime.paths.nodes(devices).await;
+    let nodes = nodes.map_err(|error| CreateError::Device(id.clone(), error))?;
+    let seccomp = runtime.seccomp.localhost(&runtime.paths, config).await;
+    let seccomp = seccomp.map_err(|error| CreateError::Profile(id.clone(), error))?;
+    mounts::check_propagation(&runtime.paths, &config.mounts)
+        .await
+        .map_err(|error| CreateError::Mount(id.clone(), error))?;
+    Ok(Found {
+        devices: spec::devices(config, nodes),
+        seccomp,
+    })
+}
+
 struct Specified {
     spec: ContainerSpec,
     /// The root file system, detached.
@@ -383,6 +408,7 @@ fn specify(
     container: &Container,
     image: &Image,
     user_namespace: Option<OwnedFd>,
+    found: Found,
 ) -> Result<Specified, CreateError> {
     let (id, pod) = (&container.id, &container.pod);
     let root_of = |mappings: &[crate::pod::config::IdMapping]| {
@@ -415,18 +441,6 @@ fn specify(
         .map_err(|error| CreateError::Volumes(id.clone(), error))?;
     let accounts =
         Accounts::read(root.as_fd()).map_err(|error| CreateError::Accounts(id.clone(), error))?;
-    let device_error = |error| CreateError::Device(id.clone(), error);
-    let mut devices = match container.config.linux.security_context.privileged {
-        true => spec::host_devices().map_err(device_error)?,
-        false => Vec::new(),
-    };
-    devices.extend(spec::requested_devices(&container.config.devices).map_err(device_error)?);
-    let localhost_seccomp = runtime
-        .seccomp
-        .localhost(&container.config)
-        .map_err(|error| CreateError::Profile(id.clone(), error))?;
-    mounts::check_propagation(&container.config.mounts)
-        .map_err(|error| CreateError::Mount(id.clone(), error))?;
     let files = pod.files();
     let hostname = crate::pod::hostname(&pod.config)
         .map_err(|error| CreateError::Hostname(id.clone(), error))?;
@@ -446,9 +460,9 @@ fn specify(
         },
         hostname: &hostname,
         volumes: &volumes,
-        devices: &devices,
+        devices: &found.devices,
         namespaces: &namespaces,
-        localhost_seccomp,
+        localhost_seccomp: found.seccomp,
         cgroups_path: &container.cgroup,
         host: &runtime.host,
     })
@@ -522,7 +536,7 @@ async fn translate(
     let mut descriptors = vec![root];
     let mut binds = Vec::new();
     for source in bind_sources(&made.spec, pod_shm).map_err(planned)? {
-        let tree = mounts::open(runtime, &source.path, source.recursive)
+        let tree = mounts::open(&runtime.paths, &source.path, source.recursive)
             .await
             .map_err(|error| CreateError::Mount(id.clone(), error))?;
         descriptors.push(tree);

@@ -1,13 +1,9 @@
 //! Container logs: the files are opened here, in the node's file system, and written by the pod's supervisor.
 
 use std::{
-    fs::File,
-    io,
     os::fd::OwnedFd,
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     path::{Component, Path, PathBuf},
     sync::Arc,
-    time::Duration,
 };
 
 use oci_plan::FdSlot;
@@ -16,11 +12,9 @@ use supervisor_api::RequestBody;
 use super::{Container, Phase};
 use crate::{
     id::ContainerId,
-    runtime::{BlockingError, blocking},
+    paths::{PathError, Paths},
     supervisor::CallError,
 };
-
-const LOG_WITHIN: Duration = Duration::from_secs(30);
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum LogError {
@@ -34,13 +28,7 @@ pub(crate) enum LogError {
     Open {
         path: PathBuf,
         #[source]
-        source: io::Error,
-    },
-    #[error("open the log {}", path.display())]
-    Hung {
-        path: PathBuf,
-        #[source]
-        source: BlockingError,
+        source: PathError,
     },
     #[error("container {0} is not running: its log cannot be reopened")]
     NotRunning(ContainerId),
@@ -72,45 +60,16 @@ pub(super) fn path(log_directory: &str, log_path: &str) -> Result<Option<PathBuf
 }
 
 /// Opens a log for appending, making it and its directory where they are missing.
-pub(super) async fn open(path: &Path) -> Result<OwnedFd, LogError> {
-    let owned = path.to_owned();
-    let opened = blocking(LOG_WITHIN, move || {
-        let open = || {
-            // O_NONBLOCK: a FIFO in the log's place must not hang us.
-            let nonblock = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
-            File::options()
-                .append(true)
-                .create(true)
-                .mode(0o640)
-                .custom_flags(nonblock)
-                .open(&owned)
-        };
-        match (open(), owned.parent()) {
-            (Err(error), Some(directory)) if error.kind() == io::ErrorKind::NotFound => {
-                std::fs::DirBuilder::new()
-                    .recursive(true)
-                    .mode(0o755)
-                    .create(directory)?;
-                open()
-            }
-            (result, _) => result,
-        }
-    });
-    match opened.await {
-        Ok(Ok(file)) => Ok(file.into()),
-        Ok(Err(source)) => Err(LogError::Open {
-            path: path.to_owned(),
-            source,
-        }),
-        Err(source) => Err(LogError::Hung {
-            path: path.to_owned(),
-            source,
-        }),
-    }
+pub(super) async fn open(paths: &Paths, path: &Path) -> Result<OwnedFd, LogError> {
+    let opened = paths.log(path).await;
+    opened.map_err(|source| LogError::Open {
+        path: path.to_owned(),
+        source,
+    })
 }
 
 /// ReopenContainerLog: after a rotation by rename, output goes on in a new file at the old path.
-pub(crate) async fn reopen(container: &Arc<Container>) -> Result<(), LogError> {
+pub(crate) async fn reopen(paths: &Paths, container: &Arc<Container>) -> Result<(), LogError> {
     let id = &container.id;
     let (Phase::Running { .. }, Some(link)) = (container.phase(), container.pod.link()) else {
         return Err(LogError::NotRunning(id.clone()));
@@ -119,7 +78,7 @@ pub(crate) async fn reopen(container: &Arc<Container>) -> Result<(), LogError> {
         .log_path
         .as_deref()
         .ok_or_else(|| LogError::NoLog(id.clone()))?;
-    let log = open(path).await?;
+    let log = open(paths, path).await?;
     let request = RequestBody::ReopenLog {
         id: id.to_string(),
         log: FdSlot(0),

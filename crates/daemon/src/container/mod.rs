@@ -36,7 +36,7 @@ pub(crate) use exec::{ExecError, Execs, exec_exited, exec_sync, forget_execs};
 pub(crate) use exit::{Exit, exited};
 use image::Image;
 pub(crate) use log::{LogError, reopen};
-pub(crate) use mounts::{HungPaths, MountError};
+pub(crate) use mounts::MountError;
 use oci_spec::runtime::Spec;
 pub(crate) use remove::{RemoveError, remove, remove_cgroup};
 pub(crate) use start::{StartError, start};

@@ -1,24 +1,15 @@
-//! Opening what a container binds from the node. A volume may hang (a dead NFS server), so each is opened on a thread of its own
-//! with a deadline: only the container that asked for it waits.
+//! What a container binds from the node.
 
 use std::{
-    collections::HashSet,
     io,
     os::fd::OwnedFd,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
 };
-
-use rustix::{fs::CWD, mount::OpenTreeFlags};
 
 use crate::{
     container::config::{Mount, MountPropagation},
-    runtime::Runtime,
+    paths::{PathError, Paths},
 };
-
-/// A volume that does not answer in this time is reported, and the kubelet tries again.
-const VOLUME_WITHIN: Duration = Duration::from_secs(30);
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum MountError {
@@ -31,7 +22,7 @@ pub(crate) enum MountError {
     Open {
         path: PathBuf,
         #[source]
-        source: io::Error,
+        source: PathError,
     },
     #[error(
         "mounts: host_path {path} is on the mount {mount}, which is {is}: propagation {asked} would carry nothing; make it shared with \
@@ -45,90 +36,50 @@ pub(crate) enum MountError {
     },
     #[error("mounts: look at the node's mounts")]
     Mountinfo(#[source] io::Error),
-    #[error("mounts: host_path {} hangs: its file system did not answer within {} s", .0.display(), VOLUME_WITHIN.as_secs())]
-    Hung(PathBuf),
-    #[error("mounts: host_path {} hangs, and has since an earlier request", .0.display())]
-    StillHung(PathBuf),
-}
-
-/// Paths of the node whose opening hangs. A request for one of them fails at once: retries of a kubelet must not add a stuck thread each.
-#[derive(Debug, Default)]
-pub(crate) struct HungPaths {
-    paths: Arc<Mutex<HashSet<PathBuf>>>,
-}
-
-impl HungPaths {
-    fn lock(&self) -> MutexGuard<'_, HashSet<PathBuf>> {
-        self.paths.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 /// A detached clone of a host path, with every mount below it if `recursive`.
 pub(super) async fn open(
-    runtime: &Runtime,
+    paths: &Paths,
     path: &Path,
     recursive: bool,
 ) -> Result<OwnedFd, MountError> {
-    if runtime.hung_paths.lock().contains(path) {
-        return Err(MountError::StillHung(path.to_owned()));
-    }
-    let owned = path.to_owned();
-    let mut opening = tokio::task::spawn_blocking(move || {
-        let mut flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
-        if recursive {
-            flags |= OpenTreeFlags::AT_RECURSIVE;
+    let opened = paths.tree(path, recursive).await;
+    opened.map_err(|source| refusal(path, source))
+}
+
+fn refusal(path: &Path, source: PathError) -> MountError {
+    let path = path.to_owned();
+    match source {
+        PathError::System(error) if error.kind() == io::ErrorKind::NotFound => {
+            MountError::Missing(path)
         }
-        rustix::mount::open_tree(CWD, &owned, flags)
-    });
-    match tokio::time::timeout(VOLUME_WITHIN, &mut opening).await {
-        Ok(Ok(Ok(tree))) => Ok(tree),
-        Ok(Ok(Err(rustix::io::Errno::NOENT))) => Err(MountError::Missing(path.to_owned())),
-        Ok(Ok(Err(source))) => Err(MountError::Open {
-            path: path.to_owned(),
-            source: source.into(),
-        }),
-        Ok(Err(panicked)) => Err(MountError::Open {
-            path: path.to_owned(),
-            source: io::Error::other(panicked),
-        }),
-        Err(_elapsed) => {
-            runtime.hung_paths.lock().insert(path.to_owned());
-            let (hung, path_again) = (Arc::clone(&runtime.hung_paths.paths), path.to_owned());
-            tokio::spawn(async move {
-                // However it ends, the path answers again.
-                let _opened_or_panicked = opening.await;
-                hung.lock()
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .remove(&path_again);
-            });
-            Err(MountError::Hung(path.to_owned()))
-        }
+        source => MountError::Open { path, source },
     }
 }
 
 /// A mount that shall propagate must come from a mount that does (mount_namespaces(7)); a private one would carry nothing, in silence.
 /// Reads the node's mounts only where one asks.
-pub(super) fn check_propagation(mounts: &[Mount]) -> Result<(), MountError> {
-    if mounts
-        .iter()
-        .all(|mount| mount.propagation == MountPropagation::Private)
-    {
-        return Ok(());
+pub(super) async fn check_propagation(paths: &Paths, mounts: &[Mount]) -> Result<(), MountError> {
+    let asks = |mount: &&Mount| mount.propagation != MountPropagation::Private;
+    for mount in mounts.iter().filter(asks) {
+        let path = Path::new(&mount.host_path);
+        let led = paths.canonical(path).await;
+        let led = led.map_err(|source| refusal(path, source))?;
+        let table = std::fs::read_to_string("/proc/self/mountinfo");
+        check_one(&table.map_err(MountError::Mountinfo)?, mount, &led)?;
     }
-    let table = std::fs::read_to_string("/proc/self/mountinfo").map_err(MountError::Mountinfo)?;
-    mounts.iter().try_for_each(|mount| check_one(&table, mount))
+    Ok(())
 }
 
-fn check_one(table: &str, mount: &Mount) -> Result<(), MountError> {
+/// `path` is where the mount's host path leads.
+fn check_one(table: &str, mount: &Mount, path: &Path) -> Result<(), MountError> {
     let asked = match mount.propagation {
         MountPropagation::Private => return Ok(()),
         MountPropagation::HostToContainer => "HostToContainer",
         MountPropagation::Bidirectional => "Bidirectional",
     };
-    let path = Path::new(&mount.host_path);
-    // The kernel resolves links; so does this, where it can.
-    let path = path.canonicalize().unwrap_or_else(|_| path.to_owned());
-    let Some((point, shared, slave)) = mount_of(table, &path) else {
+    let Some((point, shared, slave)) = mount_of(table, path) else {
         return Ok(()); // Opening it says what is wrong.
     };
     let carries = match mount.propagation {
@@ -191,6 +142,7 @@ mod tests {
                 propagation,
                 ..Mount::default()
             },
+            Path::new(path),
         )
     }
 

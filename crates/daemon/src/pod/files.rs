@@ -7,7 +7,13 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::pod::config::{DnsConfig, PodConfig};
+use crate::{
+    paths::Paths,
+    pod::config::{DnsConfig, PodConfig},
+};
+
+/// More than any hosts file was seen to have.
+const MOST_BYTES: u64 = 4 << 20;
 
 /// Paths of the three files.
 #[derive(Debug, Clone)]
@@ -39,16 +45,22 @@ impl PodFiles {
     }
 
     /// Writes all three. `ips` is empty on the host's network.
-    pub(crate) fn write(&self, config: &PodConfig, ips: &[IpAddr]) -> Result<(), FilesError> {
+    pub(crate) async fn write(
+        &self,
+        paths: &Paths,
+        config: &PodConfig,
+        ips: &[IpAddr],
+    ) -> Result<(), FilesError> {
         let hostname = hostname(config)?;
         let resolv_conf = match &config.dns_config {
             Some(dns) => resolv_conf(dns),
-            None => std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default(),
+            None => node_s(paths, "/etc/resolv.conf").await.unwrap_or_default(),
         };
         let hosts = if config.namespaces().net {
             hosts(&hostname, ips)
         } else {
-            std::fs::read_to_string("/etc/hosts").unwrap_or_else(|_| hosts("", &[]))
+            let own = node_s(paths, "/etc/hosts").await;
+            own.unwrap_or_else(|| hosts("", &[]))
         };
         for (path, text) in [
             (&self.resolv_conf, resolv_conf),
@@ -61,6 +73,18 @@ impl PodFiles {
             })?;
         }
         Ok(())
+    }
+}
+
+/// A file of the node's, which may be a link to anywhere.
+async fn node_s(paths: &Paths, path: &str) -> Option<String> {
+    match paths.text(Path::new(path), MOST_BYTES).await {
+        Ok(text) => String::from_utf8(text).ok(),
+        Err(error) => {
+            let error = &error as &dyn std::error::Error;
+            tracing::debug!(path, error, "the node has none for the pod");
+            None
+        }
     }
 }
 

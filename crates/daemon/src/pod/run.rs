@@ -330,7 +330,8 @@ impl Networked<'_> {
             .as_ref()
             .map(|network| network.ips.clone())
             .unwrap_or_default();
-        let finished = match pod.files().write(&pod.config, &ips) {
+        let files = pod.files();
+        let finished = match files.write(&runtime.paths, &pod.config, &ips).await {
             Err(error) => Err(RunError::Files(pod.id.clone(), error)),
             Ok(()) => pod
                 .update(turn, &runtime.records, |record| {

@@ -15,7 +15,7 @@ pub(super) async fn reopen_container_log(
         .inventory
         .find_container(&id)
         .map_err(IntoStatus::into_status)?;
-    container::reopen(&container)
+    container::reopen(&runtime.paths, &container)
         .await
         .map_err(IntoStatus::into_status)?;
     Ok(v1::ReopenContainerLogResponse {})

@@ -8,10 +8,12 @@ use tonic::{Code, Status};
 
 use super::decode::InvalidField;
 use crate::{
-    container::{self, CreateError, ExecError, LogError},
+    container::{self, CreateError, ExecError, LogError, MountError},
     inventory::FindError,
+    paths::PathError,
     pod::{self, RunError},
     runtime::BlockingError,
+    spec::ProfileError,
     stats::SampleError,
     supervisor::CallError,
 };
@@ -104,11 +106,10 @@ coded! {
         E::Overtaken(_) => Code::Aborted,
         E::Remains(_, remove) => remove.code(),
         E::Log(_, log) => log.code(),
-        E::Mount(_, container::MountError::Hung(_) | container::MountError::StillHung(_)) => {
-            Code::DeadlineExceeded
-        },
-        E::Mount(..) => Code::InvalidArgument,
-        E::Spec(..) | E::Plan(..) | E::Profile(..) | E::Device(..) | E::Accounts(..) => Code::InvalidArgument,
+        E::Mount(_, MountError::Open { source, .. })
+        | E::Profile(_, ProfileError::Read { source, .. })
+        | E::Device(_, source) => source.code(),
+        E::Mount(..) | E::Spec(..) | E::Plan(..) | E::Profile(..) | E::Accounts(..) => Code::InvalidArgument,
         E::Supervisor(_, call) => call.code(),
         E::Blocking(..) => Code::DeadlineExceeded,
         E::Id(..) | E::Record(..) | E::Pin(..) | E::Layer(..) | E::Volumes(..) | E::ImageConfig(..)
@@ -142,8 +143,7 @@ coded! {
     }
     LogError: error {
         E::Escapes(_) | E::NoDirectory(_) => Code::InvalidArgument,
-        E::Open { .. } => os_code(error),
-        E::Hung { .. } => Code::DeadlineExceeded,
+        E::Open { source, .. } => source.code(),
         E::NotRunning(_) | E::NoLog(_) => Code::FailedPrecondition,
         E::Supervisor(_, call) => call.code(),
     }
@@ -159,6 +159,13 @@ coded! {
     SampleError: error {
         E(BlockingError::Stuck(_)) => Code::DeadlineExceeded,
         E(BlockingError::Crashed) => Code::Internal,
+    }
+    PathError: error {
+        E::System(source) | E::Node { source, .. } => path_code(source),
+        E::Hung | E::StillHung(_) => Code::DeadlineExceeded,
+        E::TooManyHang => Code::ResourceExhausted,
+        E::NotAText(_) | E::NoNodes { .. } => Code::InvalidArgument,
+        E::Start(_) | E::Ask(_) | E::Hear(_) | E::Ended => os_code(error),
     }
     CallError: error {
         E::Refused(refusal) => match refusal.kind {
@@ -204,6 +211,28 @@ fn os_code(error: &(dyn Error + 'static)) -> Code {
         next = error.source();
     }
     Code::Internal
+}
+
+/// What the system says of a path that a client has named: the client's mistake, or the node's trouble.
+fn path_code(error: &std::io::Error) -> Code {
+    use rustix::io::Errno;
+    match Errno::from_io_error(error) {
+        Some(
+            Errno::NOENT
+            | Errno::NOTDIR
+            | Errno::ISDIR
+            | Errno::LOOP
+            | Errno::NAMETOOLONG
+            | Errno::INVAL
+            | Errno::ACCESS
+            | Errno::PERM,
+        ) => Code::InvalidArgument,
+        Some(Errno::NOSPC | Errno::DQUOT | Errno::NOMEM | Errno::MFILE | Errno::NFILE) => {
+            Code::ResourceExhausted
+        }
+        // A server that has gone, a disk that fails.
+        Some(_) | None => Code::FailedPrecondition,
+    }
 }
 
 fn network_code(error: &pod::NetworkError) -> Code {

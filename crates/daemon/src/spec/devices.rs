@@ -1,15 +1,12 @@
 //! Device nodes of this node for containers: those that a request names, or all of them.
 
-use std::{
-    fs, io,
-    os::unix::fs::{FileTypeExt, MetadataExt},
-    path::{Path, PathBuf},
-};
+use std::path::PathBuf;
 
 use oci_spec::runtime::{LinuxDevice, LinuxDeviceCgroup, LinuxDeviceType};
+use supervisor_api::DeviceNode;
 
 use super::mounts::clean;
-use crate::container::config::Device;
+use crate::container::config::ContainerConfig;
 
 /// A device node as it shall appear in a container.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,138 +23,59 @@ pub(crate) struct HostDevice {
     pub(crate) permissions: String,
 }
 
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum DeviceError {
-    #[error("config.devices: look at {}", path.display())]
-    Look {
-        path: PathBuf,
-        #[source]
-        source: io::Error,
-    },
-    #[error("config.devices: {} is neither a device node nor a directory of them", path.display())]
-    NotADevice { path: PathBuf },
-    #[error("config.devices: {} holds more than {MOST} device nodes", path.display())]
-    TooMany { path: PathBuf },
-    #[error("config.devices: {} is more than {DEEPEST} directories deep", path.display())]
-    TooDeep { path: PathBuf },
+/// Where to look for the nodes that a container gets: the node's own for a privileged one, then those that the request names. A directory
+/// stands for every node below it.
+pub(crate) fn device_paths(container: &ContainerConfig) -> Vec<PathBuf> {
+    let own = container
+        .linux
+        .security_context
+        .privileged
+        .then(|| PathBuf::from(OWN));
+    let requested = container.devices.iter();
+    let requested = requested.map(|device| PathBuf::from(&device.host_path));
+    own.into_iter().chain(requested).collect()
 }
 
-/// More nodes than any /dev was seen to have.
-const MOST: usize = 8192;
+const OWN: &str = "/dev";
 
-/// Directories below directories that are followed.
-const DEEPEST: usize = 8;
+/// Every container has its own terminal, and its own of these.
+const NOT_SHARED: [&str; 3] = ["/dev/console", "/dev/ptmx", "/dev/tty"];
 
-/// The nodes that a request names. A directory stands for every node below it. Blocks on the file systems it looks at.
-pub(crate) fn requested_devices(devices: &[Device]) -> Result<Vec<HostDevice>, DeviceError> {
-    let mut found = Vec::new();
-    for device in devices {
-        let host = Path::new(&device.host_path);
-        let inside = match device.container_path.as_str() {
-            "" => clean(&device.host_path),
-            path => clean(path),
+/// The nodes that a container gets, of those found at each of [`device_paths`].
+pub(crate) fn devices(container: &ContainerConfig, found: Vec<Vec<DeviceNode>>) -> Vec<HostDevice> {
+    let mut found = found.into_iter();
+    let mut devices = Vec::new();
+    if container.linux.security_context.privileged {
+        let own = found.next().unwrap_or_default().into_iter();
+        let own = own.map(|node| device(node, OWN, "rwm"));
+        devices.extend(own.filter(|device| !NOT_SHARED.contains(&device.path.as_str())));
+    }
+    for (requested, nodes) in container.devices.iter().zip(found) {
+        let inside = match requested.container_path.as_str() {
+            "" => &requested.host_path,
+            path => path,
         };
-        let permissions = match device.permissions.as_str() {
+        let permissions = match requested.permissions.as_str() {
             "" => "rwm",
             permissions => permissions,
         };
-        // A link to a node stands for the node.
-        let metadata = fs::metadata(host).map_err(|source| DeviceError::Look {
-            path: host.to_owned(),
-            source,
-        })?;
-        if metadata.is_dir() {
-            walk(host, &inside, permissions, 0, &mut found)?;
-        } else {
-            let node = node(&metadata, inside, permissions);
-            found.push(node.ok_or_else(|| DeviceError::NotADevice {
-                path: host.to_owned(),
-            })?);
-        }
+        let nodes = nodes.into_iter();
+        devices.extend(nodes.map(|node| device(node, inside, permissions)));
     }
-    Ok(found)
+    devices
 }
 
-/// Every node of this node's /dev, as a privileged container gets it. Blocks on /dev.
-pub(crate) fn host_devices() -> Result<Vec<HostDevice>, DeviceError> {
-    let mut found = Vec::new();
-    walk(Path::new("/dev"), "/dev", "rwm", 0, &mut found)?;
-    // Every container has its own terminal, and its own of these.
-    found.retain(|device| {
-        !matches!(
-            device.path.as_str(),
-            "/dev/console" | "/dev/ptmx" | "/dev/tty"
-        )
-    });
-    Ok(found)
-}
-
-/// Other file systems' mount points below /dev, which hold no devices of the node.
-const NOT_DEVICES: [&str; 6] = ["pts", "shm", "mqueue", "fd", "hugepages", ".udev"];
-
-fn walk(
-    host: &Path,
-    inside: &str,
-    permissions: &str,
-    depth: usize,
-    found: &mut Vec<HostDevice>,
-) -> Result<(), DeviceError> {
-    let failed = |path: &Path| {
-        let path = path.to_owned();
-        move |source| DeviceError::Look { path, source }
-    };
-    if depth > DEEPEST {
-        return Err(DeviceError::TooDeep {
-            path: host.to_owned(),
-        });
-    }
-    let mut entries = fs::read_dir(host)
-        .map_err(failed(host))?
-        .collect::<Result<Vec<_>, _>>()
-        .map_err(failed(host))?;
-    entries.sort_by_key(fs::DirEntry::file_name);
-    for entry in entries {
-        let path = entry.path();
-        let name = entry.file_name();
-        let Some(name) = name.to_str() else { continue };
-        if NOT_DEVICES.contains(&name) {
-            continue;
-        }
-        // Links are skipped: what they point to is found by itself.
-        let metadata = match entry.metadata() {
-            Ok(metadata) => metadata,
-            // Devices come and go.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-            Err(error) => return Err(failed(&path)(error)),
-        };
-        let inside = clean(&format!("{inside}/{name}"));
-        if metadata.is_dir() {
-            walk(&path, &inside, permissions, depth + 1, found)?;
-        } else {
-            found.extend(node(&metadata, inside, permissions));
-        }
-        if found.len() > MOST {
-            return Err(DeviceError::TooMany {
-                path: host.to_owned(),
-            });
-        }
-    }
-    Ok(())
-}
-
-fn node(metadata: &fs::Metadata, path: String, permissions: &str) -> Option<HostDevice> {
-    let file_type = metadata.file_type();
-    let block = file_type.is_block_device();
-    (block || file_type.is_char_device()).then(|| HostDevice {
-        path,
-        block,
-        major: rustix::fs::major(metadata.rdev()),
-        minor: rustix::fs::minor(metadata.rdev()),
-        mode: metadata.mode() & 0o7777,
-        uid: metadata.uid(),
-        gid: metadata.gid(),
+fn device(node: DeviceNode, inside: &str, permissions: &str) -> HostDevice {
+    HostDevice {
+        path: clean(&format!("{inside}{}", node.below)),
+        block: node.block,
+        major: node.major,
+        minor: node.minor,
+        mode: node.mode,
+        uid: node.uid,
+        gid: node.gid,
         permissions: permissions.to_owned(),
-    })
+    }
 }
 
 /// `linux.devices`; of two with one path the later is meant.

@@ -25,7 +25,7 @@ use std::{
 };
 
 pub(crate) use accounts::{Accounts, AccountsError};
-pub(crate) use devices::{DeviceError, HostDevice, host_devices, requested_devices};
+pub(crate) use devices::{HostDevice, device_paths, devices};
 pub(crate) use error::SpecError;
 pub(crate) use host::Host;
 pub(crate) use mounts::{Volume, image_volumes};
@@ -60,7 +60,7 @@ pub(crate) struct SpecInput<'a> {
     pub(crate) hostname: &'a str,
     /// Directories of the node for the image's volumes, one for each of [`image_volumes`].
     pub(crate) volumes: &'a [Volume],
-    /// Of [`requested_devices`], after those of [`host_devices`] where the container is privileged.
+    /// Of [`devices`].
     pub(crate) devices: &'a [HostDevice],
     pub(crate) namespaces: &'a NamespacePaths,
     /// Of a seccomp profile of type `Localhost`, which [`SeccompProfiles::localhost`] reads.

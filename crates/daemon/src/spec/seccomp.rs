@@ -1,22 +1,24 @@
 //! Which seccomp profile a container has, and its compiled form.
 
 use std::{
-    fs::{File, OpenOptions},
-    io::{self, Read},
-    os::unix::fs::OpenOptionsExt,
-    path::{Component, Path, PathBuf},
+    io,
+    path::{Component, PathBuf},
 };
 
 use oci_spec::runtime::{LinuxSeccomp, Spec};
 use seccomp::{Cache, CompileError};
 
 use super::{SpecError, SpecInput, capabilities::Sets};
-use crate::{container::config::ContainerConfig, pod::config::ProfileType};
+use crate::{
+    container::config::ContainerConfig,
+    paths::{PathError, Paths},
+    pod::config::ProfileType,
+};
 
 const PATH: &str = "config.linux.security_context.seccomp";
 
 /// Larger profiles are refused.
-const BOUND: u64 = 1024 * 1024;
+const MOST_BYTES: u64 = 1024 * 1024;
 
 /// Profiles of the node, and programs that were compiled before.
 #[derive(Debug)]
@@ -25,7 +27,7 @@ pub(crate) struct SeccompProfiles {
     programs: Cache,
 }
 
-/// Why a profile of type `Localhost` cannot be used. INVALID_ARGUMENT, but for `Read`.
+/// Why a profile of type `Localhost` cannot be used. INVALID_ARGUMENT, but for `Read`, whose source says what it is.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ProfileError {
     #[error("{PATH}: {}: not below the profile directory {}", path.display(), directory.display())]
@@ -36,10 +38,8 @@ pub(crate) enum ProfileError {
     Read {
         path: PathBuf,
         #[source]
-        source: io::Error,
+        source: PathError,
     },
-    #[error("{PATH}: {} is not a file of at most {BOUND} bytes", path.display())]
-    NotAProfile { path: PathBuf },
     #[error("{PATH}: profile {}", path.display())]
     Parse {
         path: PathBuf,
@@ -57,18 +57,38 @@ impl SeccompProfiles {
         }
     }
 
-    /// The profile that the container names, if it names one. Blocks on the directory's file system.
-    pub(crate) fn localhost(
+    /// The profile that the container names, if it names one.
+    pub(crate) async fn localhost(
         &self,
+        paths: &Paths,
         container: &ContainerConfig,
     ) -> Result<Option<LinuxSeccomp>, ProfileError> {
+        let Some(path) = self.path(container)? else {
+            return Ok(None);
+        };
+        match paths.text(&path, MOST_BYTES).await {
+            Ok(text) => seccomp::parse(&text)
+                .map(Some)
+                .map_err(|source| ProfileError::Parse { path, source }),
+            Err(PathError::System(error)) if error.kind() == io::ErrorKind::NotFound => {
+                Err(ProfileError::Missing { path })
+            }
+            Err(source) => Err(ProfileError::Read { path, source }),
+        }
+    }
+
+    /// Where the profile is that the container names.
+    pub(super) fn path(
+        &self,
+        container: &ContainerConfig,
+    ) -> Result<Option<PathBuf>, ProfileError> {
         let security = &container.linux.security_context;
         match &security.seccomp {
             Some(profile) if profile.profile_type == ProfileType::Localhost => {
-                if security.privileged {
-                    return Ok(None);
+                match security.privileged {
+                    true => Ok(None),
+                    false => self.below(&profile.localhost_ref).map(Some),
                 }
-                self.read(&profile.localhost_ref).map(Some)
             }
             Some(_) | None => Ok(None),
         }
@@ -90,7 +110,7 @@ impl SeccompProfiles {
         }))
     }
 
-    fn read(&self, reference: &str) -> Result<LinuxSeccomp, ProfileError> {
+    fn below(&self, reference: &str) -> Result<PathBuf, ProfileError> {
         let path = self.directory.join(reference);
         let outside = || ProfileError::Outside {
             path: path.clone(),
@@ -106,43 +126,8 @@ impl SeccompProfiles {
         {
             return Err(outside());
         }
-        let bytes = read_bounded(&path)?;
-        seccomp::parse(&bytes).map_err(|source| ProfileError::Parse { path, source })
+        Ok(path)
     }
-}
-
-fn read_bounded(path: &Path) -> Result<Vec<u8>, ProfileError> {
-    let failed = |source: io::Error| match source.kind() {
-        io::ErrorKind::NotFound => ProfileError::Missing {
-            path: path.to_owned(),
-        },
-        _ => ProfileError::Read {
-            path: path.to_owned(),
-            source,
-        },
-    };
-    // Without NONBLOCK, a pipe in the file's place would wait for a writer.
-    let nonblock = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
-    let mut options = OpenOptions::new();
-    let file: File = options
-        .read(true)
-        .custom_flags(nonblock)
-        .open(path)
-        .map_err(failed)?;
-    let not_a_profile = || ProfileError::NotAProfile {
-        path: path.to_owned(),
-    };
-    if !file.metadata().map_err(failed)?.is_file() {
-        return Err(not_a_profile());
-    }
-    let mut bytes = Vec::new();
-    file.take(BOUND + 1)
-        .read_to_end(&mut bytes)
-        .map_err(failed)?;
-    if bytes.len() as u64 > BOUND {
-        return Err(not_a_profile());
-    }
-    Ok(bytes)
 }
 
 /// `linux.seccomp`: none for a privileged container, and none where nothing is asked for, as on the peers.

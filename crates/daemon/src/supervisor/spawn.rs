@@ -3,7 +3,7 @@
 use std::{
     fs::File,
     io,
-    os::fd::{AsFd, AsRawFd, OwnedFd},
+    os::fd::{AsRawFd, OwnedFd},
     path::{Path, PathBuf},
     process::Stdio,
 };
@@ -82,6 +82,15 @@ impl Executable {
             supervisor_api::sealed_memfd(&image).map_err(|error| SpawnError::Copy(error.into()))?;
         Ok(Self { memfd, descriptors })
     }
+
+    /// A command that runs it, in a list of processes by this name.
+    pub(crate) fn command(&self, name: &str) -> Command {
+        // The child resolves this path, so it names the daemon's descriptor table, not the child's.
+        let daemon = std::process::id();
+        let mut command = Command::new(format!("/proc/{daemon}/fd/{}", self.memfd.as_raw_fd()));
+        command.arg0(name).env_clear().current_dir("/");
+        command
+    }
 }
 
 /// Starts a supervisor for the pod whose state directory is `directory`, and connects to it. The socket listens before the
@@ -114,20 +123,12 @@ pub(crate) fn spawn(
             source,
         })?;
     let errors = diagnostics.try_clone().map_err(SpawnError::Start)?;
-    // The child resolves this path, so it names the daemon's descriptor table, not the child's.
-    let program = format!(
-        "/proc/{}/fd/{}",
-        std::process::id(),
-        executable.memfd.as_fd().as_raw_fd()
-    );
-    let child = Command::new(program)
-        .arg0("longshore-pod")
+    let child = executable
+        .command("longshore-pod")
         .arg("--id")
         .arg(id)
         .arg("--dir")
         .arg(directory)
-        .env_clear()
-        .current_dir("/")
         .stdin(Stdio::from(listener))
         .stdout(Stdio::from(diagnostics))
         .stderr(Stdio::from(errors))

@@ -2,7 +2,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use cgroup::Hierarchies;
 use oci_plan::{ContainerPlan, IdMappings, Mount, MountSource};
-use rustix::fs::{FileType, PROC_SUPER_MAGIC, fstat, fstatfs};
+use rustix::fs::{AtFlags, FileType, PROC_SUPER_MAGIC, StatxFlags, fstatfs};
 use rustix::io::Errno;
 use rustix::mount::{MoveMountFlags, OpenTreeFlags, move_mount, open_tree};
 use sys::{MountAttributes, set_mount_attributes};
@@ -119,10 +119,10 @@ pub(crate) fn prepare<'a>(
                 let idmap = idmap.as_ref().map(|namespace| namespace.as_fd());
                 let subject = || format!("a tree on {}", mount.target);
                 shape(tree, mount, idmap).at(Stage::Mount, subject())?;
-                let mode = fstat(tree).at(Stage::Mount, subject())?.st_mode;
+                let kind = kind(tree).at(Stage::Mount, subject())?;
                 What::Detached {
                     mount: Detached::Borrowed(tree),
-                    leaf: match FileType::from_raw_mode(mode) {
+                    leaf: match kind {
                         FileType::Directory => Leaf::Directory,
                         _ => Leaf::File,
                     },
@@ -159,6 +159,13 @@ pub(crate) fn prepare<'a>(
         });
     }
     Ok(prepared)
+}
+
+/// What a file is never changes; the caller must not wait for a file server to say it again.
+fn kind(file: BorrowedFd<'_>) -> Result<FileType, Errno> {
+    let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
+    let stat = rustix::fs::statx(file, "", flags, StatxFlags::TYPE)?;
+    Ok(FileType::from_raw_mode(stat.stx_mode.into()))
 }
 
 fn view(hierarchies: &Hierarchies) -> CgroupView<'_> {

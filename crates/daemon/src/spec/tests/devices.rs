@@ -1,102 +1,77 @@
-//! Real nodes, in a directory of the test's own.
+//! Nodes that were found, as a container gets them.
 
-use std::{fs, os::unix::fs::symlink, path::Path};
+use std::path::Path;
 
-use rustix::fs::{CWD, FileType, Mode, makedev, mknodat};
+use supervisor_api::DeviceNode;
 
-use super::super::{DeviceError, host_devices, requested_devices};
-use crate::container::config::Device;
+use super::super::{device_paths, devices};
+use crate::container::config::{ContainerConfig, Device};
 
-fn device(host: &Path, container: &str, permissions: &str) -> Device {
+fn node(below: &str) -> DeviceNode {
+    DeviceNode {
+        below: below.to_owned(),
+        block: false,
+        major: 1,
+        minor: 3,
+        mode: 0o640,
+        uid: 0,
+        gid: 0,
+    }
+}
+
+fn requested(host: &str, container: &str, permissions: &str) -> Device {
     Device {
         container_path: container.to_owned(),
-        host_path: host.to_str().unwrap().to_owned(),
+        host_path: host.to_owned(),
         permissions: permissions.to_owned(),
     }
 }
 
-fn node(path: &Path, kind: FileType, major: u32, minor: u32) {
-    mknodat(
-        CWD,
-        path,
-        kind,
-        Mode::from_raw_mode(0o640),
-        makedev(major, minor),
-    )
-    .unwrap();
-}
-
 #[test]
-fn a_node_a_link_to_it_and_a_directory() {
-    let directory = tempfile::tempdir().unwrap();
-    let root = directory.path();
-    fs::create_dir_all(root.join("sub/pts")).unwrap();
-    node(&root.join("b"), FileType::BlockDevice, 7, 300);
-    node(&root.join("sub/a"), FileType::CharacterDevice, 1, 3);
-    // None of these is a device.
-    node(&root.join("sub/pts/0"), FileType::CharacterDevice, 136, 0);
-    node(&root.join("pipe"), FileType::Fifo, 0, 0);
-    fs::write(root.join("file"), "").unwrap();
-    symlink(root.join("b"), root.join("link")).unwrap();
-
-    let found = requested_devices(&[
-        device(&root.join("link"), "/dev/../dev//x", "r"),
-        device(root, "/dev/all", ""),
-    ])
-    .unwrap();
-    let shown: Vec<_> = found
-        .iter()
-        .map(|d| {
-            (
-                d.path.as_str(),
-                d.block,
-                d.major,
-                d.minor,
-                d.mode,
-                d.permissions.as_str(),
-            )
-        })
+fn a_node_and_a_directory_of_them() {
+    let container = ContainerConfig {
+        devices: vec![
+            requested("/srv/node", "/dev/../dev//x", "r"),
+            requested("/srv/all", "", ""),
+            requested("/srv/all", "/dev/all", "rw"),
+        ],
+        ..ContainerConfig::default()
+    };
+    let looked_at = device_paths(&container);
+    assert_eq!(
+        looked_at,
+        ["/srv/node", "/srv/all", "/srv/all"].map(Path::new)
+    );
+    let directory = vec![node("/b"), node("/sub/a")];
+    let found = vec![vec![node("")], directory.clone(), directory];
+    let shown: Vec<_> = devices(&container, found)
+        .into_iter()
+        .map(|device| (device.path, device.permissions))
         .collect();
+    let expected = [
+        ("/dev/x", "r"),
+        ("/srv/all/b", "rwm"),
+        ("/srv/all/sub/a", "rwm"),
+        ("/dev/all/b", "rw"),
+        ("/dev/all/sub/a", "rw"),
+    ];
     assert_eq!(
         shown,
-        [
-            ("/dev/x", true, 7, 300, 0o640, "r"),
-            ("/dev/all/b", true, 7, 300, 0o640, "rwm"),
-            ("/dev/all/sub/a", false, 1, 3, 0o640, "rwm"),
-        ]
+        expected.map(|(path, words)| (path.to_owned(), words.to_owned()))
     );
 }
 
 #[test]
-fn what_is_no_device() {
-    let directory = tempfile::tempdir().unwrap();
-    let file = directory.path().join("file");
-    fs::write(&file, "").unwrap();
-    let refused = requested_devices(&[device(&file, "", "")]).unwrap_err();
-    assert!(matches!(refused, DeviceError::NotADevice { path } if path == file));
-    let missing = directory.path().join("missing");
-    let refused = requested_devices(&[device(&missing, "", "")]).unwrap_err();
-    assert!(matches!(refused, DeviceError::Look { path, .. } if path == missing));
-    let mut deep = directory.path().to_owned();
-    (0..12).for_each(|_| deep.push("d"));
-    fs::create_dir_all(&deep).unwrap();
-    let refused = requested_devices(&[device(directory.path(), "", "")]).unwrap_err();
-    assert!(matches!(refused, DeviceError::TooDeep { .. }));
-}
-
-#[test]
-fn the_nodes_own() {
-    let found = host_devices().unwrap();
-    let null = found
-        .iter()
-        .find(|device| device.path == "/dev/null")
-        .unwrap();
-    assert_eq!((null.block, null.major, null.minor), (false, 1, 3));
-    let kept = |path: &str| found.iter().any(|device| device.path == path);
-    assert!(!kept("/dev/ptmx") && !kept("/dev/console") && !kept("/dev/tty"));
-    assert!(
-        !found
-            .iter()
-            .any(|device| device.path.starts_with("/dev/pts/"))
+fn the_nodes_own_for_the_privileged() {
+    let mut container = ContainerConfig::default();
+    container.linux.security_context.privileged = true;
+    container.devices = vec![requested("/srv/node", "", "")];
+    assert_eq!(
+        device_paths(&container),
+        ["/dev", "/srv/node"].map(Path::new)
     );
+    let own = ["/null", "/tty", "/ptmx", "/console", "/input/tty"].map(node);
+    let found = devices(&container, vec![own.to_vec(), vec![node("")]]);
+    let paths: Vec<_> = found.iter().map(|device| device.path.as_str()).collect();
+    assert_eq!(paths, ["/dev/null", "/dev/input/tty", "/srv/node"]);
 }
