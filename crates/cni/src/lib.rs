@@ -1,9 +1,11 @@
 //! Pod networks.
 //!
 //! [`builtin`] is the network of a machine without any CNI configuration: a bridge, addresses, masquerade and host ports, made by
-//! netlink alone. Chains of CNI plugins will stand beside it.
+//! netlink alone. [`plugins`] is a network of CNI plugins, where a configuration says so.
 
 pub mod builtin;
+
 mod netlink;
+pub mod plugins;
 
 pub use netlink::NetlinkError;

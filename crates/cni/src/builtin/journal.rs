@@ -163,7 +163,7 @@ fn file_name(id: &str) -> String {
 }
 
 /// Whether an id can be part of a file name.
-pub(super) fn is_valid_id(id: &str) -> bool {
+pub(crate) fn is_valid_id(id: &str) -> bool {
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
     (1..=200).contains(&id.len()) && !id.starts_with('.') && id.bytes().all(allowed)
 }

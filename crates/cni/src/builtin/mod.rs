@@ -56,6 +56,7 @@ use std::time::Duration;
 
 use rustix::fs::{Mode, OFlags};
 
+pub(crate) use journal::is_valid_id;
 use journal::{Journal, NamespaceId};
 use state::{Admission, Outcome, Release, State};
 use work::{Forward, Trouble, Work, lock};
