@@ -36,5 +36,8 @@ pub use error::{Error, OpenError};
 pub use hierarchy::{Controller, Hierarchies, Mode, Root, Version};
 pub use path::{CgroupPath, PathError};
 pub use resources::{blkio_weight_to_io_weight, shares_to_weight};
-pub use stats::{CpuUsage, MemoryUsage, SampleError, Sampler, Stats, StatsError};
+pub use stats::{
+    CpuDetail, CpuUsage, Detail, DeviceIo, HugePages, MemoryDetail, MemoryUsage, Pressure,
+    SampleError, Sampler, Stall, Stats, StatsError,
+};
 pub use view::View;

@@ -19,13 +19,14 @@ use tonic::transport::Server;
 use crate::{
     config::{Arguments, Config, Reload},
     container,
+    events::Events,
     inventory::Inventory,
     paths::Paths,
     rpc::{CallersDeadline, Cri, RewriteOlderPackage},
     runtime::{DISK_BOUND, Features, Runtime, RuntimeFlights, blocking},
     spec::{Host, SeccompProfiles},
     state::{BootId, Lock, Records, recover},
-    stats::Stats,
+    stats::{self, Stats},
     supervisor::Executable,
 };
 
@@ -34,6 +35,7 @@ pub(crate) async fn run(config: Config, arguments: &Arguments) -> anyhow::Result
     let address = config.address.clone();
     let runtime = Arc::new(build(config).await?);
     recover(&runtime).await;
+    tokio::spawn(stats::keep_fresh(Arc::downgrade(&runtime)));
     let listener = listen(&address)?;
     tracing::info!(
         address = %address.display(),
@@ -103,6 +105,7 @@ async fn build(config: Config) -> anyhow::Result<Runtime> {
         boot: BootId::current().context("read the boot id")?,
         records: Records::open(&config.state)?,
         inventory: Inventory::default(),
+        events: Events::default(),
         flights: RuntimeFlights::default(),
         paths: Paths::new(Arc::clone(&executable), &own),
         executable,
@@ -172,12 +175,14 @@ const DRAIN_WITHIN: Duration = Duration::from_secs(5);
 
 async fn serve(runtime: Arc<Runtime>, listener: UnixListener) -> anyhow::Result<()> {
     let asked = Arc::new(Notify::new());
-    let served = accept(runtime, listener, Arc::clone(&asked));
+    let served = accept(Arc::clone(&runtime), listener, Arc::clone(&asked));
     tokio::pin!(served);
     tokio::select! {
         result = &mut served => return result,
         () = asked_to_end() => asked.notify_one(),
     }
+    // Streams that never end by themselves must not be waited for.
+    runtime.events.close();
     tokio::select! {
         result = served => result,
         () = tokio::time::sleep(DRAIN_WITHIN) => Ok(()),

@@ -160,6 +160,10 @@ impl Inventory {
         tables.pods.values().chain(made).cloned().collect()
     }
 
+    pub(crate) fn has_pod(&self, id: &PodId) -> bool {
+        self.read().pods.contains_key(id)
+    }
+
     pub(crate) fn containers(&self) -> Vec<Arc<Container>> {
         self.read().containers.values().cloned().collect()
     }

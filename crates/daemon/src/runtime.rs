@@ -14,6 +14,7 @@ use snapshot::Overlay;
 use crate::{
     config::{Config, Reload},
     container::{Container, RemoveError as RemoveContainerError},
+    events::{Events, News},
     flight::Flights,
     id::{ContainerId, PodId},
     inventory::Inventory,
@@ -40,6 +41,7 @@ pub(crate) struct Runtime {
     pub(crate) boot: BootId,
     pub(crate) records: Records,
     pub(crate) inventory: Inventory,
+    pub(crate) events: Events,
     pub(crate) flights: RuntimeFlights,
     pub(crate) executable: Arc<Executable>,
     pub(crate) hierarchies: Hierarchies,
@@ -112,6 +114,11 @@ impl Runtime {
             });
         }
         conditions
+    }
+
+    /// Makes a change of a phase, and tells of it before anything else happens.
+    pub(crate) fn happen<T>(&self, change: impl FnOnce(&mut News<'_>) -> T) -> T {
+        self.events.happen(&self.inventory, change)
     }
 
     /// Where the network namespace of a pod is pinned.

@@ -5,6 +5,7 @@ mod bench;
 mod configuration;
 mod container;
 mod edges;
+mod events;
 mod exec;
 mod files;
 mod hung;

@@ -26,6 +26,7 @@ use super::{
     volumes::{self, VolumeError},
 };
 use crate::{
+    events::Kind,
     failpoint,
     flight::Crashed,
     id::{ContainerId, PodId},
@@ -309,11 +310,14 @@ async fn build(
         })
         .map_err(|error| CreateError::Record(id.clone(), error))?;
     failpoint::reach("container.created", &container.pod);
-    container.phase.send_replace(Phase::Created { pid });
-    runtime.inventory.list_container(container);
+    runtime.happen(|news| {
+        container.phase.send_replace(Phase::Created { pid });
+        runtime.inventory.list_container(container);
+        news.container(Kind::Created, container);
+    });
     // Its exit, told before it was listed, was no news to anyone; its record was there before that.
     if let Some(exit) = runtime.records.exit(&container.pod.id, id) {
-        container.take_exit(&exit);
+        container.take_exit(runtime, &exit);
     }
     // The pod may have been stopped, or lost, while this container was on no list.
     if container.pod.link().is_none() {

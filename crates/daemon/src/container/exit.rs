@@ -5,7 +5,11 @@ use std::sync::Arc;
 use supervisor_api::ExitRecord;
 
 use super::{Container, Phase};
-use crate::{id::ContainerId, runtime::Runtime};
+use crate::{
+    events::{Kind, News},
+    id::ContainerId,
+    runtime::{Runtime, now_ns},
+};
 
 /// How a container ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -83,24 +87,47 @@ pub(crate) fn exited(runtime: &Runtime, id: &str, record: &ExitRecord) {
     let container = ContainerId::parse(id).and_then(|id| runtime.inventory.container(&id));
     // One that is being created or removed is not listed, and its exit is no news to whoever does that.
     if let Some(container) = container {
-        container.take_exit(record);
+        container.take_exit(runtime, record);
     }
 }
 
 impl Container {
     /// The first word on how it ended stands.
-    pub(crate) fn take_exit(&self, record: &ExitRecord) {
-        let started_at_ns = self.started_at_ns();
-        self.phase.send_if_modified(|phase| {
+    pub(crate) fn take_exit(self: &Arc<Self>, runtime: &Runtime, record: &ExitRecord) {
+        runtime.happen(|news| {
+            // It ran, and its end is known before the reply to its start: that it ran is told first.
+            if let Phase::Created { pid } = self.phase()
+                && record.started_at_ns != 0
+            {
+                self.run(news, pid, record.started_at_ns);
+            }
+            let mut exit = Exit::from_record(record);
+            if exit.started_at_ns == 0 {
+                exit.started_at_ns = self.started_at_ns();
+            }
+            self.end(news, exit);
+        });
+    }
+
+    /// Its program could not be run. An exit that is known already, such as by the OOM killer, stands.
+    pub(super) fn not_started(self: &Arc<Self>, runtime: &Runtime, message: &str) {
+        runtime.happen(|news| {
+            if let Phase::Created { .. } = self.phase() {
+                self.end(news, Exit::start_error(message.to_owned(), now_ns()));
+            }
+        });
+    }
+
+    fn end(self: &Arc<Self>, news: &mut News<'_>, exit: Exit) {
+        let ended = self.phase.send_if_modified(|phase| {
             let news = matches!(phase, Phase::Created { .. } | Phase::Running { .. });
             if news {
-                let mut exit = Exit::from_record(record);
-                if exit.started_at_ns == 0 {
-                    exit.started_at_ns = started_at_ns;
-                }
                 *phase = Phase::Exited(Arc::new(exit));
             }
             news
         });
+        if ended {
+            news.container(Kind::Stopped, self);
+        }
     }
 }

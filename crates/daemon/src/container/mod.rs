@@ -54,7 +54,7 @@ use crate::{
     container::config::ContainerConfig,
     id::ContainerId,
     pod::{Pod, config::LinuxResources},
-    runtime::{BlockingError, DISK_BOUND},
+    runtime::{BlockingError, DISK_BOUND, Runtime},
     spec::{Signal, User},
     state::{ContainerRecord, RecordError, Records},
 };
@@ -203,11 +203,13 @@ impl Container {
     }
 
     /// Takes in what its supervisor says it is now.
-    pub(crate) fn reconcile(&self, status: &ContainerStatus) {
+    pub(crate) fn reconcile(self: &Arc<Self>, runtime: &Runtime, status: &ContainerStatus) {
         match status {
             ContainerStatus::Created { .. } => {}
-            ContainerStatus::Running { pid, started_at_ns } => self.started(*pid, *started_at_ns),
-            ContainerStatus::Exited(exit) => self.take_exit(exit),
+            ContainerStatus::Running { pid, started_at_ns } => {
+                self.started(runtime, *pid, *started_at_ns);
+            }
+            ContainerStatus::Exited(exit) => self.take_exit(runtime, exit),
         }
     }
 

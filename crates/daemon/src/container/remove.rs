@@ -7,6 +7,7 @@ use supervisor_api::RequestBody;
 
 use super::{Container, Phase, StopError, stop::stop_in_turn, volumes};
 use crate::{
+    events::Kind,
     failpoint,
     flight::Crashed,
     id::ContainerId,
@@ -106,9 +107,15 @@ pub(super) async fn take_apart(
         .remove_container(&container.pod.id, id)
         .map_err(|error| RemoveError::Record(id.clone(), error))?;
     failpoint::reach("container.removed", &container.pod);
-    container.phase.send_replace(Phase::Removed);
+    runtime.happen(|news| {
+        let listed = runtime.inventory.container(id).is_some();
+        container.phase.send_replace(Phase::Removed);
+        runtime.inventory.forget_container(container);
+        if listed {
+            news.container(Kind::Deleted, container);
+        }
+    });
     runtime.stats.forget(id);
-    runtime.inventory.forget_container(container);
     Ok(())
 }
 

@@ -6,10 +6,11 @@ use supervisor_api::{ReplyBody, RequestBody};
 
 use super::{Container, Exit, Phase};
 use crate::{
+    events::{Kind, News},
     failpoint,
     flight::Crashed,
     id::ContainerId,
-    runtime::{Runtime, now_ns},
+    runtime::Runtime,
     supervisor::{CallError, mismatch},
 };
 
@@ -41,13 +42,13 @@ pub(crate) async fn start(
         .flights
         .start_container
         .join(container.id.clone(), || {
-            let container = Arc::clone(container);
-            async move { start_now(&container).await.map_err(Arc::new) }
+            let (runtime, container) = (Arc::clone(runtime), Arc::clone(container));
+            async move { start_now(&runtime, &container).await.map_err(Arc::new) }
         });
     joined.await.map_err(|crashed| Arc::new(crashed.into()))?
 }
 
-async fn start_now(container: &Container) -> Result<(), StartError> {
+async fn start_now(runtime: &Runtime, container: &Arc<Container>) -> Result<(), StartError> {
     let _turn = container.turn().await;
     let id = &container.id;
     let refused = |state| StartError::State {
@@ -77,7 +78,7 @@ async fn start_now(container: &Container) -> Result<(), StartError> {
     match link.call(request, Vec::new()).await {
         Ok((ReplyBody::Started { pid, started_at_ns }, _)) => {
             failpoint::reach("container.started", &container.pod);
-            container.started(pid, started_at_ns);
+            container.started(runtime, pid, started_at_ns);
             Ok(())
         }
         Ok((other, _)) => {
@@ -85,15 +86,8 @@ async fn start_now(container: &Container) -> Result<(), StartError> {
             Err(StartError::Supervisor(id.clone(), error))
         }
         Err(CallError::Refused(refusal)) => {
-            // The supervisor writes the same down. An exit that is known already, such as by the OOM killer, stands.
-            container.phase.send_if_modified(|phase| {
-                let news = matches!(phase, Phase::Created { .. });
-                if news {
-                    let exit = Exit::start_error(refusal.message.clone(), now_ns());
-                    *phase = Phase::Exited(Arc::new(exit));
-                }
-                news
-            });
+            // The supervisor writes the same down.
+            container.not_started(runtime, &refusal.message);
             Err(StartError::Supervisor(
                 id.clone(),
                 CallError::Refused(refusal),
@@ -105,17 +99,38 @@ async fn start_now(container: &Container) -> Result<(), StartError> {
 
 impl Container {
     /// Its exit may have been told before the reply to its start was read.
-    pub(super) fn started(&self, pid: i32, started_at_ns: i64) {
-        self.phase.send_modify(|phase| match phase {
-            Phase::Exited(exit) if exit.started_at_ns == 0 => {
-                let exit = Exit {
-                    started_at_ns,
-                    ..Exit::clone(exit)
-                };
-                *phase = Phase::Exited(Arc::new(exit));
-            }
-            Phase::Created { .. } => *phase = Phase::Running { pid, started_at_ns },
-            Phase::Creating | Phase::Running { .. } | Phase::Exited(_) | Phase::Removed => {}
+    pub(super) fn started(self: &Arc<Self>, runtime: &Runtime, pid: i32, started_at_ns: i64) {
+        runtime.happen(|news| {
+            self.phase.send_if_modified(|phase| match phase {
+                Phase::Exited(exit) if exit.started_at_ns == 0 => {
+                    let exit = Exit {
+                        started_at_ns,
+                        ..Exit::clone(exit)
+                    };
+                    *phase = Phase::Exited(Arc::new(exit));
+                    true
+                }
+                Phase::Creating
+                | Phase::Created { .. }
+                | Phase::Running { .. }
+                | Phase::Exited(_)
+                | Phase::Removed => false,
+            });
+            self.run(news, pid, started_at_ns);
         });
+    }
+
+    /// It runs, if it was only created before.
+    pub(super) fn run(self: &Arc<Self>, news: &mut News<'_>, pid: i32, started_at_ns: i64) {
+        let runs = self.phase.send_if_modified(|phase| {
+            let news = matches!(phase, Phase::Created { .. });
+            if news {
+                *phase = Phase::Running { pid, started_at_ns };
+            }
+            news
+        });
+        if runs {
+            news.container(Kind::Started, self);
+        }
     }
 }

@@ -15,6 +15,7 @@ use super::{
 };
 use crate::{
     container::{self, Container},
+    events::Kind,
     runtime::{BlockingError, DISK_BOUND, Runtime, blocking, now_ns},
     state::SupervisorRecord,
 };
@@ -65,7 +66,7 @@ pub(crate) async fn follow(
                 } => container::exec_exited(&pod, &exec_id, exit_code, killed),
                 // Nobody attaches yet.
                 Event::AttachEnded { .. } => {}
-                Event::SandboxEnded { reason } => ended(&pod, &reason),
+                Event::SandboxEnded { reason } => ended(&runtime, &pod, &reason),
             }
         }
         pod.set_link(None);
@@ -91,6 +92,7 @@ pub(crate) async fn follow(
             Dialled::Dead => return lose(&runtime, &pod, "the pod's supervisor is gone"),
             Dialled::Mute { reason } => {
                 return ended(
+                    &runtime,
                     &pod,
                     &format!("the pod's supervisor does not answer: {reason}"),
                 );
@@ -107,21 +109,21 @@ fn reconcile(runtime: &Runtime, pod: &Pod, state: &PodState) {
             .iter()
             .find(|c| c.id == container.id.as_str());
         if let Some(known) = known {
-            container.reconcile(&known.status);
+            container.reconcile(runtime, &known.status);
         }
     }
 }
 
 /// The pod can hold nothing any more, though its supervisor may be there: not ready, and the kubelet makes another.
-pub(crate) fn ended(pod: &Pod, reason: &str) {
-    if mark(pod, reason) {
+pub(crate) fn ended(runtime: &Runtime, pod: &Arc<Pod>, reason: &str) {
+    if mark(runtime, pod, reason) {
         tracing::error!(pod = %pod.id, reason, "the pod is not ready any more");
     }
 }
 
 /// A pod whose supervisor has gone unasked: nobody watches its containers, so they must not run. They are killed in the background.
 pub(crate) fn lose(runtime: &Arc<Runtime>, pod: &Arc<Pod>, reason: &str) {
-    if !mark(pod, reason) {
+    if !mark(runtime, pod, reason) {
         return;
     }
     let last_words = pod.last_words();
@@ -144,15 +146,22 @@ pub(crate) fn lose(runtime: &Arc<Runtime>, pod: &Arc<Pod>, reason: &str) {
 }
 
 /// Whether the pod was ready until now.
-fn mark(pod: &Pod, reason: &str) -> bool {
-    pod.phase.send_if_modified(|phase| {
-        let ready = *phase == Phase::Ready;
-        if ready {
-            *phase = Phase::Lost {
-                reason: reason.to_owned(),
-            };
+fn mark(runtime: &Runtime, pod: &Arc<Pod>, reason: &str) -> bool {
+    runtime.happen(|news| {
+        let lost = pod.phase.send_if_modified(|phase| {
+            let ready = *phase == Phase::Ready;
+            if ready {
+                *phase = Phase::Lost {
+                    reason: reason.to_owned(),
+                };
+            }
+            ready
+        });
+        // One that is not listed yet is told of when it is.
+        if lost && runtime.inventory.has_pod(&pod.id) {
+            news.pod(Kind::Stopped, pod);
         }
-        ready
+        lost
     })
 }
 
@@ -282,12 +291,12 @@ pub(crate) fn settle_containers(runtime: &Runtime, pod: &Pod) {
 }
 
 /// A container whose cgroup is empty has ended: as its exit record says, or by our kill, which is written down before it is told.
-pub(crate) fn settle_container(runtime: &Runtime, container: &Container) {
+pub(crate) fn settle_container(runtime: &Runtime, container: &Arc<Container>) {
     if container.has_exited() || !container.is_told() {
         return;
     }
     if let Some(exit) = runtime.records.exit(&container.pod.id, &container.id) {
-        return container.take_exit(&exit);
+        return container.take_exit(runtime, &exit);
     }
     let exit = ExitRecord {
         exit_code: 137,
@@ -306,11 +315,15 @@ pub(crate) fn settle_container(runtime: &Runtime, container: &Container) {
         let error = &error as &dyn std::error::Error;
         tracing::error!(container = %container.id, error, "an exit is known to this daemon only");
     }
-    container.take_exit(&exit);
+    container.take_exit(runtime, &exit);
 }
 
 /// Waits until the container's exit is known, by its supervisor's word or its record.
-pub(crate) async fn exit_known(runtime: &Runtime, container: &Container, within: Duration) -> bool {
+pub(crate) async fn exit_known(
+    runtime: &Runtime,
+    container: &Arc<Container>,
+    within: Duration,
+) -> bool {
     let deadline = Instant::now() + within;
     if tokio::time::timeout_at(deadline, container.exited())
         .await
@@ -321,7 +334,7 @@ pub(crate) async fn exit_known(runtime: &Runtime, container: &Container, within:
     // The word may have been lost with a connection; the record was written before it.
     match runtime.records.exit(&container.pod.id, &container.id) {
         Some(exit) => {
-            container.take_exit(&exit);
+            container.take_exit(runtime, &exit);
             true
         }
         None => false,

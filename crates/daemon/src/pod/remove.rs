@@ -4,7 +4,9 @@ use std::{sync::Arc, time::Duration};
 
 use super::{Phase, Pod, StopError, Turn, stop::stop_in_turn};
 use crate::{
-    container, failpoint,
+    container,
+    events::Kind,
+    failpoint,
     flight::Crashed,
     id::PodId,
     runtime::{BlockingError, DISK_BOUND, Runtime, blocking},
@@ -76,8 +78,15 @@ pub(super) async fn take_apart(
         .remove_pod(&pod.id)
         .map_err(|error| RemoveError::Record(pod.id.clone(), error))?;
     failpoint::reach("pod.removed", pod);
-    pod.set_phase(Phase::Removed);
-    runtime.inventory.forget_pod(pod);
+    runtime.happen(|news| {
+        let listed = runtime.inventory.has_pod(&pod.id);
+        pod.set_phase(Phase::Removed);
+        runtime.inventory.forget_pod(pod);
+        if listed {
+            news.pod(Kind::Deleted, pod);
+        }
+    });
+    runtime.stats.forget_pod(&pod.id);
     Ok(())
 }
 

@@ -15,6 +15,7 @@ use super::{
     remove::take_apart,
 };
 use crate::{
+    events::Kind,
     failpoint,
     flight::Crashed,
     id::PodId,
@@ -267,7 +268,11 @@ impl<'a> Reserved<'a> {
             );
             // With a name of its own it would keep the retry from succeeding; on no list nobody would ever remove it.
             self.runtime.inventory.release_pod_name(self.pod);
-            self.runtime.inventory.list_pod(self.pod);
+            self.runtime.happen(|news| {
+                self.runtime.inventory.list_pod(self.pod);
+                news.pod(Kind::Created, self.pod);
+                news.pod(Kind::Stopped, self.pod);
+            });
         }
         error
     }
@@ -350,7 +355,14 @@ impl Networked<'_> {
             let error = RunError::Sandbox(pod.id.clone(), CallError::Gone);
             return Err(reserved.undo(error).await);
         }
-        runtime.inventory.list_pod(pod);
+        runtime.happen(|news| {
+            runtime.inventory.list_pod(pod);
+            news.pod(Kind::Created, pod);
+            news.pod(Kind::Started, pod);
+            if !pod.is_ready() {
+                news.pod(Kind::Stopped, pod);
+            }
+        });
         Ok(())
     }
 }

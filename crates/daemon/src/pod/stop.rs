@@ -9,7 +9,8 @@ use super::{
     network::{self, NetworkError},
 };
 use crate::{
-    failpoint, flight::Crashed, id::PodId, runtime::Runtime, state::PodStage, supervisor::CallError,
+    events::Kind, failpoint, flight::Crashed, id::PodId, runtime::Runtime, state::PodStage,
+    supervisor::CallError,
 };
 
 /// How long the containers' exits may take to arrive after the supervisor has said that nothing runs.
@@ -60,6 +61,7 @@ pub(super) async fn stop_in_turn(
     failpoint::reach("pod.stopping", pod);
     end_processes(runtime, pod).await?;
     failpoint::reach("pod.ended", pod);
+    runtime.stats.leave_network(pod);
     let path = runtime.netns_path(&pod.id);
     if pod.config.namespaces().net {
         network::detach(runtime, pod.id.as_str(), &path)
@@ -75,7 +77,14 @@ pub(super) async fn stop_in_turn(
         record.supervisor = None;
     });
     failpoint::reach("pod.stopped", pod);
-    pod.set_phase(Phase::Stopped { reason });
+    runtime.happen(|news| {
+        // One that was lost had stopped for its readers then.
+        let lost = reason.is_some();
+        pod.set_phase(Phase::Stopped { reason });
+        if !lost && runtime.inventory.has_pod(&pod.id) {
+            news.pod(Kind::Stopped, pod);
+        }
+    });
     Ok(())
 }
 

@@ -10,11 +10,15 @@ mod container_status;
 mod create_container;
 mod deadline;
 mod exec_sync;
+mod get_container_events;
 mod image_fs_info;
 mod image_status;
 mod list_containers;
 mod list_images;
 mod list_pod_sandbox;
+mod metrics;
+mod pod_sandbox_metrics;
+mod pod_sandbox_stats;
 mod pod_sandbox_status;
 mod pull_image;
 mod remove_container;
@@ -29,6 +33,7 @@ mod stop_container;
 mod stop_pod_sandbox;
 mod update_container_resources;
 mod update_pod_sandbox_resources;
+mod usage;
 mod v1alpha2;
 mod version;
 mod watch_pull;
@@ -279,23 +284,29 @@ impl RuntimeService for Cri {
 
     async fn pod_sandbox_stats(
         &self,
-        _request: Request<v1::PodSandboxStatsRequest>,
+        request: Request<v1::PodSandboxStatsRequest>,
     ) -> Reply<v1::PodSandboxStatsResponse> {
-        Err(not_implemented("PodSandboxStats"))
+        pod_sandbox_stats::pod_sandbox_stats(&self.runtime, request)
+            .await
+            .map(Response::new)
     }
 
     async fn list_pod_sandbox_stats(
         &self,
-        _request: Request<v1::ListPodSandboxStatsRequest>,
+        request: Request<v1::ListPodSandboxStatsRequest>,
     ) -> Reply<v1::ListPodSandboxStatsResponse> {
-        Err(not_implemented("ListPodSandboxStats"))
+        pod_sandbox_stats::list_pod_sandbox_stats(&self.runtime, request)
+            .await
+            .map(Response::new)
     }
 
     async fn stream_pod_sandbox_stats(
         &self,
-        _request: Request<v1::StreamPodSandboxStatsRequest>,
+        request: Request<v1::StreamPodSandboxStatsRequest>,
     ) -> Reply<Self::StreamPodSandboxStatsStream> {
-        Err(not_implemented("StreamPodSandboxStats"))
+        pod_sandbox_stats::stream_pod_sandbox_stats(&self.runtime, request)
+            .await
+            .map(Response::new)
     }
 
     async fn update_runtime_config(
@@ -328,30 +339,38 @@ impl RuntimeService for Cri {
 
     async fn get_container_events(
         &self,
-        _request: Request<v1::GetEventsRequest>,
+        request: Request<v1::GetEventsRequest>,
     ) -> Reply<Self::GetContainerEventsStream> {
-        Err(not_implemented("GetContainerEvents"))
+        get_container_events::get_container_events(&self.runtime, request)
+            .await
+            .map(Response::new)
     }
 
     async fn list_metric_descriptors(
         &self,
-        _request: Request<v1::ListMetricDescriptorsRequest>,
+        request: Request<v1::ListMetricDescriptorsRequest>,
     ) -> Reply<v1::ListMetricDescriptorsResponse> {
-        Err(not_implemented("ListMetricDescriptors"))
+        pod_sandbox_metrics::list_metric_descriptors(&self.runtime, request)
+            .await
+            .map(Response::new)
     }
 
     async fn list_pod_sandbox_metrics(
         &self,
-        _request: Request<v1::ListPodSandboxMetricsRequest>,
+        request: Request<v1::ListPodSandboxMetricsRequest>,
     ) -> Reply<v1::ListPodSandboxMetricsResponse> {
-        Err(not_implemented("ListPodSandboxMetrics"))
+        pod_sandbox_metrics::list_pod_sandbox_metrics(&self.runtime, request)
+            .await
+            .map(Response::new)
     }
 
     async fn stream_pod_sandbox_metrics(
         &self,
-        _request: Request<v1::StreamPodSandboxMetricsRequest>,
+        request: Request<v1::StreamPodSandboxMetricsRequest>,
     ) -> Reply<Self::StreamPodSandboxMetricsStream> {
-        Err(not_implemented("StreamPodSandboxMetrics"))
+        pod_sandbox_metrics::stream_pod_sandbox_metrics(&self.runtime, request)
+            .await
+            .map(Response::new)
     }
 
     async fn update_pod_sandbox_resources(

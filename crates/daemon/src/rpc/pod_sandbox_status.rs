@@ -30,20 +30,24 @@ pub(super) async fn pod_sandbox_status(
         .inventory
         .find_pod(&request.pod_sandbox_id)
         .map_err(IntoStatus::into_status)?;
-    let containers = runtime.inventory.containers_of(&pod.id);
-    Ok(v1::PodSandboxStatusResponse {
-        status: Some(status(&pod)),
-        info: if request.verbose {
-            info(runtime, &pod)
-        } else {
-            BTreeMap::new()
-        },
-        containers_statuses: containers.iter().map(|c| container_status(c)).collect(),
-        timestamp: now_ns(),
-    })
+    let info = if request.verbose {
+        info(runtime, &pod)
+    } else {
+        BTreeMap::new()
+    };
+    // Between two events: its time says which it has seen.
+    Ok(runtime.happen(|_news| {
+        let containers = runtime.inventory.containers_of(&pod.id);
+        v1::PodSandboxStatusResponse {
+            status: Some(status(&pod)),
+            info,
+            containers_statuses: containers.iter().map(|c| container_status(c)).collect(),
+            timestamp: now_ns(),
+        }
+    }))
 }
 
-fn status(pod: &Pod) -> v1::PodSandboxStatus {
+pub(super) fn status(pod: &Pod) -> v1::PodSandboxStatus {
     let mut ips = pod.ips().into_iter().map(|ip| ip.to_string());
     let network = v1::PodSandboxNetworkStatus {
         ip: ips.next().unwrap_or_default(),

@@ -12,9 +12,7 @@ use crate::{
     inventory::FindError,
     paths::PathError,
     pod::{self, RunError},
-    runtime::BlockingError,
     spec::ProfileError,
-    stats::SampleError,
     supervisor::CallError,
 };
 
@@ -155,10 +153,6 @@ coded! {
         E::TimedOut { .. } => Code::DeadlineExceeded,
         E::Lost(_) => Code::Unavailable,
         E::Record(..) | E::Spec(..) | E::Seccomp(..) | E::Pipe(..) | E::Read(..) => os_code(error),
-    }
-    SampleError: error {
-        E(BlockingError::Stuck(_)) => Code::DeadlineExceeded,
-        E(BlockingError::Crashed) => Code::Internal,
     }
     PathError: error {
         E::System(source) | E::Node { source, .. } => path_code(source),
@@ -313,12 +307,6 @@ mod tests {
         let status = error.into_status();
         assert_eq!(status.code(), Code::DeadlineExceeded);
         assert!(status.message().contains("password"), "{status}");
-    }
-
-    #[test]
-    fn figures_that_are_late_are_an_error_and_not_none() {
-        let error = SampleError(BlockingError::Stuck(Duration::from_secs(20)));
-        assert_eq!(error.into_status().code(), Code::DeadlineExceeded);
     }
 
     #[test]

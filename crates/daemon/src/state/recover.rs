@@ -8,6 +8,7 @@ use supervisor_api::{ContainerStatus, PodState, SandboxState};
 use super::{ContainerRecord, ContainerStage, PodStage, RecordError};
 use crate::{
     container::{self, Container, Exit},
+    events::Kind,
     id::PodId,
     pod::{self, Dialled, Pod},
     runtime::Runtime,
@@ -112,15 +113,15 @@ async fn recover_pod(runtime: &Arc<Runtime>, id: &PodId) -> Kept {
         PodStage::Starting | PodStage::Removing => remove_whole(runtime, &pod).await,
         _ if earlier_boot => remove_whole(runtime, &pod).await,
         PodStage::Ready => {
+            runtime.inventory.list_pod(&pod);
             match trouble {
                 None => {}
                 Some(Trouble::Dead) => {
                     let reason = "the pod's supervisor was gone when the daemon started";
                     pod::lose(runtime, &pod, reason);
                 }
-                Some(Trouble::Ended(reason)) => pod::ended(&pod, &reason),
+                Some(Trouble::Ended(reason)) => pod::ended(runtime, &pod, &reason),
             }
-            runtime.inventory.list_pod(&pod);
         }
         PodStage::Stopping { .. } => {
             runtime.inventory.list_pod(&pod);
@@ -222,8 +223,16 @@ async fn settle(runtime: &Arc<Runtime>, pod: &Arc<Pod>, state: Option<&PodState>
         let record = container.record();
         match record.stage {
             ContainerStage::Created => {
-                container.recovered(phase(runtime, pod, &record, state));
-                runtime.inventory.list_container(&container);
+                let phase = phase(runtime, pod, &record, state);
+                runtime.happen(|news| {
+                    let ended = matches!(phase, container::Phase::Exited(_));
+                    container.recovered(phase);
+                    runtime.inventory.list_container(&container);
+                    // Perhaps while no daemon ran. Kept for the first reader, who may know it.
+                    if ended {
+                        news.container(Kind::Stopped, &container);
+                    }
+                });
             }
             ContainerStage::Creating | ContainerStage::Removing => {
                 if let Err(error) = container::remove(runtime, &container).await {

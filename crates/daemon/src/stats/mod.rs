@@ -1,29 +1,45 @@
-//! Figures of running containers, sampled with kept-open descriptors and each with the time of its own reading.
+//! What containers and pods use: sampled with kept-open descriptors, each sample with the time of its own reading.
+//!
+//! Requests are answered from what is known. One that finds it older than a second has it read anew, off the runtime's workers, and waits for
+//! that within a bound; a cgroup that the kernel is slow about shows its last sample. While somebody asks, everything is read every few seconds,
+//! so that what is known is never old and a mean has a window; when nobody has asked for a minute, descriptors are closed and nothing is read.
 
+mod detail;
+mod gauge;
 mod layers;
+mod network;
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
     time::Duration,
 };
 
-use cgroup::Sampler;
+pub(crate) use detail::{Disk, Figures, Processes, detail};
+use gauge::Gauge;
+pub(crate) use gauge::Sample;
 pub(crate) use layers::Layer;
 use layers::{LayerMeter, Walks};
+use network::NetworkMeter;
+pub(crate) use network::{Interface, Network, Traffic};
 use snapshot::Usage;
+use tokio::time::Instant;
 
 use crate::{
     container::{Container, Phase},
-    id::ContainerId,
-    runtime::{BlockingError, Runtime, blocking, now_ns},
+    id::{ContainerId, PodId},
+    pod::{self, Pod},
+    runtime::{Runtime, blocking},
 };
 
-/// A sample younger than this is given again instead of reading anew: kubelets and people ask in bursts.
-const FRESH: Duration = Duration::from_secs(1);
+/// Between readings while somebody asks. What is known is no older than twice this.
+const EVERY: Duration = Duration::from_secs(5);
 
-/// Reading cgroup files takes microseconds each, unless the kernel is stuck.
-const SAMPLE_WITHIN: Duration = Duration::from_secs(20);
+/// How long somebody counts as asking.
+const ASKED_WITHIN: Duration = Duration::from_secs(60);
+
+/// Reading cgroup files takes microseconds each, unless the kernel is stuck; then what is known is told.
+const SAMPLE_WITHIN: Duration = Duration::from_secs(2);
 
 /// How long samples wait for what a new container has written; without it, the figure is left out.
 const FIRST_WALK_WITHIN: Duration = Duration::from_secs(1);
@@ -31,52 +47,53 @@ const FIRST_WALK_WITHIN: Duration = Duration::from_secs(1);
 /// How long the sum of all layers waits for one that was never measured; without it, the sum is too low.
 const SUM_WITHIN: Duration = Duration::from_secs(10);
 
-/// One container's figures. `None` where this machine does not count them.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Sample {
-    pub(crate) taken_at_ns: i64,
-    pub(crate) cpu_ns: Option<u64>,
-    /// Mean use since the sample before, in billionths of a core; `None` in the first.
-    pub(crate) nano_cores: Option<u64>,
-    pub(crate) memory_bytes: Option<u64>,
-    pub(crate) working_set_bytes: Option<u64>,
-    pub(crate) available_bytes: Option<u64>,
-    pub(crate) rss_bytes: Option<u64>,
-    pub(crate) page_faults: Option<u64>,
-    pub(crate) major_page_faults: Option<u64>,
-    pub(crate) swap_bytes: Option<u64>,
-    pub(crate) swap_available_bytes: Option<u64>,
+/// A container's figures.
+#[derive(Debug, Clone)]
+pub(crate) struct ContainerSample {
+    pub(crate) container: Arc<Container>,
+    pub(crate) cgroup: Sample,
     pub(crate) writable_layer: Option<Layer>,
 }
 
-/// Containers could not be sampled, all of those asked for.
-#[derive(Debug, thiserror::Error)]
-#[error("sample the containers' cgroups")]
-pub(crate) struct SampleError(#[source] pub(crate) BlockingError);
+/// A pod's figures.
+#[derive(Debug, Clone)]
+pub(crate) struct PodSample {
+    pub(crate) pod: Arc<Pod>,
+    /// Of the cgroup that its kubelet made for it alone, and else the sum of its containers that run; `None` if none does.
+    pub(crate) cgroup: Option<Sample>,
+    /// `None` on the host's network.
+    pub(crate) network: Option<Network>,
+    /// In its containers that run.
+    pub(crate) processes: Option<u64>,
+    pub(crate) containers: Vec<ContainerSample>,
+}
 
-/// What is known of containers, until they are removed.
+/// What is known of containers and pods, until they are removed.
 #[derive(Debug, Default)]
 pub(crate) struct Stats {
     meters: Mutex<HashMap<ContainerId, Arc<Meter>>>,
+    pods: Mutex<HashMap<PodId, Arc<PodMeter>>>,
+    asked: Mutex<Option<Instant>>,
     walks: Walks,
 }
 
 #[derive(Debug, Default)]
 struct Meter {
-    figures: Mutex<Figures>,
+    gauge: Gauge,
     layer: LayerMeter,
+    detail: detail::Known,
 }
 
-/// Of a container that runs.
 #[derive(Debug, Default)]
-struct Figures {
-    sampler: Option<Sampler>,
-    last: Option<Sample>,
+struct PodMeter {
+    gauge: Gauge,
+    network: NetworkMeter,
+    detail: detail::Known,
 }
 
 impl Stats {
     fn meter(&self, container: &Container) -> Arc<Meter> {
-        let mut meters = self.lock();
+        let mut meters = lock(&self.meters);
         let meter = Arc::clone(meters.entry(container.id.clone()).or_default());
         // One that was removed while we held its list gets no meter that nobody would forget.
         if container.phase() == Phase::Removed {
@@ -85,13 +102,84 @@ impl Stats {
         meter
     }
 
-    /// The container has been removed.
-    pub(crate) fn forget(&self, id: &ContainerId) {
-        self.lock().remove(id);
+    fn pod_meter(&self, pod: &Pod) -> Arc<PodMeter> {
+        let mut meters = lock(&self.pods);
+        let meter = Arc::clone(meters.entry(pod.id.clone()).or_default());
+        if pod.phase() == pod::Phase::Removed {
+            meters.remove(&pod.id);
+        }
+        meter
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<ContainerId, Arc<Meter>>> {
-        self.meters.lock().unwrap_or_else(PoisonError::into_inner)
+    /// The container has been removed.
+    pub(crate) fn forget(&self, id: &ContainerId) {
+        lock(&self.meters).remove(id);
+    }
+
+    /// The pod has been removed.
+    pub(crate) fn forget_pod(&self, id: &PodId) {
+        lock(&self.pods).remove(id);
+    }
+
+    /// The pod is being stopped: nothing of ours keeps its network namespace any more.
+    pub(crate) fn leave_network(&self, pod: &Pod) {
+        self.pod_meter(pod).network.leave();
+    }
+
+    /// Whether somebody has asked of late, this time included.
+    fn asked(&self, now: bool) -> bool {
+        let mut asked = lock(&self.asked);
+        if now {
+            *asked = Some(Instant::now());
+        }
+        asked.is_some_and(|at| at.elapsed() < ASKED_WITHIN)
+    }
+}
+
+/// Reads everything again and again while somebody asks, and for as long as the daemon lives.
+pub(crate) async fn keep_fresh(runtime: Weak<Runtime>) {
+    let mut open = false;
+    loop {
+        tokio::time::sleep(EVERY).await;
+        let Some(runtime) = runtime.upgrade() else {
+            return;
+        };
+        let read = runtime.stats.asked(false);
+        if read || open {
+            // One that is stuck is left behind; the next may be as well, and the pool of threads bounds them.
+            let _late = blocking(ASKED_WITHIN, move || match read {
+                true => read_all(&runtime),
+                false => close_all(&runtime.stats),
+            })
+            .await;
+        }
+        open = read;
+    }
+}
+
+fn read_all(runtime: &Runtime) {
+    for container in runtime.inventory.containers() {
+        read_container(runtime, &container, &runtime.stats.meter(&container));
+    }
+    let pods = runtime.inventory.pods();
+    let alone = alone(runtime, &pods);
+    for (pod, alone) in pods.iter().zip(alone) {
+        let meter = runtime.stats.pod_meter(pod);
+        if alone {
+            read_pod(runtime, pod, &meter);
+        }
+    }
+}
+
+fn close_all(stats: &Stats) {
+    let containers: Vec<_> = lock(&stats.meters).values().cloned().collect();
+    for meter in containers {
+        meter.gauge.close();
+    }
+    let pods: Vec<_> = lock(&stats.pods).values().cloned().collect();
+    for meter in pods {
+        meter.gauge.close();
+        meter.network.close();
     }
 }
 
@@ -119,87 +207,186 @@ pub(crate) async fn writable_layers(runtime: &Runtime) -> Usage {
     sum
 }
 
-/// Samples those of the containers that run, off the runtime's workers. One that ends meanwhile is left out.
+/// The figures of those of the containers that run. One that ends meanwhile is left out, or shown as it was read last.
 pub(crate) async fn sample(
     runtime: &Arc<Runtime>,
     containers: Vec<Arc<Container>>,
-) -> Result<Vec<(Arc<Container>, Sample)>, SampleError> {
-    let shared = Arc::clone(runtime);
-    let sampled = blocking(SAMPLE_WITHIN, move || -> Vec<_> {
-        containers
-            .into_iter()
-            .filter_map(|container| {
-                let meter = shared.stats.meter(&container);
-                let sample = sample_one(&shared, &container, &meter)?;
-                Some((container, meter, sample))
-            })
-            .collect()
-    });
-    let sampled = sampled.await.map_err(SampleError)?;
-    for (container, meter, _) in &sampled {
+) -> Vec<ContainerSample> {
+    runtime.stats.asked(true);
+    let metered = metered(&runtime.stats, containers);
+    let read = {
+        let (runtime, metered) = (Arc::clone(runtime), metered.clone());
+        move || -> Vec<_> {
+            let read = metered.iter();
+            read.map(|(container, meter)| read_container(&runtime, container, meter))
+                .collect()
+        }
+    };
+    let read = blocking(SAMPLE_WITHIN, read).await;
+    let samples = match read {
+        Ok(samples) => samples,
+        // The kernel is slow about one of them.
+        Err(_late) => metered
+            .iter()
+            .map(|(_, meter)| meter.gauge.known())
+            .collect(),
+    };
+    for (container, meter) in &metered {
         walk(runtime, container, meter);
     }
-    let mut samples = Vec::with_capacity(sampled.len());
-    for (container, meter, mut sample) in sampled {
-        sample.writable_layer = meter.layer.figure(FIRST_WALK_WITHIN).await;
-        samples.push((container, sample));
+    let mut sampled = Vec::with_capacity(metered.len());
+    for ((container, meter), sample) in metered.into_iter().zip(samples) {
+        let Some(cgroup) = sample else { continue };
+        sampled.push(ContainerSample {
+            container,
+            cgroup,
+            writable_layer: meter.layer.figure(FIRST_WALK_WITHIN).await,
+        });
     }
-    Ok(samples)
+    sampled
 }
 
-fn sample_one(runtime: &Runtime, container: &Arc<Container>, meter: &Arc<Meter>) -> Option<Sample> {
-    let mut figures = meter.lock();
-    let Phase::Running { .. } = container.phase() else {
+/// The figures of pods. Those that are not ready have their containers', which may still run.
+pub(crate) async fn sample_pods(runtime: &Arc<Runtime>, pods: Vec<Arc<Pod>>) -> Vec<PodSample> {
+    let containers = pods
+        .iter()
+        .flat_map(|pod| runtime.inventory.containers_of(&pod.id))
+        .collect();
+    let mut containers_of: HashMap<PodId, Vec<ContainerSample>> = HashMap::new();
+    for sample in sample(runtime, containers).await {
+        let pod = sample.container.pod.id.clone();
+        containers_of.entry(pod).or_default().push(sample);
+    }
+    let alone = alone(runtime, &pods);
+    let read = {
+        let (runtime, pods, alone) = (Arc::clone(runtime), pods.clone(), alone.clone());
+        let cgroups: Vec<Vec<String>> = pods
+            .iter()
+            .map(|pod| {
+                let containers = containers_of.get(&pod.id).into_iter().flatten();
+                containers
+                    .map(|sample| sample.container.cgroup.clone())
+                    .collect()
+            })
+            .collect();
+        move || -> Vec<_> {
+            let read = pods.iter().zip(alone).zip(&cgroups);
+            read.map(|((pod, alone), cgroups)| {
+                let meter = runtime.stats.pod_meter(pod);
+                let own = if alone {
+                    read_pod(&runtime, pod, &meter)
+                } else {
+                    None
+                };
+                (
+                    own,
+                    read_network(pod, &meter),
+                    count_processes(&runtime, cgroups),
+                )
+            })
+            .collect()
+        }
+    };
+    let read = match blocking(SAMPLE_WITHIN, read).await {
+        Ok(read) => read,
+        Err(_late) => vec![(None, None, None); pods.len()],
+    };
+    let pods = pods.into_iter().zip(alone).zip(read);
+    pods.map(|((pod, alone), (own, network, processes))| {
+        let containers = containers_of.remove(&pod.id).unwrap_or_default();
+        let parts: Vec<_> = containers.iter().map(|c| c.cgroup.clone()).collect();
+        let known = || {
+            runtime
+                .stats
+                .pod_meter(&pod)
+                .gauge
+                .known()
+                .filter(|_| alone)
+        };
+        PodSample {
+            cgroup: own.or_else(known).or_else(|| Sample::sum(&parts)),
+            pod,
+            network,
+            processes,
+            containers,
+        }
+    })
+    .collect()
+}
+
+fn metered(stats: &Stats, containers: Vec<Arc<Container>>) -> Vec<(Arc<Container>, Arc<Meter>)> {
+    containers
+        .into_iter()
+        .map(|container| {
+            let meter = stats.meter(&container);
+            (container, meter)
+        })
+        .collect()
+}
+
+fn read_container(
+    runtime: &Runtime,
+    container: &Arc<Container>,
+    meter: &Arc<Meter>,
+) -> Option<Sample> {
+    let Phase::Running { started_at_ns, .. } = container.phase() else {
         return None;
     };
-    if let Some(last) = &figures.last
-        && age(last.taken_at_ns) < FRESH
-    {
-        return Some(last.clone());
-    }
-    if figures.sampler.is_none() {
-        let cgroup = runtime.hierarchies.open_cgroup(&container.cgroup).ok()?;
-        figures.sampler = Some(cgroup.sampler().ok()?);
+    let first = meter.gauge.known().is_none();
+    let sample = meter
+        .gauge
+        .read(&runtime.hierarchies, &container.cgroup, started_at_ns)?;
+    if first {
         let ended = Arc::clone(container);
-        close_after(meter, async move { ended.exited().await });
+        forget_after(meter, async move { ended.exited().await });
     }
-    let counted = figures.sampler.as_mut()?.sample().ok()?;
-    let mut sample = Sample {
-        taken_at_ns: now_ns(),
-        ..Sample::default()
-    };
-    if let Some(cpu) = counted.cpu {
-        sample.taken_at_ns = cpu.timestamp_ns;
-        sample.cpu_ns = Some(cpu.usage_ns);
-        sample.nano_cores = figures.last.as_ref().and_then(|last| rate(last, &sample));
-    }
-    if let Some(memory) = counted.memory {
-        sample.memory_bytes = Some(memory.usage_bytes);
-        sample.working_set_bytes = Some(memory.working_set_bytes);
-        sample.available_bytes = memory.available_bytes;
-        sample.rss_bytes = Some(memory.rss_bytes);
-        sample.page_faults = Some(memory.page_faults);
-        sample.major_page_faults = Some(memory.major_page_faults);
-        sample.swap_bytes = Some(memory.swap_usage_bytes);
-        sample.swap_available_bytes = memory.swap_available_bytes;
-    }
-    figures.last = Some(sample.clone());
     Some(sample)
 }
 
-impl Meter {
-    fn lock(&self) -> MutexGuard<'_, Figures> {
-        self.figures.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Closes a sampler's descriptors, half a dozen, when its container has ended: ended containers are kept for long, and many.
-fn close_after(meter: &Arc<Meter>, end: impl Future<Output = ()> + Send + 'static) {
+/// Drops what is known of a container, and its descriptors, when it has ended: ended containers are kept for long, and many.
+fn forget_after(meter: &Arc<Meter>, end: impl Future<Output = ()> + Send + 'static) {
     let meter = Arc::clone(meter);
     tokio::spawn(async move {
         end.await;
-        *meter.lock() = Figures::default();
+        // It waits for a reading that is under way.
+        tokio::task::spawn_blocking(move || meter.gauge.forget());
     });
+}
+
+/// Which of the pods have a cgroup to themselves: one that the request named and that no other pod's did.
+fn alone(runtime: &Runtime, pods: &[Arc<Pod>]) -> Vec<bool> {
+    let mut shared: HashMap<String, usize> = HashMap::new();
+    for pod in runtime.inventory.all_pods() {
+        *shared.entry(pod.cgroup_parent.clone()).or_default() += 1;
+    }
+    let alone = |pod: &Arc<Pod>| {
+        let named = !pod.config.linux.cgroup_parent.is_empty();
+        named && pod.is_ready() && shared.get(&pod.cgroup_parent).is_none_or(|pods| *pods <= 1)
+    };
+    pods.iter().map(alone).collect()
+}
+
+fn read_pod(runtime: &Runtime, pod: &Pod, meter: &PodMeter) -> Option<Sample> {
+    meter
+        .gauge
+        .read(&runtime.hierarchies, &pod.cgroup_parent, pod.created_at_ns)
+}
+
+fn read_network(pod: &Pod, meter: &PodMeter) -> Option<Network> {
+    let network = pod.network().filter(|_| pod.is_ready())?;
+    meter.network.read(&network.netns)
+}
+
+fn count_processes(runtime: &Runtime, cgroups: &[String]) -> Option<u64> {
+    let mut all = 0;
+    for path in cgroups {
+        // One that is gone has none.
+        let Ok(cgroup) = runtime.hierarchies.open_cgroup(path) else {
+            continue;
+        };
+        all += cgroup.processes(true).ok()?.len();
+    }
+    u64::try_from(all).ok()
 }
 
 /// Has the container's layer measured in the background, where that is due.
@@ -223,16 +410,8 @@ fn walk(runtime: &Runtime, container: &Container, meter: &Meter) {
         });
 }
 
-fn rate(before: &Sample, now: &Sample) -> Option<u64> {
-    let nanoseconds = u64::try_from(now.taken_at_ns - before.taken_at_ns)
-        .ok()
-        .filter(|n| *n > 0)?;
-    let used = now.cpu_ns?.checked_sub(before.cpu_ns?)?;
-    u64::try_from(u128::from(used) * 1_000_000_000 / u128::from(nanoseconds)).ok()
-}
-
-fn age(then_ns: i64) -> Duration {
-    Duration::from_nanos(u64::try_from(now_ns() - then_ns).unwrap_or(0))
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
@@ -240,42 +419,25 @@ mod tests {
     use oci_plan::Resources;
 
     use super::*;
+    use crate::runtime::now_ns;
 
-    #[test]
-    fn half_a_core_is_half_a_billion() {
-        let at = |taken_at_ns, cpu_ns| Sample {
-            taken_at_ns,
-            cpu_ns: Some(cpu_ns),
-            ..Sample::default()
-        };
-        assert_eq!(
-            rate(&at(0, 100), &at(2_000_000_000, 1_000_000_100)),
-            Some(500_000_000)
-        );
-        assert_eq!(rate(&at(5, 0), &at(5, 9)), None);
-        assert_eq!(rate(&at(0, 9), &at(5, 3)), None);
-    }
     #[tokio::test]
-    async fn descriptors_are_closed_when_a_container_has_ended() {
+    async fn nothing_of_a_container_is_kept_open_when_it_has_ended() {
         let hierarchies = cgroup::Hierarchies::open().unwrap();
         let path = format!("longshored-stats-test-{}", std::process::id());
         let cgroup = hierarchies.create(&path, &Resources::default()).unwrap();
         let meter = Arc::new(Meter::default());
-        *meter.lock() = Figures {
-            sampler: Some(cgroup.sampler().unwrap()),
-            last: Some(Sample::default()),
-        };
+        assert!(meter.gauge.read(&hierarchies, &path, now_ns()).is_some());
         cgroup.remove().unwrap();
         let (end, ended) = tokio::sync::oneshot::channel::<()>();
-        close_after(&meter, async move {
+        forget_after(&meter, async move {
             let _ended = ended.await;
         });
         tokio::task::yield_now().await;
-        assert!(meter.lock().sampler.is_some());
+        assert!(meter.gauge.known().is_some());
         drop(end);
-        while meter.lock().sampler.is_some() {
-            tokio::task::yield_now().await;
+        while meter.gauge.known().is_some() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
         }
-        assert!(meter.lock().last.is_none());
     }
 }

@@ -1,35 +1,41 @@
-use std::os::fd::{AsFd, OwnedFd};
+//! What a cgroup uses: a [`Sampler`] for figures that are wanted again and again, [`Detail`] for the rest.
+
+mod detail;
+mod file;
+mod pressure;
+
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use rustix::io::Errno;
+pub use detail::{CpuDetail, Detail, DeviceIo, HugePages, MemoryDetail};
+pub use file::SampleError;
+use file::{File, open, open_if_exists};
+pub use pressure::{Pressure, Stall};
 
 use crate::cgroup::Cgroup;
 use crate::error::Error;
-use crate::files;
 use crate::hierarchy::{Controller, Hierarchy};
 
-/// `memory.stat` of a v1 cgroup is about 1,000 bytes, of a v2 one 1,600; new kernels add lines.
-const LONGEST_FILE: usize = 16 * 1024;
-
-/// A limit of at least this many bytes is no limit: v1 says "unlimited" as the largest multiple of the page size.
-const UNLIMITED: u64 = 1 << 62;
-
-/// The statistics files of one cgroup, kept open: at most six descriptors. Reading them again costs a sixth of opening them.
+/// The statistics files of one cgroup, kept open: at most ten descriptors. Reading them again costs a sixth of opening them.
 #[derive(Debug)]
 pub struct Sampler {
     cpu: Option<Cpu>,
     memory: Option<Memory>,
     pids: Option<File>,
+    pressure: Pressures,
     buffer: Vec<u8>,
 }
 
 /// What a cgroup has used. A group of figures is `None` where no mounted hierarchy counts it.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Stats {
     pub cpu: Option<CpuUsage>,
     pub memory: Option<MemoryUsage>,
     /// Processes and threads in the cgroup and below (`pids.current`).
     pub pids: Option<u64>,
+    /// Of the v2 tree, hybrid or not, where the kernel counts pressure; for the cgroup and those below.
+    pub cpu_pressure: Option<Pressure>,
+    pub memory_pressure: Option<Pressure>,
+    pub io_pressure: Option<Pressure>,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -59,34 +65,19 @@ pub struct MemoryUsage {
     pub swap_available_bytes: Option<u64>,
 }
 
-#[derive(Debug, thiserror::Error)]
-pub enum SampleError {
-    /// The cgroup has been removed; the sampler is of no more use.
-    #[error("the cgroup of {file} is gone")]
-    Gone { file: String },
-    #[error("read {file}")]
-    Read {
-        file: String,
-        #[source]
-        source: Errno,
-    },
-    #[error("read {file}: {text:?} is not what this file should hold")]
-    Parse { file: String, text: String },
-}
-
-#[derive(Debug)]
-struct File {
-    fd: OwnedFd,
-    /// For messages.
-    label: String,
-}
-
 #[derive(Debug)]
 enum Cpu {
     /// `cpuacct.usage`: nanoseconds.
     V1(File),
     /// `cpu.stat`: microseconds, among others.
     V2(File),
+}
+
+#[derive(Debug, Default)]
+struct Pressures {
+    cpu: Option<File>,
+    memory: Option<File>,
+    io: Option<File>,
 }
 
 #[derive(Debug)]
@@ -104,11 +95,7 @@ impl Cgroup {
     /// Opens the cgroup's statistics files.
     pub fn sampler(&self) -> Result<Sampler, Error> {
         let open = |hierarchy: &Hierarchy, file: &str| open(self, hierarchy, file);
-        let optional = |hierarchy: &Hierarchy, file: &str| match open(hierarchy, file) {
-            Ok(file) => Ok(Some(file)),
-            Err(error) if error.errno() == Some(Errno::NOENT) => Ok(None),
-            Err(error) => Err(error),
-        };
+        let optional = |hierarchy: &Hierarchy, file: &str| open_if_exists(self, hierarchy, file);
         let cpu = match (
             self.hierarchies.home(Controller::Cpuacct),
             self.hierarchies.unified(),
@@ -141,10 +128,19 @@ impl Cgroup {
             Some(pids) => optional(pids, "pids.current")?,
             None => None,
         };
+        let pressure = match self.hierarchies.unified() {
+            Some(unified) => Pressures {
+                cpu: optional(unified, "cpu.pressure")?,
+                memory: optional(unified, "memory.pressure")?,
+                io: optional(unified, "io.pressure")?,
+            },
+            None => Pressures::default(),
+        };
         Ok(Sampler {
             cpu,
             memory,
             pids,
+            pressure,
             buffer: Vec::with_capacity(4096),
         })
     }
@@ -164,18 +160,6 @@ pub enum StatsError {
     Sample(#[from] SampleError),
 }
 
-fn open(cgroup: &Cgroup, hierarchy: &Hierarchy, file: &str) -> Result<File, Error> {
-    let path = files::join(&cgroup.path_in(hierarchy), file);
-    let label = hierarchy.label(&path);
-    match files::open_for_reading(hierarchy.dir(), &path) {
-        Ok(fd) => Ok(File { fd, label }),
-        Err(source) => Err(Error::Open {
-            cgroup: label,
-            source,
-        }),
-    }
-}
-
 impl Sampler {
     /// Reads every figure now. Each group has the time of its own reading.
     pub fn sample(&mut self) -> Result<Stats, SampleError> {
@@ -192,7 +176,18 @@ impl Sampler {
             Some(file) => Some(file.number(buffer)?),
             None => None,
         };
-        Ok(Stats { cpu, memory, pids })
+        let mut pressed = |file: &Option<File>| match file {
+            Some(file) => pressure::sample(file, buffer),
+            None => Ok(None),
+        };
+        Ok(Stats {
+            cpu,
+            memory,
+            pids,
+            cpu_pressure: pressed(&self.pressure.cpu)?,
+            memory_pressure: pressed(&self.pressure.memory)?,
+            io_pressure: pressed(&self.pressure.io)?,
+        })
     }
 }
 
@@ -284,57 +279,6 @@ impl MemoryStat {
             *field = value.parse().unwrap_or(0);
         }
         stat
-    }
-}
-
-impl File {
-    fn text<'a>(&self, buffer: &'a mut Vec<u8>) -> Result<&'a str, SampleError> {
-        loop {
-            buffer.clear();
-            let read =
-                rustix::io::pread(self.fd.as_fd(), rustix::buffer::spare_capacity(buffer), 0);
-            match read {
-                // It may go on: read it again, whole, into more room.
-                Ok(length) if length == buffer.capacity() && length < LONGEST_FILE => {
-                    buffer.reserve(length * 2);
-                }
-                Ok(_) => break,
-                Err(Errno::INTR) => {}
-                Err(Errno::NODEV) => {
-                    return Err(SampleError::Gone {
-                        file: self.label.clone(),
-                    });
-                }
-                Err(source) => {
-                    return Err(SampleError::Read {
-                        file: self.label.clone(),
-                        source,
-                    });
-                }
-            }
-        }
-        std::str::from_utf8(buffer).map_err(|_| self.unexpected(""))
-    }
-
-    fn number(&self, buffer: &mut Vec<u8>) -> Result<u64, SampleError> {
-        let text = self.text(buffer)?;
-        text.trim().parse().map_err(|_| self.unexpected(text))
-    }
-
-    fn limit(&self, buffer: &mut Vec<u8>) -> Result<Option<u64>, SampleError> {
-        let text = self.text(buffer)?;
-        if text.trim() == "max" {
-            return Ok(None);
-        }
-        let limit: u64 = text.trim().parse().map_err(|_| self.unexpected(text))?;
-        Ok((limit < UNLIMITED).then_some(limit))
-    }
-
-    fn unexpected(&self, text: &str) -> SampleError {
-        SampleError::Parse {
-            file: self.label.clone(),
-            text: text.chars().take(80).collect(),
-        }
     }
 }
 
