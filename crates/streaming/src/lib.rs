@@ -2,16 +2,25 @@
 //!
 //! A runtime is asked for a session over its CRI, and answers with a URL. The client (the kubelet, on behalf of somebody) then connects to
 //! that URL, and speaks SPDY/3.1 or WebSocket over it. An embedder implements [`Sessions`], makes a [`Server`], and hands out the URLs
-//! that [`Server::exec_url`] and its like give it.
+//! that [`Server::exec_url`] and its like give it. [`client`] is the other end.
 
+pub mod client;
+mod hub;
+mod keepalive;
+mod resize;
 mod server;
 mod session;
+pub mod spdy;
+mod status;
+pub mod websocket;
 
-pub use server::{BindError, Config, Limits, Server, TlsFiles, UrlError};
+pub use server::{BindError, Config, Limits, Server, TlsError, TlsFiles, UrlError};
 pub use session::{
     AttachRequest, Duplex, ExecRequest, ExitStatus, Gone, PortForwardRequest, ReadWrite, Reader,
     Resizes, SessionError, Sessions, Streams, TerminalSize, Writer,
 };
+
+pub use status::Ending;
 
 /// An error and its causes, in one line.
 fn chain(error: &dyn std::error::Error) -> String {

@@ -1,18 +1,36 @@
 //! The listening end: URLs, connections, and what becomes of them.
 
+mod client;
 mod config;
-#[allow(dead_code, reason = "the protocols that use it follow")]
+mod half_open;
+mod negotiation;
+mod port_forward;
+mod remote_command;
+mod tls;
 mod token;
 
-use std::{io, net::SocketAddr, sync::Arc, time::Instant};
+use std::{
+    io,
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::watch,
+    sync::{Semaphore, watch},
 };
+use tracing::Instrument;
 
-pub use self::config::{Config, Limits, TlsFiles};
-use self::token::{Errand, IssueError, Tokens};
+pub use self::{
+    config::{Config, Limits, TlsFiles},
+    tls::TlsError,
+};
+use self::{
+    half_open::HalfOpen,
+    tls::Certificate,
+    token::{Errand, IssueError, Tokens},
+};
 use crate::session::{AttachRequest, ExecRequest, PortForwardRequest, Sessions};
 
 /// Hands out URLs, and serves those who come with them. Clones are the same server.
@@ -36,6 +54,11 @@ struct Shared<S> {
     address: SocketAddr,
     /// What every URL begins with.
     base: String,
+    certificate: Option<Arc<Certificate>>,
+    limits: Limits,
+    half_open: Arc<HalfOpen>,
+    /// One permit a connection.
+    connections: Arc<Semaphore>,
     /// Set to true to end every connection.
     ending: watch::Sender<bool>,
 }
@@ -49,6 +72,8 @@ pub enum BindError {
         #[source]
         source: io::Error,
     },
+    #[error("serve TLS to streaming clients")]
+    Tls(#[from] TlsError),
 }
 
 /// Why a session is refused before anybody connects.
@@ -87,12 +112,18 @@ impl<S: Sessions> Server<S> {
             Some(host) => format!("{host}:{}", address.port()),
             None => address.to_string(),
         };
+        let certificate = config.tls.map(Certificate::load).transpose()?;
+        let limits = config.limits;
         let shared = Shared {
             sessions,
-            tokens: Tokens::new(config.limits.token_lifetime, config.limits.tokens),
+            tokens: Tokens::new(limits.token_lifetime, limits.tokens),
             listener,
             address,
             base: format!("{scheme}://{host}"),
+            certificate: certificate.map(Arc::new),
+            half_open: HalfOpen::new(limits.half_open),
+            connections: Arc::new(Semaphore::new(limits.connections)),
+            limits,
             ending: watch::Sender::new(false),
         };
         Ok(Self {
@@ -148,31 +179,59 @@ impl<S: Sessions> Server<S> {
         Ok(format!("{}/{path}/{token}", self.shared.base))
     }
 
-    /// Serves clients until [`Self::shutdown`].
+    /// Serves clients until [`Self::shutdown`]. Dropping the future stops accepting, and leaves the sessions that are open.
     pub async fn serve(&self) {
         let mut ending = self.shared.ending.subscribe();
         loop {
-            tokio::select! {
+            let accepted = tokio::select! {
                 _ = ending.wait_for(|ending| *ending) => return,
-                accepted = self.shared.listener.accept() => match accepted {
-                    Ok((socket, peer)) => self.welcome(socket, peer),
-                    Err(error) => tracing::warn!(%error, "accept a streaming client"),
-                },
+                accepted = self.shared.listener.accept() => accepted,
+            };
+            match accepted {
+                Ok((socket, peer)) => self.welcome(socket, peer),
+                Err(error) => {
+                    tracing::warn!(%error, "accept a streaming client");
+                    // Out of descriptors, most likely: asking again at once would only burn the processor.
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
             }
         }
     }
 
     fn welcome(&self, socket: TcpStream, peer: SocketAddr) {
-        tracing::warn!(%peer, "streaming protocols are not there yet");
-        drop((socket, Arc::clone(&self.shared.sessions)));
+        let Ok(permit) = Arc::clone(&self.shared.connections).try_acquire_owned() else {
+            let most = self.shared.limits.connections;
+            tracing::warn!(%peer, most, "too many streaming connections: this one is closed");
+            return;
+        };
+        let newcomer = self.shared.half_open.join();
+        let number = newcomer.number();
+        let shared = Arc::clone(&self.shared);
+        let serving = async move {
+            client::serve(shared, socket, newcomer).await;
+            drop(permit);
+        };
+        let span = tracing::info_span!("streaming", %peer);
+        let task = tokio::spawn(serving.instrument(span));
+        self.shared.half_open.arm(number, task.abort_handle());
     }
 
     /// Ends every session: clients are told that the server goes away, [`Gone`](crate::Gone) resolves, and what has not ended by
     /// [`Limits::farewell`] is dropped. Returns when all is over.
     pub async fn shutdown(&self) {
         self.shared.ending.send_replace(true);
+        let all = u32::try_from(self.shared.limits.connections).unwrap_or(u32::MAX);
+        // Twice the bound: a session's own, and then its client's.
+        let over = self.shared.connections.acquire_many(all);
+        let bound = self.shared.limits.farewell * 2;
+        if tokio::time::timeout(bound, over).await.is_err() {
+            tracing::warn!("streaming clients do not close their connections: they are left");
+        }
     }
 }
+
+/// After a failure to accept.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// Whether `host` names a port already: `10.0.0.1:80`, `[::1]:80`, and not `[::1]`.
 fn has_port(host: &str) -> bool {

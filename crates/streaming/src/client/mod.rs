@@ -1,0 +1,284 @@
+//! The other end: exec, attach and port-forward by a URL that a runtime gave out.
+//!
+//! ```no_run
+//! # async fn example(url: &str) -> Result<(), Box<dyn std::error::Error>> {
+//! use longshore_streaming::client::{self, Options, Wanted};
+//! use tokio::io::AsyncReadExt;
+//!
+//! let wanted = Wanted { stdout: true, ..Wanted::default() };
+//! let mut session = client::command(url, &Options::default(), wanted).await?;
+//! let mut output = Vec::new();
+//! if let Some(stdout) = &mut session.stdout {
+//!     stdout.read_to_end(&mut output).await?;
+//! }
+//! let ending = session.ending().await?;
+//! # Ok(())
+//! # }
+//! ```
+
+mod ports;
+mod upgrade;
+
+use std::{io, sync::Arc, time::Duration};
+
+use rustls::ClientConfig;
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    task::JoinHandle,
+};
+use tokio_tungstenite::tungstenite::protocol::Role as Side;
+
+pub use self::ports::{Forwarded, Forwarder, port_forward};
+use self::upgrade::upgrade;
+use crate::{
+    hub::{Bounds, Hub, ReadHalf, StreamId, WriteHalf},
+    resize,
+    session::{Reader, TerminalSize, Writer},
+    spdy::connection::{Connection, Patience, Role},
+    status::Ending,
+    websocket::{self, Codec},
+};
+
+/// What a session is carried by.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Transport {
+    #[default]
+    Spdy,
+    WebSocket,
+}
+
+/// How to reach a server.
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    pub transport: Transport,
+    /// Whom to trust, for URLs of HTTPS.
+    pub tls: Option<Arc<ClientConfig>>,
+}
+
+/// Which streams to open: those that the URL was asked for with.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Wanted {
+    pub stdin: bool,
+    pub stdout: bool,
+    pub stderr: bool,
+    pub tty: bool,
+}
+
+/// Why there is no session, or nothing is known of how it ended.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    #[error("{url} is no URL of a streaming server: {reason}")]
+    Url { url: String, reason: &'static str },
+    #[error("connect to {host}")]
+    Connect {
+        host: String,
+        #[source]
+        source: io::Error,
+    },
+    #[error("ask {host} for a session")]
+    Ask {
+        host: String,
+        #[source]
+        source: hyper::Error,
+    },
+    /// The server's own words.
+    #[error("the server refuses the session ({status}): {text}")]
+    Refused {
+        status: http::StatusCode,
+        text: String,
+    },
+    #[error("the server has switched to {0:?}, which was not asked for")]
+    Protocol(String),
+    #[error("the connection to the server has ended before the session did")]
+    Lost(#[source] io::Error),
+    #[error("the connection has no room for another stream")]
+    NoStream,
+}
+
+/// A command that runs, or that one is attached to. Dropping it closes the connection.
+#[allow(
+    missing_debug_implementations,
+    reason = "the streams are trait objects"
+)]
+pub struct Session {
+    /// Half-closed by shutting it down, except over `v4.channel.k8s.io`, which cannot tell.
+    pub stdin: Option<Writer>,
+    pub stdout: Option<Reader>,
+    pub stderr: Option<Reader>,
+    resize: Option<WriteHalf>,
+    error: ReadHalf,
+    _link: Link,
+}
+
+/// An error stream's text that is worth keeping.
+const LONGEST_ERROR: u64 = 64 * 1024;
+
+impl Session {
+    /// Tells the terminal's size.
+    ///
+    /// # Errors
+    ///
+    /// The session is over. Without a terminal, nothing is told.
+    pub async fn resize(&mut self, size: TerminalSize) -> io::Result<()> {
+        match &mut self.resize {
+            Some(resize) => resize.write_all(&resize::encode(size)).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Waits for the session's end. Output that has not been read stays readable. Cancel safe, until it is ready.
+    ///
+    /// # Errors
+    ///
+    /// The connection was lost.
+    pub async fn ending(&mut self) -> Result<Ending, ClientError> {
+        let mut text = Vec::new();
+        let mut error = (&mut self.error).take(LONGEST_ERROR);
+        error
+            .read_to_end(&mut text)
+            .await
+            .map_err(ClientError::Lost)?;
+        Ok(Ending::decode(&text))
+    }
+}
+
+/// Runs a command, or attaches to one: the URL knows which.
+///
+/// # Errors
+///
+/// The server cannot be reached, or refuses.
+pub async fn command(url: &str, options: &Options, wanted: Wanted) -> Result<Session, ClientError> {
+    match options.transport {
+        Transport::Spdy => spdy_command(url, options, wanted).await,
+        Transport::WebSocket => channel_command(url, options, wanted).await,
+    }
+}
+
+async fn spdy_command(
+    url: &str,
+    options: &Options,
+    wanted: Wanted,
+) -> Result<Session, ClientError> {
+    let offered = ["v4.channel.k8s.io", "v3.channel.k8s.io"];
+    let upgraded = upgrade(url, options.tls.as_ref(), Transport::Spdy, &offered).await?;
+    let (hub, link) = spdy(upgraded.socket);
+    // In the order of the Go client.
+    let open = |kind: &str| {
+        let headers = vec![("streamtype".to_owned(), kind.to_owned())];
+        hub.open(headers).ok_or(ClientError::NoStream)
+    };
+    let open_if = |wanted: bool, kind| wanted.then(|| open(kind)).transpose();
+    let error = open("error")?;
+    let stdin = open_if(wanted.stdin, "stdin")?;
+    let stdout = open_if(wanted.stdout, "stdout")?;
+    let stderr = open_if(wanted.stderr, "stderr")?;
+    let resize = open_if(wanted.tty, "resize")?;
+    let streams = [Some(error), stdin, stdout, stderr, resize];
+    Ok(session(&hub, streams, link))
+}
+
+async fn channel_command(
+    url: &str,
+    options: &Options,
+    wanted: Wanted,
+) -> Result<Session, ClientError> {
+    let offered = ["v5.channel.k8s.io", "v4.channel.k8s.io"];
+    let upgraded = upgrade(url, options.tls.as_ref(), Transport::WebSocket, &offered).await?;
+    let codec = Codec {
+        base64: false,
+        closes: upgraded.protocol.as_deref() == Some("v5.channel.k8s.io"),
+    };
+    let hub = Hub::new(BOUNDS, 0);
+    hub.presume_heedless();
+    for channel in 0..CHANNELS {
+        hub.provide(channel);
+    }
+    let socket = websocket::wrap(upgraded.socket, Side::Client).await;
+    let (driven, channels) = (Arc::clone(&hub), 5);
+    let connection =
+        websocket::connection::Connection::new(socket, driven, codec, channels, PATIENCE);
+    let driver = tokio::spawn(async move {
+        if let Err(error) = connection.run().await {
+            let error = crate::chain(&error);
+            tracing::debug!(error, "the connection of a streaming session");
+        }
+    });
+    let link = Link::new(&hub, driver);
+    let channel = |wanted: bool, channel| wanted.then_some(channel);
+    let streams = [
+        Some(3),
+        channel(wanted.stdin, 0),
+        channel(wanted.stdout, 1),
+        channel(wanted.stderr, 2),
+        channel(wanted.tty, 4),
+    ];
+    Ok(session(&hub, streams, link))
+}
+
+const CHANNELS: StreamId = 5;
+
+fn session(hub: &Arc<Hub>, streams: [Option<StreamId>; 5], link: Link) -> Session {
+    let [error, stdin, stdout, stderr, resize] = streams;
+    let read = |id| Box::new(hub.read_half(id)) as Reader;
+    Session {
+        stdin: stdin.map(|id| Box::new(hub.write_half(id)) as Writer),
+        stdout: stdout.map(read),
+        stderr: stderr.map(read),
+        resize: resize.map(|id| hub.write_half(id)),
+        error: hub.read_half(error.unwrap_or_default()),
+        _link: link,
+    }
+}
+
+const BOUNDS: Bounds = Bounds {
+    stream: 256 * 1024,
+    overrun: 1024 * 1024,
+    connection: 64 * 1024 * 1024,
+    streams: 4096,
+};
+
+/// Servers have an idle timeout of their own; this one must not be the first.
+const PATIENCE: Patience = Patience {
+    idle: Duration::from_secs(24 * 60 * 60),
+    farewell: Duration::from_secs(5),
+    stall: None,
+};
+
+const HEADERS: usize = 64 * 1024;
+
+/// Starts to speak SPDY.
+fn spdy(socket: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) -> (Arc<Hub>, Link) {
+    let hub = Hub::new(BOUNDS, 1);
+    let driven = Arc::clone(&hub);
+    let connection = Connection::new(socket, driven, Role::Client, HEADERS, PATIENCE);
+    let driver = tokio::spawn(async move {
+        if let Err(error) = connection.run().await {
+            let error = crate::chain(&error);
+            tracing::debug!(error, "the connection of a streaming session");
+        }
+    });
+    let link = Link::new(&hub, driver);
+    (hub, link)
+}
+
+/// The connection. Dropped, it sends what is left to send, says goodbye, and closes.
+#[derive(Debug)]
+struct Link {
+    hub: Arc<Hub>,
+    _driver: JoinHandle<()>,
+}
+
+impl Link {
+    fn new(hub: &Arc<Hub>, driver: JoinHandle<()>) -> Self {
+        Self {
+            hub: Arc::clone(hub),
+            _driver: driver,
+        }
+    }
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        self.hub.finish();
+    }
+}

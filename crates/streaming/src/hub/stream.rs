@@ -1,0 +1,138 @@
+//! One stream's buffers, windows, and where it is in its life.
+
+use std::{task::Waker, time::Instant};
+
+use bytes::BytesMut;
+
+use super::{Announcement, Cut, FRAME, Outgoing, StreamId};
+
+#[derive(Debug)]
+pub(super) struct Stream {
+    pub(super) inbox: BytesMut,
+    pub(super) in_ended: bool,
+    pub(super) cut: Option<Cut>,
+    pub(super) reader: Option<Waker>,
+    /// Nobody will read: what comes is dropped.
+    pub(super) unread: bool,
+    /// What the peer may still send.
+    pub(super) receive_window: i64,
+    /// Read by the session, and not granted to the peer again yet.
+    pub(super) consumed: usize,
+    pub(super) grant: usize,
+    /// When the session last read something, or the inbox came over its bound.
+    pub(super) overrun_since: Option<Instant>,
+
+    pub(super) announcement: Option<Announcement>,
+    pub(super) outbox: BytesMut,
+    pub(super) out_ending: bool,
+    pub(super) out_ended: bool,
+    pub(super) reset: Option<u32>,
+    pub(super) writer: Option<Waker>,
+    /// What we may still send to a peer that heeds windows.
+    pub(super) send_window: i64,
+    /// Is in the queue of those with something to send.
+    pub(super) queued: bool,
+    /// Halves that a session still holds.
+    pub(super) held: u8,
+    /// Nobody has taken a half yet, but somebody will: until then it must not be forgotten, however early it ends.
+    pub(super) promised: bool,
+    /// The protocol is done with it.
+    pub(super) closed: bool,
+}
+
+impl Stream {
+    /// `window`: what it receives before the peer is granted more; `send_window`: the peer's.
+    pub(super) fn new(window: usize, send_window: i64, promised: bool) -> Self {
+        Self {
+            inbox: BytesMut::new(),
+            in_ended: false,
+            cut: None,
+            reader: None,
+            unread: false,
+            receive_window: i64::try_from(window).unwrap_or(i64::MAX),
+            consumed: 0,
+            grant: 0,
+            overrun_since: None,
+            announcement: None,
+            outbox: BytesMut::new(),
+            out_ending: false,
+            out_ended: false,
+            reset: None,
+            writer: None,
+            send_window,
+            queued: false,
+            held: 0,
+            promised,
+            closed: false,
+        }
+    }
+
+    /// Notes what has been read, and whether the peer is to be told: not for every byte, but before its window is used up.
+    pub(super) fn consume(&mut self, count: usize, window: usize) -> bool {
+        if self.in_ended || self.cut.is_some() {
+            return false;
+        }
+        self.consumed += count;
+        if self.consumed < window / 2 {
+            return false;
+        }
+        self.receive_window += i64::try_from(self.consumed).unwrap_or(i64::MAX);
+        self.grant += std::mem::take(&mut self.consumed);
+        true
+    }
+
+    pub(super) fn next_outgoing(
+        &mut self,
+        id: StreamId,
+        heeds: bool,
+        connection: Option<i64>,
+    ) -> Option<Outgoing> {
+        if let Some(announcement) = self.announcement.take() {
+            return Some(Outgoing::Announce(id, announcement));
+        }
+        if let Some(status) = self.reset.take() {
+            self.closed = true;
+            return Some(Outgoing::Reset(id, status));
+        }
+        if self.cut.is_some() || self.closed {
+            return None;
+        }
+        if self.grant > 0 {
+            let grant = std::mem::take(&mut self.grant);
+            return Some(Outgoing::Grant(
+                id,
+                u32::try_from(grant).unwrap_or(u32::MAX >> 1),
+            ));
+        }
+        let mut room = FRAME;
+        if heeds {
+            let window = connection.map_or(self.send_window, |other| other.min(self.send_window));
+            room = room.min(usize::try_from(window).unwrap_or(0));
+        }
+        let count = self.outbox.len().min(room);
+        let end = self.out_ending && !self.out_ended && count == self.outbox.len();
+        if count == 0 && !end {
+            return None;
+        }
+        // Taken whole, the buffer goes with the frame, and an idle stream holds no memory.
+        let payload = if count == self.outbox.len() {
+            std::mem::take(&mut self.outbox)
+        } else {
+            self.outbox.split_to(count)
+        };
+        self.out_ended = end;
+        Some(Outgoing::Data {
+            stream: id,
+            payload: payload.freeze(),
+            end,
+        })
+    }
+
+    pub(super) fn has_outgoing(&self) -> bool {
+        self.announcement.is_some()
+            || self.reset.is_some()
+            || self.grant > 0
+            || !self.outbox.is_empty()
+            || (self.out_ending && !self.out_ended)
+    }
+}

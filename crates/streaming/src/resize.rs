@@ -1,0 +1,118 @@
+//! Sizes of a terminal: JSON objects one after the other on a stream of their own.
+
+use serde::{Deserialize, Serialize};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt},
+    sync::watch,
+};
+
+use crate::session::TerminalSize;
+
+/// A size has some thirty bytes.
+const LONGEST: usize = 1024;
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Size {
+    #[serde(default)]
+    width: u16,
+    #[serde(default)]
+    height: u16,
+}
+
+pub(crate) fn encode(size: TerminalSize) -> Vec<u8> {
+    let TerminalSize { width, height } = size;
+    // Two numbers: nothing that JSON cannot hold.
+    let mut bytes = serde_json::to_vec(&Size { width, height }).unwrap_or_default();
+    bytes.push(b'\n');
+    bytes
+}
+
+/// Passes sizes on until the stream ends, and then never returns. What is no size ends it too: the session goes on without.
+pub(crate) async fn follow(
+    stream: Option<impl AsyncRead + Unpin>,
+    sizes: watch::Sender<Option<TerminalSize>>,
+) {
+    if let Some(mut stream) = stream {
+        let mut bytes = Vec::new();
+        while let Ok(1..) = stream.read_buf(&mut bytes).await {
+            match take(&mut bytes) {
+                Ok(Some(size)) => {
+                    sizes.send_replace(Some(size));
+                }
+                Ok(None) => {}
+                Err(error) => {
+                    tracing::warn!(%error, "the client's terminal sizes are none");
+                    break;
+                }
+            }
+        }
+    }
+    std::future::pending().await
+}
+
+/// The newest of the whole objects at the front of `bytes`, which are removed.
+fn take(bytes: &mut Vec<u8>) -> Result<Option<TerminalSize>, serde_json::Error> {
+    let mut newest = None;
+    let mut sizes = serde_json::Deserializer::from_slice(bytes).into_iter::<Size>();
+    let mut used = 0;
+    while let Some(size) = sizes.next() {
+        match size {
+            Ok(Size { width, height }) => newest = Some(TerminalSize { width, height }),
+            Err(error) if error.is_eof() && bytes.len() - used <= LONGEST => break,
+            Err(error) => return Err(error),
+        }
+        used = sizes.byte_offset();
+    }
+    bytes.drain(..used);
+    Ok(newest)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::session::Resizes;
+
+    #[test]
+    fn the_newest_whole_size_counts() {
+        let mut bytes = br#"{"Width":80,"Height":24}{"Width":100,"Height":50}
+            {"Width":1"#
+            .to_vec();
+        let (width, height) = (100, 50);
+        assert_eq!(
+            take(&mut bytes).unwrap(),
+            Some(TerminalSize { width, height })
+        );
+        bytes.extend_from_slice(br#"20,"Height":40}"#);
+        assert_eq!(take(&mut bytes).unwrap().unwrap().width, 120);
+        assert_eq!(take(&mut bytes).unwrap(), None);
+    }
+
+    #[test]
+    fn what_is_no_size_is_an_error() {
+        for bad in [
+            r#"{"Width":-1}"#,
+            r#"{"Width":65536,"Height":1}"#,
+            "[[",
+            "x",
+            &format!("{{\"Width\":{}", " ".repeat(2000)),
+        ] {
+            assert!(take(&mut bad.as_bytes().to_vec()).is_err(), "{bad}");
+        }
+    }
+
+    #[tokio::test]
+    async fn sizes_are_followed_and_rubbish_is_survived() {
+        let (sender, mut resizes) = Resizes::channel();
+        let size = TerminalSize {
+            width: 7,
+            height: 9,
+        };
+        let mut bytes = encode(size);
+        bytes.extend_from_slice(b"rubbish");
+        tokio::select! {
+            () = follow(Some(&bytes[..1000.min(encode(size).len())]), sender) => unreachable!(),
+            seen = resizes.next() => assert_eq!(seen, Some(size)),
+        }
+    }
+}
