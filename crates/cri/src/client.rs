@@ -19,11 +19,13 @@
 
 use std::fmt;
 use std::io;
+use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
+use rustix::fs::{Mode, OFlags};
 use tokio::net::UnixStream;
 use tonic::transport::Channel;
 use tonic::{Request, Response, Status};
@@ -170,7 +172,7 @@ impl Client {
             waited: timeout,
         };
         // The first connection is ours, for its error; the connector hands it to the transport.
-        let first = tokio::time::timeout(timeout, UnixStream::connect(endpoint.socket()))
+        let first = tokio::time::timeout(timeout, connect(endpoint.socket()))
             .await
             .map_err(|_| expired())?
             .map_err(|source| ConnectError::Socket {
@@ -185,7 +187,7 @@ impl Client {
             async move {
                 let stream = match ready {
                     Some(stream) => stream,
-                    None => UnixStream::connect(path).await?,
+                    None => connect(&path).await?,
                 };
                 Ok::<_, io::Error>(TokioIo::new(stream))
             }
@@ -256,6 +258,24 @@ impl Client {
     }
 }
 
+/// `sun_path` without its end (unix(7)).
+const LONGEST_ADDRESS: usize = 107;
+
+/// A path longer than an address holds goes through its directory's descriptor.
+async fn connect(path: &Path) -> io::Result<UnixStream> {
+    let (Some(directory), Some(name)) = (path.parent(), path.file_name()) else {
+        return UnixStream::connect(path).await;
+    };
+    if path.as_os_str().len() <= LONGEST_ADDRESS {
+        return UnixStream::connect(path).await;
+    }
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let directory = rustix::fs::open(directory, flags, Mode::empty())?;
+    let number = directory.as_raw_fd().to_string();
+    let short = Path::new("/proc/self/fd").join(number).join(name);
+    UnixStream::connect(short).await
+}
+
 fn with_deadline<T>(message: T, deadline: Option<Duration>) -> Request<T> {
     let mut request = Request::new(message);
     if let Some(deadline) = deadline {
@@ -313,6 +333,21 @@ mod tests {
         );
         assert!("run/x.sock".parse::<Endpoint>().is_err());
         assert!("unix://x.sock".parse::<Endpoint>().is_err());
+    }
+
+    #[tokio::test]
+    async fn a_path_may_be_longer_than_an_address() {
+        let start = std::env::temp_dir().join(format!("long-address-{}", std::process::id()));
+        let directory = start.join("d".repeat(100)).join("e".repeat(100));
+        std::fs::create_dir_all(&directory).unwrap();
+        let opened = std::fs::File::open(&directory).unwrap();
+        let short = format!("/proc/self/fd/{}/socket", opened.as_raw_fd());
+        let listener = tokio::net::UnixListener::bind(short).unwrap();
+        connect(&directory.join("socket")).await.unwrap();
+        listener.accept().await.unwrap();
+        let missing = connect(&directory.join("nothing")).await.unwrap_err();
+        assert_eq!(missing.kind(), io::ErrorKind::NotFound);
+        std::fs::remove_dir_all(start).unwrap();
     }
 
     #[tokio::test]

@@ -2,7 +2,7 @@
 
 use std::{io, os::unix::fs::PermissionsExt, path::Path, sync::Arc, time::Duration};
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use cgroup::Hierarchies;
 use cni::builtin::{Bridge, BridgeConfig};
 use cri::{
@@ -24,33 +24,38 @@ use crate::{
     paths::Paths,
     rpc::{CallersDeadline, Cri, RewriteOlderPackage},
     runtime::{DISK_BOUND, Features, Runtime, RuntimeFlights, blocking},
+    service::ServiceManager,
+    socket::Socket,
     spec::{Host, SeccompProfiles},
     state::{BootId, Lock, Records, recover},
     stats::{self, Stats},
-    supervisor::Executable,
+    supervisor::{Executable, Nest},
 };
 
 /// Builds the daemon, recovers what an earlier one left, and serves until asked to end.
 pub(crate) async fn run(config: Config, arguments: &Arguments) -> anyhow::Result<()> {
+    let manager = ServiceManager::from_environment();
+    manager.starting("taking over what an earlier daemon left");
     let address = config.address.clone();
     let runtime = Arc::new(build(config).await?);
     recover(&runtime).await;
     tokio::spawn(stats::keep_fresh(Arc::downgrade(&runtime)));
-    let listener = listen(&address)?;
+    let (socket, listener) = Socket::listen(&address)?;
     tracing::info!(
         address = %address.display(),
         pods = runtime.inventory.pods().len(),
         containers = runtime.inventory.containers().len(),
         "serving"
     );
+    let status = format!("serving on {}", address.display());
+    manager.ready(&status);
     tokio::select! {
-        result = serve(Arc::clone(&runtime), listener) => result?,
-        () = reload_when_asked(&runtime, arguments) => {}
+        result = serve(Arc::clone(&runtime), listener, &manager) => result?,
+        () = reload_when_asked(&runtime, arguments, &manager, &status) => {}
+        () = manager.watch() => {}
     }
     // Pods outlive the daemon; only its socket goes.
-    if let Err(error) = std::fs::remove_file(&address) {
-        tracing::warn!(%error, address = %address.display(), "remove the socket");
-    }
+    socket.remove();
     tracing::info!("ended; pods go on");
     Ok(())
 }
@@ -81,11 +86,20 @@ async fn build(config: Config) -> anyhow::Result<Runtime> {
         make_directory(directory, mode)
             .with_context(|| format!("make the directory {}", directory.display()))?;
     }
+    ensure!(
+        config.root != config.state,
+        "root and state are one directory, {}: each needs its own",
+        config.root.display()
+    );
     let lock = Lock::take(&config.state)?;
     let root_lock = Lock::take(&config.root)?;
     let hierarchies = Hierarchies::open()?;
     // Pods whose request names no parent get this one; it stays.
     hierarchies.ensure(&config.cgroup_parent, &oci_plan::Resources::default())?;
+    let nest = match &config.supervisor_cgroup {
+        Some(path) => Some(Nest::open(&hierarchies, path)?),
+        None => None,
+    };
     let overlay = Arc::new(Overlay::open(&config.root)?);
     let mut images = ImagesConfig::new(&config.root);
     images
@@ -94,7 +108,7 @@ async fn build(config: Config) -> anyhow::Result<Runtime> {
     let images = Images::open(images, Arc::clone(&overlay)).await?;
     let network = Bridge::open(bridge(&config)).await?;
     let capabilities = bounding_set()?;
-    let executable = Arc::new(Executable::load(&config.supervisor, descriptors)?);
+    let executable = Arc::new(Executable::load(&config.supervisor, descriptors, nest)?);
     let own = [
         &config.root,
         &config.state,
@@ -151,29 +165,14 @@ fn bounding_set() -> anyhow::Result<u64> {
     u64::from_str_radix(set, 16).with_context(|| format!("CapBnd {set:?}"))
 }
 
-/// Replaces the socket of a daemon that is gone; the lock says that it is.
-fn listen(address: &Path) -> anyhow::Result<UnixListener> {
-    match std::fs::remove_file(address) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            return Err(error).with_context(|| format!("replace the socket {}", address.display()));
-        }
-        Ok(()) | Err(_) => {}
-    }
-    if let Some(directory) = address.parent() {
-        std::fs::create_dir_all(directory)
-            .with_context(|| format!("make the directory {}", directory.display()))?;
-    }
-    let listener =
-        UnixListener::bind(address).with_context(|| format!("listen on {}", address.display()))?;
-    std::fs::set_permissions(address, PermissionsExt::from_mode(0o660))
-        .with_context(|| format!("set the mode of {}", address.display()))?;
-    Ok(listener)
-}
-
 /// Requests under way have this long to end once the daemon is asked to; what they began goes on in the next daemon.
 const DRAIN_WITHIN: Duration = Duration::from_secs(5);
 
-async fn serve(runtime: Arc<Runtime>, listener: UnixListener) -> anyhow::Result<()> {
+async fn serve(
+    runtime: Arc<Runtime>,
+    listener: UnixListener,
+    manager: &ServiceManager,
+) -> anyhow::Result<()> {
     let asked = Arc::new(Notify::new());
     let served = accept(Arc::clone(&runtime), listener, Arc::clone(&asked));
     tokio::pin!(served);
@@ -183,6 +182,7 @@ async fn serve(runtime: Arc<Runtime>, listener: UnixListener) -> anyhow::Result<
     }
     // Streams that never end by themselves must not be waited for.
     runtime.events.close();
+    manager.stopping();
     tokio::select! {
         result = served => result,
         () = tokio::time::sleep(DRAIN_WITHIN) => Ok(()),
@@ -216,7 +216,12 @@ async fn accept(
 }
 
 /// SIGHUP; never ends.
-async fn reload_when_asked(runtime: &Arc<Runtime>, arguments: &Arguments) {
+async fn reload_when_asked(
+    runtime: &Arc<Runtime>,
+    arguments: &Arguments,
+    manager: &ServiceManager,
+    status: &str,
+) {
     use tokio::signal::unix::{SignalKind, signal};
     let mut asked = match signal(SignalKind::hangup()) {
         Ok(asked) => asked,
@@ -226,11 +231,13 @@ async fn reload_when_asked(runtime: &Arc<Runtime>, arguments: &Arguments) {
         }
     };
     while asked.recv().await.is_some() {
+        manager.reloading();
         let (runtime, arguments) = (Arc::clone(runtime), arguments.clone());
         let reload = move || runtime.reload.run(&arguments, &runtime.config);
         if let Err(error) = blocking(DISK_BOUND, reload).await {
             tracing::error!(%error, "configuration not reloaded");
         }
+        manager.ready(status);
     }
     std::future::pending().await
 }

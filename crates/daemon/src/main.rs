@@ -15,6 +15,8 @@ mod paths;
 mod pod;
 mod rpc;
 mod runtime;
+mod service;
+mod socket;
 mod spec;
 mod state;
 mod stats;

@@ -26,6 +26,9 @@ const IGNORED: [i32; 4] = [
     rustix::process::Signal::PIPE.as_raw(),
 ];
 
+/// The OOM killer takes every container first: kubelets give those −997 at the least.
+const OOM_SCORE_ADJ: &str = "-998";
+
 /// Why there is no supervisor, or no longer.
 #[derive(Debug)]
 pub(crate) struct StartError {
@@ -70,6 +73,8 @@ pub(crate) fn start(arguments: impl Iterator<Item = OsString>) -> Result<Supervi
     sys::block_signals(Signals::of(&IGNORED)).map_err(at("block signals"))?;
     let signals = sys::signal_descriptor(signals).map_err(at("open a signal descriptor"))?;
 
+    protect_from_oom_killer();
+
     let listener = take_listener().map_err(at("take the socket that is standard input"))?;
     let host = Host::open().map_err(|error| StartError::new("look at the host", error))?;
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
@@ -108,6 +113,17 @@ fn pod_directory(mut arguments: impl Iterator<Item = OsString>) -> Result<PathBu
         return Err(wrong(format!("--dir {shown} is not absolute")));
     }
     Ok(directory)
+}
+
+/// As far as it is permitted: below what the process was ever given takes CAP_SYS_RESOURCE. Containers have scores of their own.
+fn protect_from_oom_killer() {
+    const FILE: &str = "/proc/self/oom_score_adj";
+    if std::fs::write(FILE, OOM_SCORE_ADJ).is_err() {
+        let score = std::fs::read_to_string(FILE).unwrap_or_default();
+        if score.trim().parse().is_ok_and(|score: i32| score > 0) {
+            let _advice = std::fs::write(FILE, "0");
+        }
+    }
 }
 
 /// The socket moves away from number 0, where every child would get it.

@@ -50,7 +50,7 @@ const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 /// `struct clone_args` as of Linux 5.7, which added `cgroup`.
 #[repr(C, align(8))]
 #[derive(Default)]
-struct CloneArgs {
+pub(crate) struct CloneArgs {
     flags: u64,
     pidfd: u64,
     child_tid: u64,
@@ -64,6 +64,31 @@ struct CloneArgs {
     cgroup: u64,
 }
 
+impl CloneArgs {
+    /// A new process, born in `cgroup` where that is given, whose descriptor goes to `pidfd`.
+    pub(crate) fn new(
+        flags: CloneFlags,
+        pidfd: &mut libc::c_int,
+        cgroup: Option<BorrowedFd<'_>>,
+    ) -> Self {
+        let mut args = Self {
+            flags: flags.bits() | libc::CLONE_PIDFD as u64,
+            pidfd: std::ptr::from_mut(pidfd) as u64,
+            // A sibling inherits the signal of the caller, and the kernel refuses another.
+            exit_signal: match flags.contains(CloneFlags::PARENT) {
+                true => 0,
+                false => libc::SIGCHLD as u64,
+            },
+            ..Self::default()
+        };
+        if let Some(cgroup) = cgroup {
+            args.flags |= CLONE_INTO_CGROUP;
+            args.cgroup = cgroup.as_raw_fd() as u64;
+        }
+        args
+    }
+}
+
 /// `clone3(2)` like `fork(2)`: the child has a copy of the memory and goes on where the caller was. It is born in `cgroup` (a
 /// directory of a cgroup2 file system) where that is given, and its parent gets SIGCHLD when it ends.
 ///
@@ -73,20 +98,7 @@ struct CloneArgs {
 pub fn clone_process(flags: CloneFlags, cgroup: Option<BorrowedFd<'_>>) -> Result<Clone, Errno> {
     only_thread()?;
     let mut pidfd: libc::c_int = -1;
-    let mut args = CloneArgs {
-        flags: flags.bits() | libc::CLONE_PIDFD as u64,
-        pidfd: (&raw mut pidfd) as u64,
-        // A sibling inherits the signal of the caller, and the kernel refuses another.
-        exit_signal: match flags.contains(CloneFlags::PARENT) {
-            true => 0,
-            false => libc::SIGCHLD as u64,
-        },
-        ..CloneArgs::default()
-    };
-    if let Some(cgroup) = cgroup {
-        args.flags |= CLONE_INTO_CGROUP;
-        args.cgroup = cgroup.as_raw_fd() as u64;
-    }
+    let mut args = CloneArgs::new(flags, &mut pidfd, cgroup);
     // SAFETY: `args` is a valid `struct clone_args` of the size given, and without CLONE_VM or a stack the child runs on its own copy of
     // this stack. The caller is the only thread, so no lock is held by a thread that the copy lacks.
     let pid = unsafe {

@@ -12,6 +12,7 @@ mod namespaces;
 mod replace;
 mod seccomp;
 mod signals;
+mod spawn;
 mod stdio;
 
 pub use bpf::{
@@ -29,4 +30,5 @@ pub use seccomp::load_filter;
 pub use signals::{
     Signals, block_signals, receive_signal, reset_signals, signal_descriptor, signal_from_number,
 };
-pub use stdio::{close_from, close_from_except, place_descriptor};
+pub use spawn::{Program, SpawnStep, Spawned, spawn};
+pub use stdio::{close_from, close_from_except, inherited_descriptor, place_descriptor};

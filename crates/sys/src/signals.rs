@@ -27,6 +27,10 @@ impl Signals {
     pub const fn none() -> Self {
         Self(0)
     }
+
+    pub(crate) const fn all() -> Self {
+        Self(u64::MAX)
+    }
 }
 
 /// `struct sigaction` as the kernel has it, with the default action.
@@ -66,17 +70,27 @@ pub fn block_signals(signals: Signals) -> Result<(), Errno> {
 }
 
 fn set_mask(how: libc::c_int, signals: Signals) -> Result<(), Errno> {
-    let old = std::ptr::null_mut::<u64>();
-    // SAFETY: the set is a 64-bit mask of the size given; a null old mask is allowed.
+    change_mask(how, signals).map(drop)
+}
+
+/// Blocks exactly these signals for the calling thread; returns what was blocked before.
+pub(crate) fn replace_mask(signals: Signals) -> Result<Signals, Errno> {
+    change_mask(libc::SIG_SETMASK, signals)
+}
+
+fn change_mask(how: libc::c_int, signals: Signals) -> Result<Signals, Errno> {
+    let mut old = Signals::none();
+    // SAFETY: both sets are 64-bit masks of the size given, and the old one may be written.
     check(unsafe {
         libc::syscall(
             libc::SYS_rt_sigprocmask,
             how,
             &raw const signals.0,
-            old,
+            &raw mut old.0,
             size_of::<u64>(),
         )
-    })
+    })?;
+    Ok(old)
 }
 
 /// `signalfd(2)`, non-blocking and close-on-exec. Block the signals as well.

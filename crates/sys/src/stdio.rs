@@ -1,8 +1,8 @@
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use rustix::io::Errno;
 
-use crate::clone::check;
+use crate::clone::{check, last_error};
 
 /// Makes `number` name what `descriptor` names, closing what `number` named; inherited by programs where `inherited`.
 ///
@@ -50,4 +50,18 @@ pub fn close_from_except(first: u32, spared: BorrowedFd<'_>) -> Result<(), Errno
         check(unsafe { libc::syscall(libc::SYS_close_range, first, spared - 1, 0) })?;
     }
     close_from(first.max(spared + 1))
+}
+
+/// A copy of a descriptor that this process was started with, for protocols that name descriptors by their numbers
+/// (`sd_listen_fds(3)`). Copy and original are close-on-exec from now on. `EBADF` if there is none.
+pub fn inherited_descriptor(number: i32) -> Result<OwnedFd, Errno> {
+    // SAFETY: `fcntl(2)` with F_SETFD touches no memory, and a number that is not open is refused.
+    check(unsafe { libc::syscall(libc::SYS_fcntl, number, libc::F_SETFD, libc::FD_CLOEXEC) })?;
+    // SAFETY: `fcntl(2)` with F_DUPFD_CLOEXEC touches no memory.
+    let copy = unsafe { libc::syscall(libc::SYS_fcntl, number, libc::F_DUPFD_CLOEXEC, 3) };
+    if copy < 0 {
+        return Err(last_error());
+    }
+    // SAFETY: the kernel has just returned it, and nobody else owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(copy as i32) })
 }

@@ -57,7 +57,10 @@ impl Daemon {
         let directory = sandbox.directory();
         let config = directory.join("config.toml");
         let cgroup = sandbox.cgroup();
-        let text = format!("cgroup_parent = {cgroup:?}\nlog = {LOG_FILTER:?}\n{settings}\n");
+        let supervisors = format!("{cgroup}/supervisors");
+        let text = format!(
+            "cgroup_parent = {cgroup:?}\nsupervisor_cgroup = {supervisors:?}\nlog = {LOG_FILTER:?}\n{settings}\n"
+        );
         fs::write(&config, text).with_context(|| format!("write {}", config.display()))?;
         let argument = |flag: &str, path: &Path| format!("{flag}={}", path.display());
         let mut daemon = Self {

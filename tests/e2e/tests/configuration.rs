@@ -23,7 +23,8 @@ async fn reload(host: &Host, text: &str) -> anyhow::Result<()> {
 async fn until(host: &Host, reason: Option<&str>) -> anyhow::Result<Option<RuntimeCondition>> {
     let end = tokio::time::Instant::now() + SOON;
     loop {
-        let conditions = host.cri.status(false).await?.status.unwrap().conditions;
+        let status = host.cri.status(false).await?.status;
+        let conditions = status.context("a status")?.conditions;
         let condition = conditions
             .into_iter()
             .find(|condition| condition.r#type == "LongshoreConfiguration");

@@ -17,6 +17,7 @@ mod pod;
 mod reboot;
 mod recovery;
 mod resources;
+mod service;
 mod stats;
 mod status;
 mod stop;

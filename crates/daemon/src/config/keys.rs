@@ -26,6 +26,10 @@ settings! {
         /// Parent cgroup of pods whose request names none.
         cgroup_parent: CgroupParent = "/longshore";
 
+        /// Cgroup of the pods' supervisors, so that neither a limit on the daemon nor one on a pod is theirs; empty leaves them in the
+        /// daemon's own. Below no pod's parent, and no cgroup whose processes a service manager ends.
+        supervisor_cgroup: Option<CgroupParent> = "/longshore-supervisors";
+
         /// Where pods' network namespaces are pinned, so that other tools find them.
         netns_directory: PathBuf = "/run/netns";
 

@@ -10,6 +10,7 @@
 //! `longshored config default`, shown by `longshored config dump`, and a field of [`Config`]. A value of another kind needs an
 //! implementation of [`Value`]. A key whose type is `Live<T>` follows `SIGHUP`; who uses it asks [`live::Live::get`] each time, or waits for
 //! [`live::Live::changes`]. Add no key that nothing reads.
+//! `docs/guide/config.toml` follows by `UPDATE_GUIDE=1 cargo test -p longshored the_guide`.
 
 mod arguments;
 mod errors;

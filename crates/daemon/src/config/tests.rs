@@ -278,3 +278,17 @@ proptest! {
         }
     }
 }
+
+/// `UPDATE_GUIDE=1 cargo test -p longshored the_guide` writes it.
+#[test]
+fn the_guide_shows_every_key() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/guide/config.toml");
+    if std::env::var_os("UPDATE_GUIDE").is_some() {
+        fs::write(path, default_text()).unwrap();
+    }
+    let shown = fs::read_to_string(path).unwrap();
+    assert!(
+        shown == default_text(),
+        "docs/guide/config.toml is not what `longshored config default` prints: UPDATE_GUIDE=1 cargo test -p longshored the_guide"
+    );
+}

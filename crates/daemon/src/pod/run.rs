@@ -219,7 +219,7 @@ impl<'a> Reserved<'a> {
                     return Err(self.undo(RunError::Supervisor(pod.id.clone(), error)).await);
                 }
             };
-        let supervisor = child.id().and_then(|pid| lost::identify(pid.cast_signed()));
+        let supervisor = lost::identify(child.pid());
         reap(child);
         let (link, events) = match Link::new(socket) {
             Ok((link, events)) => (Arc::new(link), events),
@@ -367,8 +367,7 @@ impl Networked<'_> {
     }
 }
 
-/// A child that nobody waits for stays a zombie.
-fn reap(mut child: tokio::process::Child) {
+fn reap(child: supervisor::Child) {
     tokio::spawn(async move {
         if let Err(error) = child.wait().await {
             tracing::warn!(%error, "wait for a supervisor");

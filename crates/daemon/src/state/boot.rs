@@ -1,6 +1,6 @@
 use std::{
     fs::File,
-    io,
+    io::{self, Read, Write},
     path::{Path, PathBuf},
 };
 
@@ -19,7 +19,7 @@ impl BootId {
     }
 }
 
-/// Held while a daemon serves a state directory; the kernel lets go when the process ends.
+/// Held while a daemon serves a directory; the kernel lets go when the process ends.
 #[derive(Debug)]
 pub(crate) struct Lock {
     _file: File,
@@ -27,8 +27,12 @@ pub(crate) struct Lock {
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum LockError {
-    #[error("another longshored serves {}", .0.display())]
-    Held(PathBuf),
+    #[error("another longshored{} serves {}", process(*pid), directory.display())]
+    Held {
+        directory: PathBuf,
+        /// As its own PID namespace numbers it.
+        pid: Option<u32>,
+    },
     #[error("lock {}", path.display())]
     Io {
         path: PathBuf,
@@ -37,25 +41,40 @@ pub(crate) enum LockError {
     },
 }
 
+fn process(pid: Option<u32>) -> String {
+    pid.map_or_else(String::new, |pid| format!(" (process {pid})"))
+}
+
 impl Lock {
     pub(crate) fn take(directory: &Path) -> Result<Self, LockError> {
         let path = directory.join("lock");
-        let file = File::options()
+        let failed = |source: io::Error| LockError::Io {
+            path: path.clone(),
+            source,
+        };
+        let mut file = File::options()
             .create(true)
             .truncate(false)
+            .read(true)
             .write(true)
             .open(&path)
-            .map_err(|source| LockError::Io {
-                path: path.clone(),
-                source,
-            })?;
+            .map_err(failed)?;
         match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(Self { _file: file }),
-            Err(rustix::io::Errno::WOULDBLOCK) => Err(LockError::Held(directory.to_owned())),
-            Err(source) => Err(LockError::Io {
-                path,
-                source: source.into(),
-            }),
+            Ok(()) => {
+                // For the next one's message only: on a full disk there is none.
+                let _unsaid = file.set_len(0);
+                let _unsaid = writeln!(file, "{}", std::process::id());
+                Ok(Self { _file: file })
+            }
+            Err(rustix::io::Errno::WOULDBLOCK) => {
+                let mut text = String::new();
+                let _unsaid = file.read_to_string(&mut text);
+                Err(LockError::Held {
+                    directory: directory.to_owned(),
+                    pid: text.trim().parse().ok(),
+                })
+            }
+            Err(source) => Err(failed(source.into())),
         }
     }
 }

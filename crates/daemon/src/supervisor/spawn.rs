@@ -1,20 +1,30 @@
 //! Starting a supervisor, and finding one that an earlier daemon started.
 
 use std::{
+    ffi::{CString, OsStr},
     fs::File,
     io,
-    os::fd::{AsRawFd, OwnedFd},
+    os::{
+        fd::{AsFd, AsRawFd, OwnedFd},
+        unix::ffi::OsStrExt,
+    },
     path::{Path, PathBuf},
-    process::Stdio,
 };
 
 use rustix::{
     fs::{Mode, OFlags},
+    io::Errno,
     net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType},
-    process::{Pid, Resource, Rlimit},
+    process::{Pid, Resource, Rlimit, WaitId, WaitIdOptions},
 };
 use supervisor_api::SOCKET_NAME;
-use tokio::process::{Child, Command};
+use sys::{CStrings, Program, SpawnStep, Spawned};
+use tokio::{
+    io::{Interest, unix::AsyncFd},
+    process::Command,
+};
+
+use super::nest::{Entrance, Nest};
 
 /// The supervisor's executable, in a sealed memfd: a container that reaches `/proc/PID/exe` of a process of ours can neither
 /// write it nor find the file on disk (CVE-2019-5736), and replacing the file during an upgrade disturbs nobody.
@@ -23,7 +33,13 @@ pub(crate) struct Executable {
     memfd: OwnedFd,
     /// What supervisors, and so containers, may open.
     descriptors: Rlimit,
+    /// Where supervisors live; the daemon's own cgroup without one.
+    nest: Option<Nest>,
 }
+
+/// A supervisor that this daemon has started.
+#[derive(Debug)]
+pub(crate) struct Child(Spawned);
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum SpawnError {
@@ -55,6 +71,18 @@ pub(crate) enum SpawnError {
     },
     #[error("start the pod's supervisor")]
     Start(#[source] io::Error),
+    #[error("open the supervisors' cgroup {path}")]
+    Nest {
+        path: String,
+        #[source]
+        source: cgroup::Error,
+    },
+    #[error("start the pod's supervisor in the cgroup {path}")]
+    EnterNest {
+        path: String,
+        #[source]
+        source: io::Error,
+    },
 }
 
 impl SpawnError {
@@ -66,21 +94,34 @@ impl SpawnError {
                 source.kind(),
                 io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused
             ),
-            Self::Read { .. } | Self::Copy(_) | Self::Listen { .. } | Self::Start(_) => false,
+            Self::Read { .. }
+            | Self::Copy(_)
+            | Self::Listen { .. }
+            | Self::Start(_)
+            | Self::Nest { .. }
+            | Self::EnterNest { .. } => false,
         }
     }
 }
 
 impl Executable {
     /// Reads the file once; every supervisor shares the copy's pages.
-    pub(crate) fn load(path: &Path, descriptors: Rlimit) -> Result<Self, SpawnError> {
+    pub(crate) fn load(
+        path: &Path,
+        descriptors: Rlimit,
+        nest: Option<Nest>,
+    ) -> Result<Self, SpawnError> {
         let image = std::fs::read(path).map_err(|source| SpawnError::Read {
             path: path.to_owned(),
             source,
         })?;
         let memfd =
             supervisor_api::sealed_memfd(&image).map_err(|error| SpawnError::Copy(error.into()))?;
-        Ok(Self { memfd, descriptors })
+        Ok(Self {
+            memfd,
+            descriptors,
+            nest,
+        })
     }
 
     /// A command that runs it, in a list of processes by this name.
@@ -91,6 +132,76 @@ impl Executable {
         command.arg0(name).env_clear().current_dir("/");
         command
     }
+
+    /// Runs it in the supervisors' cgroup.
+    fn run(&self, args: &CStrings, stdio: [&OwnedFd; 3]) -> Result<Child, SpawnError> {
+        // The child's own table still has the descriptor when it resolves this.
+        let path = c_string(OsStr::new(&format!(
+            "/proc/self/fd/{}",
+            self.memfd.as_raw_fd()
+        )))?;
+        let env = CStrings::new(Vec::new());
+        let program = Program {
+            path: &path,
+            args,
+            env: &env,
+            stdio: stdio.map(AsFd::as_fd),
+            cgroup: None,
+            tasks: &[],
+        };
+        let Some(nest) = &self.nest else {
+            return sys::spawn(&program)
+                .map(Child)
+                .map_err(|(_, error)| SpawnError::Start(error.into()));
+        };
+        let spawn_in = |entrance: &Entrance| {
+            sys::spawn(&Program {
+                cgroup: entrance.unified.as_ref().map(AsFd::as_fd),
+                tasks: &entrance.tasks,
+                ..program
+            })
+        };
+        let spawned = match spawn_in(&nest.entrance()) {
+            // An administrator who tidies up may have removed the cgroup while it was empty.
+            Err((SpawnStep::Clone | SpawnStep::EnterCgroup, Errno::NODEV | Errno::NOENT)) => {
+                spawn_in(&*nest.make()?)
+            }
+            other => other,
+        };
+        spawned.map(Child).map_err(|(step, error)| match step {
+            SpawnStep::Clone | SpawnStep::EnterCgroup => SpawnError::EnterNest {
+                path: nest.path().to_owned(),
+                source: error.into(),
+            },
+            SpawnStep::Prepare | SpawnStep::Execute => SpawnError::Start(error.into()),
+        })
+    }
+}
+
+impl Child {
+    pub(crate) fn pid(&self) -> i32 {
+        self.0.pid
+    }
+
+    /// Waits until it has ended. A child that nobody waits for stays a zombie.
+    ///
+    /// # Errors
+    /// The kernel does not say.
+    pub(crate) async fn wait(self) -> io::Result<()> {
+        #[expect(
+            deprecated,
+            reason = "sound for an OwnedFd, and unsafe code lives in one crate"
+        )]
+        let pidfd = AsyncFd::with_interest(self.0.pidfd, Interest::READABLE)?;
+        let _ended = pidfd.readable().await?;
+        let id = WaitId::PidFd(pidfd.get_ref().as_fd());
+        rustix::process::waitid(id, WaitIdOptions::EXITED)?;
+        Ok(())
+    }
+}
+
+fn c_string(text: &OsStr) -> Result<CString, SpawnError> {
+    CString::new(text.as_bytes()).map_err(|nul| SpawnError::Start(nul.into()))
 }
 
 /// Starts a supervisor for the pod whose state directory is `directory`, and connects to it. The socket listens before the
@@ -122,21 +233,17 @@ pub(crate) fn spawn(
             path: directory.to_owned(),
             source,
         })?;
-    let errors = diagnostics.try_clone().map_err(SpawnError::Start)?;
-    let child = executable
-        .command("longshore-pod")
-        .arg("--id")
-        .arg(id)
-        .arg("--dir")
-        .arg(directory)
-        .stdin(Stdio::from(listener))
-        .stdout(Stdio::from(diagnostics))
-        .stderr(Stdio::from(errors))
-        .kill_on_drop(false)
-        .spawn()
-        .map_err(SpawnError::Start)?;
+    let diagnostics = OwnedFd::from(diagnostics);
+    let args = ["longshore-pod", "--id", id, "--dir"].map(OsStr::new);
+    let args = args
+        .into_iter()
+        .chain([directory.as_os_str()])
+        .map(c_string)
+        .collect::<Result<_, _>>()?;
+    let args = CStrings::new(args);
+    let child = executable.run(&args, [&listener, &diagnostics, &diagnostics])?;
     // It makes no container before it is asked to, and nobody asks before this returns.
-    if let Some(pid) = child.id().and_then(|pid| Pid::from_raw(pid.cast_signed())) {
+    if let Some(pid) = Pid::from_raw(child.pid()) {
         rustix::process::prlimit(Some(pid), Resource::Nofile, executable.descriptors)
             .map_err(|error| SpawnError::Start(error.into()))?;
     }
