@@ -57,6 +57,8 @@ pub(crate) enum Command {
     Rmp(rmp::Rmp),
     Inspectp(inspectp::Inspectp),
     Statsp(statsp::Statsp),
+    Metricsp(metricsp::Metricsp),
+    Metricdescs(metricdescs::Metricdescs),
     Run(run::Run),
     Create(create::Create),
     Start(start::Start),
@@ -67,6 +69,8 @@ pub(crate) enum Command {
     Exec(exec::Exec),
     Logs(logs::Logs),
     Stats(stats::Stats),
+    #[command(visible_alias = "event")]
+    Events(events::Events),
     #[command(visible_aliases = ["image", "img"])]
     Images(images::Images),
     Pull(pull::Pull),
@@ -75,8 +79,7 @@ pub(crate) enum Command {
     Rmi(rmi::Rmi),
     Bench(bench::Bench),
     #[command(hide = true, name = "attach", aliases = [
-        "checkpoint", "completion", "config", "event", "events", "metricdescs", "metricsp",
-        "port-forward", "update", "update-runtime-config",
+        "checkpoint", "completion", "config", "port-forward", "update", "update-runtime-config",
     ])]
     Later(Later),
 }
@@ -93,6 +96,8 @@ impl Command {
             Self::Rmp(command) => command.run(session, out).await,
             Self::Inspectp(command) => command.run(session, out).await,
             Self::Statsp(command) => command.run(session, out).await,
+            Self::Metricsp(command) => command.run(session, out).await,
+            Self::Metricdescs(command) => command.run(session, out).await,
             Self::Run(command) => command.run(session, out).await,
             Self::Create(command) => command.run(session, out).await,
             Self::Start(command) => command.run(session, out).await,
@@ -103,6 +108,7 @@ impl Command {
             Self::Exec(command) => command.run(session, out).await,
             Self::Logs(command) => command.run(session, out).await,
             Self::Stats(command) => command.run(session, out).await,
+            Self::Events(command) => command.run(session, out).await,
             Self::Images(command) => command.run(session, out).await,
             Self::Pull(command) => command.run(session, out).await,
             Self::Inspecti(command) => command.run(session, out).await,
@@ -110,7 +116,7 @@ impl Command {
             Self::Rmi(command) => command.run(session, out).await,
             Self::Bench(command) => command.run(session, out).await,
             Self::Later(_) => Err(Error::Usage(
-                "attach, checkpoint, completion, config, events, metricdescs, metricsp, port-forward, update and \
+                "attach, checkpoint, completion, config, port-forward, update and \
                  update-runtime-config are not implemented in this release"
                     .to_owned(),
             )),

@@ -5,7 +5,7 @@ use cri::progress::{PullProgress, WatchPullRequest};
 use cri::v1::*;
 use futures_util::{Stream, StreamExt, future, stream};
 use tokio::sync::OnceCell;
-use tonic::Response;
+use tonic::{Response, Streaming};
 
 use crate::error::Error;
 use crate::settings::Settings;
@@ -195,6 +195,32 @@ impl Session {
             "list the pods' statistics"
         )
         .map(|reply| reply.stats)
+    }
+
+    pub(crate) async fn pod_metrics(&self) -> Result<ListPodSandboxMetricsResponse, Error> {
+        let request = ListPodSandboxMetricsRequest::default();
+        call!(
+            self.runtime.list_pod_sandbox_metrics(request),
+            self.query(),
+            "list the pods' metrics"
+        )
+    }
+
+    pub(crate) async fn metric_descriptors(&self) -> Result<ListMetricDescriptorsResponse, Error> {
+        let request = ListMetricDescriptorsRequest::default();
+        call!(
+            self.runtime.list_metric_descriptors(request),
+            self.query(),
+            "list what metrics there are"
+        )
+    }
+
+    /// Without a bound: they come as long as things happen.
+    pub(crate) async fn events(&self) -> Result<Streaming<ContainerEventResponse>, Error> {
+        let mut rpc = self.runtime().await?.runtime_service();
+        let events = rpc.get_container_events(GetEventsRequest::default()).await;
+        let events = events.map_err(|status| Error::rpc("ask for events", status))?;
+        Ok(events.into_inner())
     }
 }
 

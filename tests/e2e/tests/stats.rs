@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    io::BufRead,
     path::Path,
     time::{Duration, Instant},
 };
@@ -14,6 +15,7 @@ use cri::v1::{
     StreamPodSandboxStatsRequest, UInt64Value,
 };
 use e2e::{ContainerSettings, Cri, Host, PodSettings, scenario};
+use testkit::daemon::binary;
 use tonic::Code;
 
 const HANG_GUARD: Duration = Duration::from_secs(60);
@@ -557,5 +559,69 @@ fn lists_never_fail_while_containers_come_and_go() {
         let ((), lists) = tokio::try_join!(churn, list)?;
         ensure!(lists > 0);
         Ok(())
+    });
+}
+
+#[test]
+fn the_commands_show_them() {
+    scenario(async |host| {
+        let pod = PodSettings::new("shown");
+        let pod_id = host.run_pod(&pod).await?;
+        let id = host
+            .run(&pod_id, &pod, &ContainerSettings::sleeper("shown"))
+            .await?;
+        let longshore = |arguments: &[&str]| -> anyhow::Result<String> {
+            let mut command = host.sandbox.command(binary("longshore")?);
+            // Inside, the daemon's socket is where it is by default.
+            command.args(arguments);
+            let output = command.output()?;
+            let error = String::from_utf8_lossy(&output.stderr);
+            ensure!(output.status.success(), "{arguments:?}: {error}");
+            Ok(String::from_utf8(output.stdout)?)
+        };
+        for (arguments, shown) in [
+            (&["stats"][..], &id[..12]),
+            (&["statsp", "--id", &pod_id[..8]], &pod_id[..12]),
+            (&["statsp", "-o", "json"], "usageNanoCores"),
+            (&["metricsp"], "container_threads"),
+            (&["metricdescs", "-o", "yaml"], "container_threads"),
+        ] {
+            let output = longshore(arguments)?;
+            ensure!(output.contains(shown), "{arguments:?}: {output}");
+        }
+        let mut command = host.sandbox.command(binary("longshore")?);
+        command.arg("events");
+        let mut events = command.stdout(std::process::Stdio::piped()).spawn()?;
+        let output = events.stdout.take().context("no output")?;
+        let (sender, lines) = std::sync::mpsc::channel();
+        let reader = std::thread::spawn(move || {
+            for line in std::io::BufReader::new(output)
+                .lines()
+                .map_while(Result::ok)
+            {
+                let _unwanted = sender.send(line);
+            }
+        });
+        // It reads once it shows what happens to others.
+        let told = until(
+            async || {
+                let other = PodSettings::new("other");
+                let other = host.run_pod(&other).await?;
+                host.cri.stop_pod(&other).await?;
+                host.cri.remove_pod(&other).await?;
+                Ok(lines
+                    .try_iter()
+                    .any(|line| line.contains("CONTAINER_DELETED_EVENT")))
+            },
+            |told| *told,
+        )
+        .await;
+        // With the daemon they end, and so does the command.
+        host.daemon.terminate()?;
+        assert!(!events.wait()?.success());
+        reader.join().expect("it only reads");
+        host.daemon.kill();
+        host.start_daemon().await?;
+        told.map(drop)
     });
 }

@@ -2,6 +2,7 @@
 
 pub(crate) mod bench;
 pub(crate) mod create;
+pub(crate) mod events;
 pub(crate) mod exec;
 pub(crate) mod imagefsinfo;
 pub(crate) mod images;
@@ -10,6 +11,8 @@ pub(crate) mod inspect;
 pub(crate) mod inspecti;
 pub(crate) mod inspectp;
 pub(crate) mod logs;
+pub(crate) mod metricdescs;
+pub(crate) mod metricsp;
 pub(crate) mod pods;
 pub(crate) mod ps;
 pub(crate) mod pull;

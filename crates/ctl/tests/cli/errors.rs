@@ -92,8 +92,22 @@ fn what_the_runtime_does_not_do_is_named() {
         "{}",
         later.stderr
     );
+    for (command, operation) in [
+        ("metricsp", "list the pods' metrics"),
+        ("metricdescs", "list what metrics there are"),
+        ("events", "ask for events"),
+        ("event", "ask for events"),
+    ] {
+        let outcome = bench.run(&[command]);
+        assert_eq!(outcome.code, 1);
+        let begin = format!("longshore: {operation}: UNIMPLEMENTED");
+        assert!(outcome.stderr.starts_with(&begin), "{}", outcome.stderr);
+    }
     for usage in [
-        &["pods", "-o", "go-template"][..],
+        &["events", "-o", "table"][..],
+        &["metricsp", "-o", "table"],
+        &["metricdescs", "-o", "table"],
+        &["pods", "-o", "go-template"],
         &["pods", "--name", "("],
         &["nonsense"],
         &["ps", "--nonsense"],
