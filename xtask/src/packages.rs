@@ -22,6 +22,10 @@ const BOTH: &[(&str, &str)] = &[
 /// Packages of the tests alone.
 const TESTS: &[(&str, &str)] = &[
     (
+        "containernetworking-plugins",
+        "CNI plugins that are not ours",
+    ),
+    (
         "docker-registry",
         "a registry that is not ours, to pull from",
     ),

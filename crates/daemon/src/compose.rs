@@ -4,7 +4,10 @@ use std::{io, os::unix::fs::PermissionsExt, path::Path, sync::Arc, time::Duratio
 
 use anyhow::{Context, ensure};
 use cgroup::Hierarchies;
-use cni::builtin::{Bridge, BridgeConfig};
+use cni::{
+    builtin::{Bridge, BridgeConfig},
+    plugins::{Plugins, PluginsConfig},
+};
 use cri::{
     progress::progress_server::ProgressServer,
     v1::{image_service_server::ImageServiceServer, runtime_service_server::RuntimeServiceServer},
@@ -30,6 +33,7 @@ use crate::{
     state::{BootId, Lock, Records, recover},
     stats::{self, Stats},
     supervisor::{Executable, Nest},
+    watch,
 };
 
 /// Builds the daemon, recovers what an earlier one left, and serves until asked to end.
@@ -107,6 +111,8 @@ async fn build(config: Config) -> anyhow::Result<Runtime> {
         .clone_from(&config.registries.insecure);
     let images = Images::open(images, Arc::clone(&overlay)).await?;
     let network = Bridge::open(bridge(&config)).await?;
+    let plugins = Plugins::open(plugins(&config)).await?;
+    watch_networks(&config, &plugins);
     let capabilities = bounding_set()?;
     let executable = Arc::new(Executable::load(&config.supervisor, descriptors, nest)?);
     let own = [
@@ -127,6 +133,7 @@ async fn build(config: Config) -> anyhow::Result<Runtime> {
         images,
         overlay,
         network,
+        plugins,
         seccomp: SeccompProfiles::new(config.seccomp_directory.clone()),
         stats: Stats::default(),
         host: Host::discover(capabilities),
@@ -151,6 +158,35 @@ fn bridge(config: &Config) -> BridgeConfig {
         ipv4: network.ipv4,
         ipv6: network.ipv6,
     }
+}
+
+fn plugins(config: &Config) -> PluginsConfig {
+    let cni = &config.cni;
+    PluginsConfig {
+        configurations: cni.enabled.then(|| cni.configurations.clone()),
+        directories: cni.plugins.clone(),
+        // Unlike links, what plugins keep outlives the boot.
+        state_dir: config.root.join("cni"),
+        bound: cni.timeout,
+        neighbours: cni.others.clone(),
+    }
+}
+
+/// Configurations and plugins are installed while the daemon runs.
+fn watch_networks(config: &Config, plugins: &Plugins) {
+    if !config.cni.enabled {
+        return;
+    }
+    let mut directories = config.cni.plugins.clone();
+    directories.push(config.cni.configurations.clone());
+    let changed = watch::directories(directories);
+    let plugins = plugins.clone();
+    tokio::spawn(async move {
+        loop {
+            changed.notified().await;
+            plugins.reload().await;
+        }
+    });
 }
 
 fn make_directory(path: &Path, mode: u32) -> io::Result<()> {

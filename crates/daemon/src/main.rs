@@ -21,6 +21,7 @@ mod spec;
 mod state;
 mod stats;
 mod supervisor;
+mod watch;
 
 use std::{
     io::{IsTerminal, Write},

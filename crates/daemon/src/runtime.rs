@@ -7,7 +7,10 @@ use std::{
 };
 
 use cgroup::Hierarchies;
-use cni::builtin::{Bridge, Condition as NetworkCondition};
+use cni::{
+    builtin::{Bridge, Condition as NetworkCondition},
+    plugins::Plugins,
+};
 use image::Images;
 use snapshot::Overlay;
 
@@ -47,7 +50,10 @@ pub(crate) struct Runtime {
     pub(crate) hierarchies: Hierarchies,
     pub(crate) images: Images,
     pub(crate) overlay: Arc<Overlay>,
+    /// The built-in network.
     pub(crate) network: Bridge,
+    /// Networks of CNI plugins, which win over it.
+    pub(crate) plugins: Plugins,
     pub(crate) seccomp: SeccompProfiles,
     pub(crate) paths: Paths,
     pub(crate) stats: Stats,
@@ -100,6 +106,16 @@ impl Runtime {
                 message: message.to_string(),
             })
             .collect();
+        conditions.extend(
+            self.plugins
+                .conditions()
+                .into_iter()
+                .map(|message| Condition {
+                    kind: "LongshoreNetwork",
+                    reason: "AttachmentImpaired",
+                    message,
+                }),
+        );
         conditions.extend(self.reload.trouble().map(|(reason, message)| Condition {
             kind: "LongshoreConfiguration",
             reason,

@@ -57,6 +57,7 @@ impl Daemon {
         let directory = sandbox.directory();
         let config = directory.join("config.toml");
         let cgroup = sandbox.cgroup();
+        let settings = with_cni(settings, directory);
         let supervisors = format!("{cgroup}/supervisors");
         let text = format!(
             "cgroup_parent = {cgroup:?}\nsupervisor_cgroup = {supervisors:?}\nlog = {LOG_FILTER:?}\n{settings}\n"
@@ -218,6 +219,21 @@ impl Daemon {
 impl Drop for Daemon {
     fn drop(&mut self) {
         self.kill();
+    }
+}
+
+/// A machine that is a node of some cluster has CNI configurations where the daemon looks by default. Here they are looked for in `net.d/`
+/// of the sandbox's directory, plugins in `plugins/` and then where Debian has them.
+fn with_cni(settings: &str, directory: &Path) -> String {
+    let places = format!(
+        "[cni]\nconfigurations = {:?}\nplugins = [{:?}, \"/usr/lib/cni\"]\nothers = {:?}",
+        directory.join("net.d"),
+        directory.join("plugins"),
+        directory.join("others"),
+    );
+    match settings.contains("[cni]") {
+        true => settings.replace("[cni]", &places),
+        false => format!("{settings}\n{places}"),
     }
 }
 

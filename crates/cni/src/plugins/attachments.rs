@@ -181,28 +181,15 @@ impl Plugins {
     }
 
     /// At start: detaches in the background what is not `live` or was half attached or half detached, CHECKs the others, and has plugins
-    /// collect what is not on record. What an earlier daemon's plugins are still doing is ended first.
+    /// collect what is not on record.
     ///
     /// GC is run on networks only on which we have attached something, and is told of what other runtimes are known to have.
-    pub async fn collect(&self, live: &BTreeSet<String>) {
+    pub fn collect(&self, live: &BTreeSet<String>) {
         let mut records: Vec<Record> = {
             let entries = lock(&self.shared.entries);
             entries.values().map(|entry| entry.record.clone()).collect()
         };
         records.sort_by_key(|record| record.sequence);
-        let interrupted: Vec<String> = records
-            .iter()
-            .filter(|record| record.stage != Stage::Added)
-            .map(|record| process::mark(&self.shared.journal.path, &record.id))
-            .collect();
-        let ended = tokio::task::spawn_blocking(move || {
-            interrupted
-                .iter()
-                .try_for_each(|mark| process::end_marked(mark))
-        });
-        if let Ok(Err(error)) = ended.await {
-            tracing::warn!(%error, "look for plugins of an earlier daemon");
-        }
         let mut kept = Vec::new();
         for record in &records {
             match live.contains(&record.id) && record.stage == Stage::Added {

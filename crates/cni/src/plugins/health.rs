@@ -1,10 +1,13 @@
 //! Whether there is a network, and whether it takes pods.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::config::{self, Network};
-use super::{Plugins, chain, lock};
+use super::error::Reason;
+use super::version::Version;
+use super::{Plugins, chain, lock, process};
 
 /// How old the plugins' word may be. Asking for readiness has it renewed in the background.
 const FRESH: Duration = Duration::from_secs(10);
@@ -64,7 +67,7 @@ impl Plugins {
     pub fn readiness(&self) -> Readiness {
         let mut health = lock(&self.shared.health);
         let stale = health.asked.is_none_or(|asked| asked.elapsed() > FRESH);
-        let due = stale && !health.asking && (health.trouble.is_some() || health.network.is_some());
+        let due = stale && !health.asking;
         health.asking |= due;
         let readiness = health.readiness();
         drop(health);
@@ -79,6 +82,13 @@ impl Plugins {
         readiness
     }
 
+    /// Whether pods are these plugins' business: there is a configuration, or there was one.
+    #[must_use]
+    pub fn serves(&self) -> bool {
+        let health = lock(&self.shared.health);
+        health.network.is_some() || health.trouble.is_some()
+    }
+
     /// The network that takes pods now.
     pub(super) fn network(&self) -> Result<Option<Arc<Network>>, String> {
         let health = lock(&self.shared.health);
@@ -91,7 +101,9 @@ impl Plugins {
     /// Looks at the directories again; to be called when something in them has changed.
     pub async fn reload(&self) {
         let _one_at_a_time = self.shared.reloading.lock().await;
-        let directory = self.shared.config.configurations.clone();
+        let Some(directory) = self.shared.config.configurations.clone() else {
+            return;
+        };
         let loaded = tokio::task::spawn_blocking(move || config::load(&directory)).await;
         let (network, trouble) = match loaded {
             Ok(Ok(Some(network))) => self.agree(network).await,
@@ -128,9 +140,10 @@ impl Plugins {
 
     /// It was there, and its pods are: who takes the file away for a moment does not mean pods to get another network.
     fn gone(&self) -> Trouble {
-        let directory = self.shared.config.configurations.display();
+        let directory = self.shared.config.configurations.as_deref();
         let message = format!(
-            "the configuration in {directory} is gone: put one there, or restart the daemon to go back to the built-in network"
+            "the configuration in {} is gone: put one there, or restart the daemon to go back to the built-in network",
+            directory.unwrap_or(Path::new("?")).display()
         );
         trouble("ConfigurationGone", message)
     }
@@ -138,18 +151,62 @@ impl Plugins {
     /// Finds the plugins, the newest version that all of them speak, and whether they would take a pod.
     async fn agree(&self, mut network: Network) -> (Option<Network>, Option<Trouble>) {
         let runner = &self.shared.runner;
+        if let Some(agreed) = self.agreed_before(&network) {
+            network.version = agreed;
+        } else {
+            let versions = self.common_versions(&network).await;
+            match versions {
+                Ok(versions) => {
+                    network.version = versions.first().copied().unwrap_or(network.version);
+                }
+                Err(trouble) => return (Some(network), Some(trouble)),
+            }
+        }
+        if network.version.has_gc_and_status()
+            && let Err(error) = chain::status(runner, &network).await
+        {
+            let reason = match error.reason {
+                Reason::Missing { .. } | Reason::Start { .. } => "PluginMissing",
+                _ => "PluginNotReady",
+            };
+            return (Some(network), Some(trouble(reason, error.to_string())));
+        }
+        (Some(network), None)
+    }
+
+    /// The version that was agreed on, while neither the configuration nor the presence of the plugins has changed.
+    fn agreed_before(&self, network: &Network) -> Option<Version> {
+        let health = lock(&self.shared.health);
+        let before = health.network.as_deref()?;
+        let refused = ["NoCommonVersion", "PluginMissing"];
+        if health
+            .trouble
+            .as_ref()
+            .is_some_and(|trouble| refused.contains(&trouble.reason))
+        {
+            return None;
+        }
+        let same = Network {
+            version: before.version,
+            ..network.clone()
+        } == *before;
+        let directories = &self.shared.runner.directories;
+        let mut kinds = network.plugins.iter().map(|plugin| &plugin.kind);
+        let there = kinds.all(|kind| process::find(directories, kind).is_ok());
+        (same && there).then_some(before.version)
+    }
+
+    /// Those of the configuration that every plugin speaks, the newest first.
+    async fn common_versions(&self, network: &Network) -> Result<Vec<Version>, Trouble> {
+        let runner = &self.shared.runner;
         let mut versions = network.versions.clone();
         for plugin in &network.plugins {
-            match chain::versions(runner, &network, plugin).await {
+            match chain::versions(runner, network, plugin).await {
                 Ok(None) => {}
                 Ok(Some(spoken)) => {
                     let wanted = versions.clone();
                     versions.retain(|version| spoken.contains(version));
                     if versions.is_empty() {
-                        let list = |versions: &[super::version::Version]| {
-                            let texts: Vec<_> = versions.iter().map(|v| v.as_str()).collect();
-                            texts.join(", ")
-                        };
                         let message = format!(
                             "{}: plugin {} speaks {}, which is none of {}",
                             network.file.display(),
@@ -157,26 +214,22 @@ impl Plugins {
                             list(&spoken),
                             list(&wanted),
                         );
-                        return (Some(network), Some(trouble("NoCommonVersion", message)));
+                        return Err(trouble("NoCommonVersion", message));
                     }
                 }
                 Err(error) => {
                     let message = format!("{}: {error}", network.file.display());
-                    return (Some(network), Some(trouble("PluginMissing", message)));
+                    return Err(trouble("PluginMissing", message));
                 }
             }
         }
-        network.version = versions.first().copied().unwrap_or(network.version);
-        if network.version.has_gc_and_status()
-            && let Err(error) = chain::status(runner, &network).await
-        {
-            return (
-                Some(network),
-                Some(trouble("PluginNotReady", error.to_string())),
-            );
-        }
-        (Some(network), None)
+        Ok(versions)
     }
+}
+
+fn list(versions: &[Version]) -> String {
+    let texts: Vec<_> = versions.iter().map(|version| version.as_str()).collect();
+    texts.join(", ")
 }
 
 fn trouble(reason: &'static str, message: String) -> Trouble {

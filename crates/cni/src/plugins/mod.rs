@@ -47,13 +47,13 @@ use std::time::Duration;
 use attachments::Entry;
 use chain::Runner;
 use health::Health;
-use journal::Journal;
+use journal::{Journal, Stage};
 
 /// Where things are.
 #[derive(Debug, Clone)]
 pub struct PluginsConfig {
-    /// Where configurations are looked for.
-    pub configurations: PathBuf,
+    /// Where configurations are looked for; `None`: there are none. What was attached is detached all the same.
+    pub configurations: Option<PathBuf>,
     /// Where plugins are looked for, in this order.
     pub directories: Vec<PathBuf>,
     /// Records; made if missing. Must survive reboots.
@@ -86,9 +86,20 @@ struct Shared {
 const BACKGROUND: usize = 4;
 
 impl Plugins {
-    /// Loads the records and looks for a configuration. Runs no plugin but for its version.
+    /// Loads the records and looks for a configuration. What plugins of an earlier daemon are still doing is ended first, so that nothing is
+    /// added any more when it is removed.
     pub async fn open(config: PluginsConfig) -> Result<Plugins, OpenError> {
         let (journal, records) = Journal::open(&config.state_dir)?;
+        let interrupted = records.iter().filter(|record| record.stage != Stage::Added);
+        let marks: Vec<String> = interrupted
+            .map(|record| process::mark(&journal.path, &record.id))
+            .collect();
+        let ended = tokio::task::spawn_blocking(move || {
+            marks.iter().try_for_each(|mark| process::end_marked(mark))
+        });
+        if let Ok(Err(error)) = ended.await {
+            tracing::warn!(%error, "look for plugins of an earlier daemon");
+        }
         let runner = Runner {
             directories: config.directories.clone(),
             bound: config.bound,

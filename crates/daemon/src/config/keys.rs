@@ -1,4 +1,4 @@
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 use cni::builtin::{Ipv4Subnet, Ipv6Subnet};
 
@@ -56,6 +56,27 @@ settings! {
 
         /// Of the bridge and of pods' interfaces, bytes.
         mtu: InRange<1280, 65535> = 1500;
+    }
+
+    /// Networks of CNI plugins, which win over the built-in one.
+    cni: Cni {
+        /// Whether configurations of CNI are looked for at all.
+        enabled: bool = true;
+
+        /// Whether pods wait for one; if not, the built-in network serves where there is none.
+        required: bool = false;
+
+        /// Where they are looked for; the first by name wins.
+        configurations: PathBuf = "/etc/cni/net.d";
+
+        /// Where plugins are looked for, in this order.
+        plugins: Vec<PathBuf> = ["/opt/cni/bin", "/usr/lib/cni"];
+
+        /// How long all plugins of a network may take together to attach or detach a pod. They are killed then.
+        timeout: Duration = "1m";
+
+        /// Where other runtimes note what they have attached (in `results`); it is spared when plugins collect garbage.
+        others: PathBuf = "/var/lib/cni";
     }
 
     /// Where images come from.

@@ -30,7 +30,7 @@ use std::fmt;
 
 pub(crate) use arguments::{Arguments, Command, ConfigCommand};
 pub(crate) use errors::ConfigErrors;
-pub(crate) use keys::Config;
+pub(crate) use keys::{Cni, Config};
 pub(crate) use reload::Reload;
 pub(crate) use show::{default_text, dump, verdict};
 

@@ -22,6 +22,7 @@ mod dial;
 mod files;
 mod lost;
 mod network;
+mod network_request;
 mod remove;
 mod run;
 mod stop;
@@ -38,7 +39,7 @@ pub(crate) use files::{FilesError, PodFiles, hostname};
 pub(crate) use lost::{
     KillError, ended, exit_known, follow, kill_cgroup, lose, settle_container, settle_containers,
 };
-pub(crate) use network::{NetworkError, unpin};
+pub(crate) use network::NetworkError;
 pub(crate) use remove::{RemoveError, remove};
 pub(crate) use run::{RunError, run};
 pub(crate) use stop::{StopError, stop};

@@ -300,7 +300,10 @@ impl<'a> Supervised<'a> {
         let network = match self.netns.take() {
             Some(netns) if pod.config.namespaces().net => {
                 let path = runtime.netns_path(&pod.id);
-                match network::attach(runtime, pod.id.as_str(), path, netns, &pod.config).await {
+                let parent = &pod.cgroup_parent;
+                let attached =
+                    network::attach(runtime, pod.id.as_str(), path, netns, &pod.config, parent);
+                match attached.await {
                     Ok(network) => Some(network),
                     Err(error) => {
                         let error = RunError::Network(pod.id.clone(), error);

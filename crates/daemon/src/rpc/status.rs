@@ -237,7 +237,23 @@ fn network_code(error: &pod::NetworkError) -> Code {
         pod::NetworkError::Attach(AttachError::Stuck { .. } | AttachError::Held { .. }) => {
             Code::DeadlineExceeded
         }
+        pod::NetworkError::Annotation(_) => Code::InvalidArgument,
+        pod::NetworkError::Plugins(error) => plugins_code(error),
         other => os_code(other),
+    }
+}
+
+fn plugins_code(error: &cni::plugins::AttachError) -> Code {
+    use cni::plugins::{AttachError, Reason};
+    match error {
+        AttachError::InvalidId { .. } | AttachError::Argument { .. } => Code::InvalidArgument,
+        AttachError::NotReady { .. } => Code::Unavailable,
+        AttachError::Taken { .. } => Code::AlreadyExists,
+        AttachError::Plugin(error) if matches!(error.reason, Reason::Late { .. }) => {
+            Code::DeadlineExceeded
+        }
+        AttachError::Record(error) => os_code(error),
+        AttachError::Plugin(_) | AttachError::NoAddress { .. } => Code::Internal,
     }
 }
 

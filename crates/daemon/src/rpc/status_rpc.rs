@@ -1,11 +1,15 @@
 use std::{collections::BTreeMap, sync::Arc};
 
+use cni::plugins::Readiness;
 use cri::v1;
 use serde_json::json;
 use tonic::{Request, Status};
 
 use super::container_status::verbose;
-use crate::runtime::{EMBEDDED_HANDLER, Runtime};
+use crate::{
+    config::Cni,
+    runtime::{EMBEDDED_HANDLER, Runtime},
+};
 
 pub(super) async fn status(
     runtime: &Arc<Runtime>,
@@ -23,7 +27,7 @@ pub(super) async fn status(
             "EmbeddedCore",
             "the embedded OCI core serves".to_owned(),
         ),
-        network_condition(&runtime.config.network.bridge, runtime.network.trouble()),
+        network_condition(runtime),
     ];
     // Conditions of our own: the kubelet shows those it knows, people see the others. `status` is false where something is wrong.
     conditions.extend(
@@ -69,7 +73,41 @@ pub(super) async fn status(
 }
 
 /// The kubelet sends no pod that needs the network where this is false.
-fn network_condition(bridge: &str, trouble: Option<String>) -> v1::RuntimeCondition {
+fn network_condition(runtime: &Runtime) -> v1::RuntimeCondition {
+    match runtime.plugins.readiness() {
+        Readiness::Absent if !runtime.config.cni.required => {
+            bridge_condition(&runtime.config.network.bridge, runtime.network.trouble())
+        }
+        readiness => plugins_condition(&runtime.config.cni, readiness),
+    }
+}
+
+fn plugins_condition(cni: &Cni, readiness: Readiness) -> v1::RuntimeCondition {
+    let (status, reason, message) = match readiness {
+        Readiness::Ready { network, file } => (
+            true,
+            "CNIConfiguration",
+            format!("the CNI network {network} of {file} serves"),
+        ),
+        Readiness::NotReady { reason, message } => (false, reason, message),
+        Readiness::Absent => (
+            false,
+            "NoConfiguration",
+            format!(
+                "no CNI configuration is in {}, and cni.required keeps the built-in network from serving",
+                cni.configurations.display()
+            ),
+        ),
+    };
+    v1::RuntimeCondition {
+        r#type: "NetworkReady".to_owned(),
+        status,
+        reason: reason.to_owned(),
+        message,
+    }
+}
+
+fn bridge_condition(bridge: &str, trouble: Option<String>) -> v1::RuntimeCondition {
     let ready = trouble.is_none();
     let (reason, message) = match trouble {
         None => (
@@ -95,8 +133,8 @@ mod tests {
 
     #[test]
     fn a_network_in_trouble_is_not_ready_and_says_why() {
-        assert!(network_condition("longshore0", None).status);
-        let condition = network_condition("longshore0", Some("no nf_tables".to_owned()));
+        assert!(bridge_condition("longshore0", None).status);
+        let condition = bridge_condition("longshore0", Some("no nf_tables".to_owned()));
         assert_eq!(condition.r#type, "NetworkReady");
         assert!(!condition.status);
         assert_eq!(condition.reason, "BridgeNotPrepared");

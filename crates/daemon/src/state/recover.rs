@@ -301,10 +301,11 @@ async fn sweep(runtime: &Arc<Runtime>, kept: Kept) {
         .map(|pod| pod.id.to_string())
         .collect();
     let pods: BTreeSet<String> = pods.union(&kept.pods).cloned().collect();
+    runtime.plugins.collect(&pods);
     match runtime.network.collect(&pods).await {
         Ok(collected) => {
             for id in collected.iter().filter_map(|id| PodId::parse(id)) {
-                if let Err(error) = pod::unpin(&runtime.netns_path(&id)) {
+                if let Err(error) = cni::plugins::unpin(&runtime.netns_path(&id)) {
                     tracing::warn!(error = &error as &dyn std::error::Error, "sweep");
                 }
             }
