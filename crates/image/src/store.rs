@@ -96,14 +96,7 @@ impl Store {
             light: AtomicBool::new(true),
             database: Mutex::new(None),
         };
-        let opened = match store.open_database() {
-            Err(error) if error.is_exhausted() => {
-                store.drop_ballast()?;
-                store.open_database()
-            }
-            result => result,
-        };
-        *store.lock() = Some(opened?);
+        *store.lock() = Some(store.reopen()?);
         store.fill_ballast();
         Ok(store)
     }
@@ -167,20 +160,20 @@ impl Store {
     pub(crate) fn apply(&self, change: &Change) -> Result<(), StoreError> {
         let mut database = self.lock();
         let frees = change.put_layers.is_empty() && change.put_config.is_none();
-        match write(self.present(&mut database)?, change) {
+        let written = write(self.present(&mut database)?, change);
+        if written.is_ok() {
+            return written;
+        }
+        // redb accepts nothing more after an error of the disk until it is opened again.
+        *database = None;
+        match written {
             Err(error) if error.is_exhausted() && frees => {
                 tracing::warn!("the disk is full: using the ballast to record a removal");
                 self.drop_ballast()?;
+                write(self.present(&mut database)?, change)
             }
-            // redb accepts nothing more after an error of the disk until it is opened again.
-            Err(error) => {
-                *database = None;
-                return Err(error);
-            }
-            Ok(()) => return Ok(()),
+            result => result,
         }
-        *database = None;
-        write(self.present(&mut database)?, change)
     }
 
     /// Allocates the ballast again if it has been used, where there is room.
@@ -223,9 +216,21 @@ impl Store {
     ) -> Result<&'a mut Database, StoreError> {
         let opened = match database.take() {
             Some(database) => database,
-            None => self.open_database()?,
+            None => self.reopen()?,
         };
         Ok(database.insert(opened))
+    }
+
+    /// Opening writes: what a crash or an error has left unfinished is put in order.
+    fn reopen(&self) -> Result<Database, StoreError> {
+        match self.open_database() {
+            Err(error) if error.is_exhausted() => {
+                tracing::warn!("the disk is full: using the ballast to open the metadata");
+                self.drop_ballast()?;
+                self.open_database()
+            }
+            result => result,
+        }
     }
 
     fn open_database(&self) -> Result<Database, StoreError> {

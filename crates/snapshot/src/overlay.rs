@@ -304,7 +304,11 @@ impl Overlay {
 
     fn probe(&self) -> Result<(), OpenError> {
         let probe = tempfile_name(&self.root.join("ingest"));
-        let result = self.try_overlay(&probe);
+        let result = match self.try_overlay(&probe) {
+            // The daemon must start on a full disk. An overlay that is only read needs no room, and shows how one is mounted here.
+            Err(error) if error.is_exhausted() => self.view(&[]).map(drop),
+            result => result,
+        };
         let removed = tree::remove_tree(&probe);
         result.map_err(|source| OpenError::Overlay {
             path: self.root.clone(),

@@ -20,6 +20,7 @@ mod recovery;
 mod resources;
 mod service;
 mod stats;
+mod room;
 mod status;
 mod stop;
 mod trouble;

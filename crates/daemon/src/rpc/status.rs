@@ -195,6 +195,11 @@ fn os_code(error: &(dyn Error + 'static)) -> Code {
             .downcast_ref::<std::io::Error>()
             .map(std::io::Error::kind)
             .or_else(|| {
+                // Where an error is told to several.
+                let shared = error.downcast_ref::<std::sync::Arc<std::io::Error>>();
+                shared.map(|error| error.kind())
+            })
+            .or_else(|| {
                 error
                     .downcast_ref::<rustix::io::Errno>()
                     .map(|errno| errno.kind())
