@@ -21,6 +21,7 @@ mod resources;
 mod service;
 mod stats;
 mod room;
+mod stats;
 mod status;
 mod stop;
 mod trouble;
