@@ -28,6 +28,7 @@ use std::{
     process::ExitCode,
 };
 
+use anyhow::ensure;
 use clap::Parser;
 use config::{Arguments, Command, Config, ConfigCommand};
 use tokio::runtime::Runtime;
@@ -64,6 +65,10 @@ fn show(command: &ConfigCommand, arguments: &Arguments) -> anyhow::Result<()> {
 
 fn serve(arguments: &Arguments) -> anyhow::Result<()> {
     let config = config::load(arguments)?.config;
+    ensure!(
+        rustix::process::geteuid().is_root(),
+        "pods need root: run longshored as root, or as a service"
+    );
     // Two workers serve a node; blocking calls have threads of their own.
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)

@@ -31,6 +31,7 @@ mod supervisor;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    start::protect_from_oom_killer();
     let mut arguments = std::env::args_os().skip(1).peekable();
     let ended = match arguments.next_if(|first| first == supervisor_api::PATH_ARGUMENT) {
         Some(_path) => path::answer(),

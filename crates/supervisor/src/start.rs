@@ -73,8 +73,6 @@ pub(crate) fn start(arguments: impl Iterator<Item = OsString>) -> Result<Supervi
     sys::block_signals(Signals::of(&IGNORED)).map_err(at("block signals"))?;
     let signals = sys::signal_descriptor(signals).map_err(at("open a signal descriptor"))?;
 
-    protect_from_oom_killer();
-
     let listener = take_listener().map_err(at("take the socket that is standard input"))?;
     let host = Host::open().map_err(|error| StartError::new("look at the host", error))?;
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
@@ -116,7 +114,7 @@ fn pod_directory(mut arguments: impl Iterator<Item = OsString>) -> Result<PathBu
 }
 
 /// As far as it is permitted: below what the process was ever given takes CAP_SYS_RESOURCE. Containers have scores of their own.
-fn protect_from_oom_killer() {
+pub(crate) fn protect_from_oom_killer() {
     const FILE: &str = "/proc/self/oom_score_adj";
     if std::fs::write(FILE, OOM_SCORE_ADJ).is_err() {
         let score = std::fs::read_to_string(FILE).unwrap_or_default();

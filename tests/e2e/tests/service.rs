@@ -310,10 +310,9 @@ fn supervisors_live_in_a_cgroup_of_their_own() {
             assert!(!inside.contains("supervisors"), "{inside}");
             host.cri.stop_pod(&id).await?;
             host.cri.remove_pod(&id).await?;
-            // Somebody tidies up between the rounds.
-            host.sandbox.sh(&format!(
-                "find /sys/fs/cgroup -path '*{home}' -type d -delete"
-            ))?;
+            // Somebody tidies up between the rounds, once the supervisor has ended.
+            let tidy = format!("find /sys/fs/cgroup -path '*{home}' -type d -delete");
+            poll(SOON, || host.sandbox.sh(&tidy).ok()).context("remove the empty cgroup")?;
         }
         // Back for the comparison of before and after.
         host.restart_daemon().await

@@ -93,6 +93,7 @@ pub(super) async fn run(run: Run<'_>) -> Result<Output, Reason> {
         path: run.program.to_owned(),
         source: Arc::new(source),
     })?;
+    unprotect(&child);
     let mut group = Group::of(&child)?;
     let (input, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
     let (mut result, mut words) = (Vec::new(), Vec::new());
@@ -136,6 +137,13 @@ pub(super) async fn run(run: Run<'_>) -> Result<Output, Reason> {
             let bound = run.bound;
             Err(end(group, child, run.mark, Reason::Late { bound }).await)
         }
+    }
+}
+
+/// The caller may be spared by the OOM killer; a foreign program is not. Advice: a score is lowered only where that is permitted.
+fn unprotect(child: &Child) {
+    if let Some(pid) = child.id() {
+        let _advice = std::fs::write(format!("/proc/{pid}/oom_score_adj"), "0");
     }
 }
 
