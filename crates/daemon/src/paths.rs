@@ -146,6 +146,13 @@ impl Paths {
         std::fs::read_link(link).map_err(PathError::System)
     }
 
+    /// Makes a directory, and those above, where they are missing.
+    pub(crate) async fn directory(&self, path: &Path) -> Result<(), PathError> {
+        let path = path.to_owned();
+        let directory = PathRequest::Directory { path: path.clone() };
+        self.open(&path, directory).await.map(drop)
+    }
+
     /// A log, opened for appending; it and its directory are made where they are missing.
     pub(crate) async fn log(&self, path: &Path) -> Result<OwnedFd, PathError> {
         if let (Some(directory), Some(name)) = (path.parent(), path.file_name())

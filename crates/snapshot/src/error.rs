@@ -72,6 +72,15 @@ pub enum ContainerError {
 /// Why an overlay could not be mounted.
 #[derive(Debug, thiserror::Error)]
 pub enum MountError {
+    /// A volume's sub path leads to no directory.
+    #[error("no directory {path:?} is in the image")]
+    SubPath {
+        /// As given.
+        path: String,
+        /// What the kernel said.
+        #[source]
+        source: Errno,
+    },
     /// A system call failed.
     #[error("{call} failed for {subject}")]
     System {
@@ -123,7 +132,7 @@ impl MountError {
         match self {
             Self::System { source, .. } | Self::Refused { source, .. } => exhausted(*source),
             Self::Thread(_) => true,
-            Self::TooManyLayers { .. } => false,
+            Self::TooManyLayers { .. } | Self::SubPath { .. } => false,
         }
     }
 }

@@ -3,7 +3,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{CWD, Mode, OFlags, mkdirat, openat, symlinkat};
+use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, mkdirat, openat, openat2, symlinkat};
 use rustix::io::Errno;
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MountPropagationFlags, MoveMountFlags,
@@ -133,31 +133,12 @@ impl Stack<'_> {
         }
     }
 
-    /// A scoped thread: `unshare(2)` of the mount namespace and of the working directory concerns the calling thread only, and both
-    /// vanish with it.
     fn mount_in_private_namespace(&self) -> Result<OwnedFd, MountError> {
         self.forget_volatile()?;
-        std::thread::scope(|scope| {
-            let thread = std::thread::Builder::new()
-                .name("overlay-mount".into())
-                .stack_size(128 * 1024)
-                .spawn_scoped(scope, || self.mount_in_this_thread())
-                .map_err(MountError::Thread)?;
-            thread
-                .join()
-                .unwrap_or_else(|_| Err(MountError::Thread(std::io::Error::other("it panicked"))))
-        })
+        in_private_namespace(|| self.mount_in_this_thread())
     }
 
     fn mount_in_this_thread(&self) -> Result<OwnedFd, MountError> {
-        sys::unshare(sys::CloneFlags::NEWNS)
-            .map_err(MountError::system("unshare", "the mount namespace"))?;
-        mount_change(
-            "/",
-            MountPropagationFlags::PRIVATE | MountPropagationFlags::REC,
-        )
-        .map_err(MountError::system("mount", "private propagation of /"))?;
-
         // The directories are opened before anything is mounted over one of them, and outlive it by their descriptors.
         let writable = self.writable.map(cloned_tree).transpose()?;
         let mapped = match &self.mapping {
@@ -203,6 +184,69 @@ impl Stack<'_> {
         )?;
         cloned_tree(Path::new("_m"))
     }
+}
+
+/// A directory below a detached mount, as a detached mount of its own. Before 6.15 only what is attached somewhere can be cloned.
+pub(crate) fn subtree(
+    whole: OwnedFd,
+    sub_path: &str,
+    scratch: &Path,
+) -> Result<OwnedFd, MountError> {
+    in_private_namespace(|| {
+        move_mount(
+            &whole,
+            "",
+            CWD,
+            scratch,
+            MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH,
+        )
+        .map_err(MountError::system("move_mount", "the whole image"))?;
+        let directory = openat2(
+            &whole,
+            sub_path,
+            OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
+            Mode::empty(),
+            ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS,
+        )
+        .map_err(|source| MountError::SubPath {
+            path: sub_path.to_owned(),
+            source,
+        })?;
+        open_tree(
+            &directory,
+            "",
+            OpenTreeFlags::OPEN_TREE_CLONE
+                | OpenTreeFlags::OPEN_TREE_CLOEXEC
+                | OpenTreeFlags::AT_EMPTY_PATH,
+        )
+        .map_err(MountError::system("open_tree", sub_path.to_owned()))
+    })
+}
+
+/// Works in a thread with a mount namespace and a working directory of its own; both vanish with it.
+fn in_private_namespace(
+    work: impl FnOnce() -> Result<OwnedFd, MountError> + Send,
+) -> Result<OwnedFd, MountError> {
+    let work = || {
+        sys::unshare(sys::CloneFlags::NEWNS)
+            .map_err(MountError::system("unshare", "the mount namespace"))?;
+        mount_change(
+            "/",
+            MountPropagationFlags::PRIVATE | MountPropagationFlags::REC,
+        )
+        .map_err(MountError::system("mount", "private propagation of /"))?;
+        work()
+    };
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new()
+            .name("overlay-mount".into())
+            .stack_size(128 * 1024)
+            .spawn_scoped(scope, work)
+            .map_err(MountError::Thread)?;
+        thread
+            .join()
+            .unwrap_or_else(|_| Err(MountError::Thread(std::io::Error::other("it panicked"))))
+    })
 }
 
 /// A detached copy of what is mounted at `path`, from there on down.

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{CWD, Gid, Mode, OFlags, Stat, Uid};
 use rustix::io::Errno;
 
-use crate::mount::{MountMethod, Stack, UserMapping};
+use crate::mount::{self, MountMethod, Stack, UserMapping};
 use crate::trash::Trash;
 use crate::{ContainerError, LayerKey, MountError, OpenError, Usage, tree};
 
@@ -191,6 +191,28 @@ impl Overlay {
             scratch: &self.root.join("empty/desk"),
         };
         stack.mount(self.method)
+    }
+
+    /// As [`Overlay::view`], of a directory of the image, seen through a user namespace: an image as a container's volume. `sub_path` is
+    /// relative, and resolved with the image's root for `/`: no link leads out. Empty, it is the root itself.
+    pub fn volume(
+        &self,
+        layers: &[LayerKey],
+        sub_path: &str,
+        mapping: Option<UserMapping<'_>>,
+    ) -> Result<OwnedFd, MountError> {
+        let scratch = self.root.join("empty/desk");
+        let stack = Stack {
+            lowers: self.lowers(layers, false),
+            writable: None,
+            mapping,
+            scratch: &scratch,
+        };
+        let whole = stack.mount(self.method)?;
+        match sub_path {
+            "" => Ok(whole),
+            sub_path => mount::subtree(whole, sub_path, &scratch),
+        }
     }
 
     /// Removes a container's writable layer. Succeeds if there is none, and needs no space. The caller has let go of the mount.

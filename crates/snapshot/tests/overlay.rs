@@ -337,3 +337,32 @@ fn a_user_namespace_sees_the_layers_as_its_own() {
         assert_eq!((unchanged.uid(), unchanged.len()), (33, 1));
     }
 }
+
+#[test]
+fn a_directory_of_an_image_is_a_volume() {
+    for method in METHODS {
+        let root = tempfile::tempdir().unwrap();
+        let overlay = Overlay::open_with(root.path(), method).unwrap();
+        let layers = [
+            layer(&overlay, 1, &[("a/b/one", "1"), ("a/b/hidden", "")]),
+            layer(&overlay, 2, &[("a/b/two", "2")]),
+        ];
+        let links = overlay.layer_dir(&layers[1]);
+        std::os::unix::fs::symlink("/a/b", links.join("inside")).unwrap();
+        std::os::unix::fs::symlink("../../../../tmp", links.join("outside")).unwrap();
+        let before = mounts();
+        for sub_path in ["a/b", "inside", "./a//b"] {
+            let volume = overlay.volume(&layers, sub_path, None).unwrap();
+            assert_eq!(read(&volume, "one").as_deref(), Some("1"));
+            assert_eq!(read(&volume, "two").as_deref(), Some("2"));
+            assert_eq!(write(&volume, "x", ""), Err(Errno::ROFS));
+        }
+        let whole = overlay.volume(&layers, "", None).unwrap();
+        assert_eq!(read(&whole, "a/b/one").as_deref(), Some("1"));
+        for refused in ["none", "a/b/one", "outside"] {
+            let error = overlay.volume(&layers, refused, None).unwrap_err();
+            assert!(error.to_string().contains(refused), "{error}");
+        }
+        assert_eq!(mounts(), before);
+    }
+}

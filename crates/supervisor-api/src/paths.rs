@@ -23,6 +23,8 @@ pub enum PathRequest {
     Text { path: PathBuf, most: u64 },
     /// The device node at each path, or below the directory there.
     Nodes { paths: Vec<PathBuf> },
+    /// A directory, made with those above where it is missing (`O_PATH`).
+    Directory { path: PathBuf },
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -131,10 +131,10 @@ const CONTAINERS: &[Case<ContainerConfig>] = &[
         &["example.invalid/none:1"],
     ),
     (
-        "a mount of what does not exist",
-        |it| it.mounts = vec![mount("/no/such/volume", "/data")],
+        "a mount of what does not exist and cannot be made",
+        |it| it.mounts = vec![mount("/proc/no/such/volume", "/data")],
         Code::InvalidArgument,
-        &["mounts", "/no/such/volume"],
+        &["mounts", "/proc/no/such/volume"],
     ),
     (
         "a mount of an image that is not here",
@@ -144,10 +144,11 @@ const CONTAINERS: &[Case<ContainerConfig>] = &[
                 image: "example.invalid/none:1".into(),
                 ..Default::default()
             });
+            mount.readonly = true;
             it.mounts = vec![mount];
         },
-        Code::InvalidArgument,
-        &["image"],
+        Code::NotFound,
+        &["config.mounts[0].image", "example.invalid/none:1"],
     ),
     (
         "a device that is not there",

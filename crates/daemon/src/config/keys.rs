@@ -36,6 +36,15 @@ settings! {
         /// Where `Localhost` seccomp profiles are looked up.
         seccomp_directory: PathBuf = "/var/lib/kubelet/seccomp";
 
+        /// In a pod with a network of its own, everybody may listen on ports below 1024; the pod's own sysctls win.
+        unprivileged_ports: Live<bool> = true;
+
+        /// In a pod with a network of its own, everybody may send pings; the pod's own sysctls win.
+        unprivileged_ping: Live<bool> = true;
+
+        /// A host path that a container mounts and that does not exist becomes a directory. These do not: the container is refused.
+        reject_missing_mounts: Live<Vec<PathBuf>> = [];
+
         /// What is logged to stderr: a level, or per module as in `info,longshored::pod=debug`.
         log: Live<LogFilter> = "info";
     }

@@ -87,13 +87,14 @@ pub(crate) struct KeyValue {
     pub(crate) value: String,
 }
 
-/// `Mount`, of a host path. Image mounts and mount options are absent: a request with them is refused.
+/// `Mount`, of a host path or of an image.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub(crate) struct Mount {
     /// Absolute, or relative to `/`.
     pub(crate) container_path: String,
-    /// Absolute.
+    /// Absolute; empty exactly where `image` is set.
+    #[serde(skip_serializing_if = "is_default")]
     pub(crate) host_path: String,
     #[serde(skip_serializing_if = "is_default")]
     pub(crate) readonly: bool,
@@ -108,6 +109,15 @@ pub(crate) struct Mount {
     /// Only with `readonly` and private propagation.
     #[serde(skip_serializing_if = "is_default")]
     pub(crate) recursive_read_only: bool,
+    /// The image whose files are mounted, read-only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) image: Option<ImageSpec>,
+    /// A directory of the image, relative; empty: its root.
+    #[serde(skip_serializing_if = "is_default")]
+    pub(crate) image_sub_path: String,
+    /// Restrictions of the mount, such as `noexec`.
+    #[serde(skip_serializing_if = "is_default")]
+    pub(crate) mount_options: Vec<String>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]

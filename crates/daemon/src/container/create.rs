@@ -20,6 +20,7 @@ use supervisor_api::{CreateContainer, ReplyBody, RequestBody, Stdio};
 use super::{
     Container, LogError, Phase, Turn,
     config::ContainerConfig,
+    images::Sources,
     log,
     mounts::{self, MountError},
     remove::{RemoveError, take_apart},
@@ -54,14 +55,23 @@ pub(crate) enum CreateError {
         attempt: u32,
         id: ContainerId,
     },
-    #[error("config.image.image {image:?}")]
+    #[error("{field} {image:?}")]
     ImageName {
+        field: String,
         image: String,
         #[source]
         source: image::FindError,
     },
-    #[error("config.image.image {image:?}: there is no such image on the node: pull it first")]
-    ImageMissing { image: String },
+    #[error("{field} {image:?}: there is no such image on the node: pull it first")]
+    ImageMissing { field: String, image: String },
+    #[error("container {id}: config.mounts[{mount}]: mount image {image}")]
+    ImageVolume {
+        id: ContainerId,
+        mount: usize,
+        image: String,
+        #[source]
+        source: snapshot::MountError,
+    },
     #[error("container {0} was removed while it was being made")]
     Overtaken(ContainerId),
     #[error("container {0}: what an earlier attempt left of it cannot be removed")]
@@ -167,17 +177,8 @@ fn prepare(
     pod: &Arc<Pod>,
     config: &ContainerConfig,
 ) -> Result<Arc<Container>, CreateError> {
-    let name = &config.image.image;
-    let image = runtime
-        .images
-        .find(name)
-        .map_err(|source| CreateError::ImageName {
-            image: name.clone(),
-            source,
-        })?
-        .ok_or_else(|| CreateError::ImageMissing {
-            image: name.clone(),
-        })?;
+    let sources = Sources::find(runtime, config)?;
+    let image = &sources.image;
     let id = ContainerId::generate()
         .map_err(|error| CreateError::Id(config.metadata.name.clone(), error))?;
     let log_path = log::path(&pod.config.log_directory, &config.log_path)
@@ -195,10 +196,11 @@ fn prepare(
         // An image's odd signal is no reason not to run it: SIGTERM stops it then.
         image_stop_signal: image.config.stop_signal.parse::<Signal>().ok(),
         resources: None,
+        volume_images: sources.volume_ids(),
         id,
     };
     let container = Container::new(record, Arc::clone(pod), Phase::Creating);
-    container.set_image(Some(image));
+    container.set_sources(Some(sources));
     Ok(Arc::new(container))
 }
 
@@ -222,12 +224,12 @@ async fn make(
             Err(error) => Err(CreateError::Remains(id, Box::new(error))),
         };
     }
-    let Some(image) = container.image() else {
+    let Some(sources) = container.sources() else {
         return Err(CreateError::Overtaken(container.id.clone()));
     };
-    match build(runtime, &container, &image, &turn).await {
+    match build(runtime, &container, &sources, &turn).await {
         Ok(()) => {
-            container.set_image(None);
+            container.set_sources(None);
             Ok(Arc::clone(&container))
         }
         Err(error) => {
@@ -247,7 +249,7 @@ async fn make(
 async fn build(
     runtime: &Arc<Runtime>,
     container: &Arc<Container>,
-    image: &Arc<Image>,
+    sources: &Sources,
     turn: &Turn<'_>,
 ) -> Result<(), CreateError> {
     let id = &container.id;
@@ -255,26 +257,20 @@ async fn build(
     let record = runtime.records.create_container(&container.record());
     record.map_err(|error| CreateError::Record(id.clone(), error))?;
     failpoint::reach("container.recorded", &container.pod);
-    let pinned = runtime.images.pin(id.as_str(), &image.id);
+    let pinned = sources.pin(runtime, id);
     pinned.map_err(|error| CreateError::Pin(id.clone(), error))?;
 
     let user_namespace = user_namespace(container, &link).await?;
     let found = look(runtime, container).await?;
     let on_disk = {
-        let (runtime, container, image) = (
-            Arc::clone(runtime),
-            Arc::clone(container),
-            Arc::clone(image),
-        );
-        move || specify(&runtime, &container, &image, user_namespace, found)
+        let (runtime, container, sources) =
+            (Arc::clone(runtime), Arc::clone(container), sources.clone());
+        move || specify(&runtime, &container, &sources, user_namespace, found)
     };
-    let Specified {
-        spec,
-        root,
-        namespaces,
-    } = step(container, on_disk).await??;
+    let specified = step(container, on_disk).await??;
     failpoint::reach("container.layered", &container.pod);
-    let (plan, mut descriptors) = translate(runtime, container, &spec, root, namespaces).await?;
+    let spec = specified.spec.clone();
+    let (plan, mut descriptors) = translate(runtime, container, specified).await?;
     let log = match &container.log_path {
         None => None,
         Some(path) => {
@@ -404,17 +400,20 @@ struct Specified {
     root: OwnedFd,
     /// As the specification names them.
     namespaces: NamespacePaths,
+    /// Of images, detached, under the names that the specification has for them.
+    trees: Vec<(PathBuf, OwnedFd)>,
 }
 
 /// Makes what is on disk, and the specification from what is found there. Blocks.
 fn specify(
     runtime: &Runtime,
     container: &Container,
-    image: &Image,
+    sources: &Sources,
     user_namespace: Option<OwnedFd>,
     found: Found,
 ) -> Result<Specified, CreateError> {
     let (id, pod) = (&container.id, &container.pod);
+    let image: &Image = &sources.image;
     let root_of = |mappings: &[crate::pod::config::IdMapping]| {
         mappings
             .iter()
@@ -437,6 +436,14 @@ fn specify(
     let root = overlay
         .mount(id.as_str(), &image.layers, mapping)
         .map_err(failed)?;
+    let (image_trees, trees): (Vec<_>, Vec<_>) = sources
+        .mount_volumes(runtime, container, mapping)?
+        .into_iter()
+        .map(|(named, tree)| {
+            let path = named.path.clone();
+            (named, (path, tree))
+        })
+        .unzip();
 
     let config = image_config(runtime, image)
         .map_err(|error| CreateError::ImageConfig(id.clone(), error))?;
@@ -464,6 +471,7 @@ fn specify(
         },
         hostname: &hostname,
         volumes: &volumes,
+        image_trees: &image_trees,
         devices: &found.devices,
         namespaces: &namespaces,
         localhost_seccomp: found.seccomp,
@@ -475,6 +483,7 @@ fn specify(
         spec,
         root,
         namespaces,
+        trees,
     })
 }
 
@@ -529,10 +538,14 @@ fn namespace_paths(runtime: &Runtime, container: &Container) -> NamespacePaths {
 async fn translate(
     runtime: &Runtime,
     container: &Container,
-    made: &ContainerSpec,
-    root: OwnedFd,
-    paths: NamespacePaths,
+    specified: Specified,
 ) -> Result<(ContainerPlan, Vec<OwnedFd>), CreateError> {
+    let Specified {
+        spec: made,
+        root,
+        namespaces: paths,
+        mut trees,
+    } = specified;
     let (id, pod) = (&container.id, &container.pod);
     let shm = shm_path(pod);
     let pod_shm: Option<&Path> = shm.starts_with(&pod.directory).then_some(shm.as_path());
@@ -540,9 +553,16 @@ async fn translate(
     let mut descriptors = vec![root];
     let mut binds = Vec::new();
     for source in bind_sources(&made.spec, pod_shm).map_err(planned)? {
-        let tree = mounts::open(&runtime.paths, &source.path, source.recursive)
-            .await
-            .map_err(|error| CreateError::Mount(id.clone(), error))?;
+        let of_image = trees.iter().position(|(path, _)| *path == source.path);
+        let tree = match of_image {
+            Some(index) => trees.swap_remove(index).1,
+            None => {
+                let missing = mounts::when_missing(runtime, &container.config.mounts, &source.path);
+                mounts::open(&runtime.paths, &source.path, source.recursive, missing)
+                    .await
+                    .map_err(|error| CreateError::Mount(id.clone(), error))?
+            }
+        };
         descriptors.push(tree);
         binds.push((source.index, slot(descriptors.len() - 1)));
     }

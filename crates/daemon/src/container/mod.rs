@@ -18,6 +18,7 @@ pub(crate) mod config;
 mod create;
 mod exec;
 mod exit;
+mod images;
 mod log;
 mod mounts;
 mod remove;
@@ -27,6 +28,7 @@ mod update;
 mod volumes;
 
 use std::{
+    collections::BTreeMap,
     path::PathBuf,
     sync::{Arc, Mutex, PoisonError, atomic::AtomicBool},
 };
@@ -34,7 +36,8 @@ use std::{
 pub(crate) use create::{CreateError, create};
 pub(crate) use exec::{ExecError, Execs, exec_exited, exec_sync, forget_execs};
 pub(crate) use exit::{Exit, exited};
-use image::Image;
+use images::Sources;
+pub(crate) use images::pin_holder;
 pub(crate) use log::{LogError, reopen};
 pub(crate) use mounts::MountError;
 use oci_spec::runtime::Spec;
@@ -68,6 +71,8 @@ pub(crate) struct Container {
     pub(crate) created_at_ns: i64,
     pub(crate) image_id: String,
     pub(crate) image_ref: String,
+    /// Ids of the images that it mounts, by their mounts' position.
+    pub(crate) volume_images: BTreeMap<usize, String>,
     pub(crate) cgroup: String,
     pub(crate) log_path: Option<PathBuf>,
     phase: watch::Sender<Phase>,
@@ -76,7 +81,7 @@ pub(crate) struct Container {
     /// When the stop in progress kills; a later request may only bring it forward.
     stop_by: watch::Sender<Option<Instant>>,
     /// What it is made from, until it is made.
-    image: Mutex<Option<Arc<Image>>>,
+    sources: Mutex<Option<Sources>>,
     /// Its undoing failed: whoever wants its name, or removes its pod, tries again.
     remains: AtomicBool,
     /// A step of its making that its maker gave up on, and that may still be making things.
@@ -107,13 +112,14 @@ impl Container {
             created_at_ns: record.created_at_ns,
             image_id: record.image_id.clone(),
             image_ref: record.image_ref.clone(),
+            volume_images: record.volume_images.clone(),
             cgroup: record.cgroup.clone(),
             log_path: record.log_path.clone(),
             phase: watch::Sender::new(phase),
             record: Mutex::new(record),
             turn: tokio::sync::Mutex::new(()),
             stop_by: watch::Sender::new(None),
-            image: Mutex::new(None),
+            sources: Mutex::new(None),
             remains: AtomicBool::new(false),
             straggler: Mutex::new(None),
             spec: Mutex::new(None),
@@ -183,15 +189,15 @@ impl Container {
             .unwrap_or(Signal::TERM)
     }
 
-    fn image(&self) -> Option<Arc<Image>> {
-        self.image
+    fn sources(&self) -> Option<Sources> {
+        self.sources
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .clone()
     }
 
-    fn set_image(&self, image: Option<Arc<Image>>) {
-        *self.image.lock().unwrap_or_else(PoisonError::into_inner) = image;
+    fn set_sources(&self, sources: Option<Sources>) {
+        *self.sources.lock().unwrap_or_else(PoisonError::into_inner) = sources;
     }
 
     /// Whether clients have been told of it, and not yet of its end.

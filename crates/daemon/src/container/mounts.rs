@@ -9,15 +9,19 @@ use std::{
 use crate::{
     container::config::{Mount, MountPropagation},
     paths::{PathError, Paths},
+    runtime::Runtime,
 };
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum MountError {
-    #[error(
-        "mounts: host_path {} does not exist on the node: create it, or let the kubelet do so (hostPath type DirectoryOrCreate)",
-        .0.display()
-    )]
+    #[error("mounts: host_path {} does not exist on the node: create it", .0.display())]
     Missing(PathBuf),
+    #[error("mounts: host_path {} does not exist on the node, and cannot be made a directory", path.display())]
+    Make {
+        path: PathBuf,
+        #[source]
+        source: PathError,
+    },
     #[error("mounts: host_path {}", path.display())]
     Open {
         path: PathBuf,
@@ -38,13 +42,48 @@ pub(crate) enum MountError {
     Mountinfo(#[source] io::Error),
 }
 
+/// What to do about a host path that is not there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum WhenMissing {
+    /// Make a directory of it, as the peers do: manifests rely on it.
+    Make,
+    Refuse,
+}
+
+/// Only what a request mounts is made, and of that not what the node's configuration excepts.
+pub(super) fn when_missing(runtime: &Runtime, asked: &[Mount], path: &Path) -> WhenMissing {
+    let asked = asked
+        .iter()
+        .any(|mount| Path::new(&mount.host_path) == path);
+    let excepted = runtime.config.reject_missing_mounts.get();
+    match asked && !excepted.iter().any(|one| one == path) {
+        true => WhenMissing::Make,
+        false => WhenMissing::Refuse,
+    }
+}
+
 /// A detached clone of a host path, with every mount below it if `recursive`.
 pub(super) async fn open(
     paths: &Paths,
     path: &Path,
     recursive: bool,
+    missing: WhenMissing,
 ) -> Result<OwnedFd, MountError> {
-    let opened = paths.tree(path, recursive).await;
+    let opened = match paths.tree(path, recursive).await {
+        Err(PathError::System(error))
+            if error.kind() == io::ErrorKind::NotFound && missing == WhenMissing::Make =>
+        {
+            paths
+                .directory(path)
+                .await
+                .map_err(|source| MountError::Make {
+                    path: path.to_owned(),
+                    source,
+                })?;
+            paths.tree(path, recursive).await
+        }
+        opened => opened,
+    };
     opened.map_err(|source| refusal(path, source))
 }
 

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use cgroup::Hierarchies;
 use supervisor_api::RequestBody;
 
-use super::{Container, Phase, StopError, stop::stop_in_turn, volumes};
+use super::{Container, Phase, StopError, images, stop::stop_in_turn, volumes};
 use crate::{
     events::Kind,
     failpoint,
@@ -98,10 +98,7 @@ pub(super) async fn take_apart(
         .await
         .map_err(|error| RemoveError::Blocking(id.clone(), error))??;
     failpoint::reach("container.removed-layer", &container.pod);
-    runtime
-        .images
-        .unpin(id.as_str())
-        .map_err(|error| RemoveError::Image(id.clone(), error))?;
+    images::unpin(runtime, container).map_err(|error| RemoveError::Image(id.clone(), error))?;
     runtime
         .records
         .remove_container(&container.pod.id, id)

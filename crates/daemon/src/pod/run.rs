@@ -20,7 +20,7 @@ use crate::{
     flight::Crashed,
     id::PodId,
     runtime::{EMBEDDED_HANDLER, Runtime, now_ns},
-    spec::{self, SpecError, pod_sysctls},
+    spec::{self, SpecError, SysctlDefaults, pod_sysctls},
     state::{PodRecord, PodStage, RecordError},
     supervisor::{self, CallError, Link, SpawnError, mismatch},
 };
@@ -86,7 +86,8 @@ pub(crate) async fn run(
     handler: String,
 ) -> Result<Arc<Pod>, Arc<RunError>> {
     // Validated before anything is claimed or made.
-    let checked = spec::check_pod(&config).and_then(|()| pod_sysctls(&config));
+    let checked =
+        spec::check_pod(&config).and_then(|()| pod_sysctls(&config, SysctlDefaults::default()));
     if let Err(error) = checked {
         return Err(Arc::new(RunError::Config(config.metadata.name, error)));
     }
@@ -184,7 +185,12 @@ impl<'a> Reserved<'a> {
         pod: &'a Arc<Pod>,
         turn: &'a Turn<'a>,
     ) -> Result<Self, RunError> {
-        let sysctls = pod_sysctls(&pod.config).map_err(|e| RunError::Spec(pod.id.clone(), e));
+        let defaults = SysctlDefaults {
+            unprivileged_ports: *runtime.config.unprivileged_ports.get(),
+            unprivileged_ping: *runtime.config.unprivileged_ping.get(),
+        };
+        let sysctls =
+            pod_sysctls(&pod.config, defaults).map_err(|e| RunError::Spec(pod.id.clone(), e));
         let reserved = Self {
             runtime,
             pod,

@@ -43,7 +43,7 @@ pub(super) fn status(container: &Container) -> v1::ContainerStatus {
         image_id: container.image_id.clone(),
         labels: config.labels.clone(),
         annotations: config.annotations.clone(),
-        mounts: encode::mounts(&config.mounts),
+        mounts: encode::mounts(&config.mounts, &container.volume_images),
         log_path: container
             .log_path
             .as_ref()

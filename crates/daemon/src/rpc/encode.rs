@@ -1,5 +1,7 @@
 //! From the domain's types back to protobuf: the parts of statuses and lists that repeat what was asked.
 
+use std::collections::BTreeMap;
+
 use cri::v1;
 
 use crate::{
@@ -69,8 +71,9 @@ fn id_mappings(mappings: &[IdMapping]) -> Vec<v1::IdMapping> {
     encoded.collect()
 }
 
-pub(crate) fn mounts(mounts: &[Mount]) -> Vec<v1::Mount> {
-    let encoded = mounts.iter().map(|mount| v1::Mount {
+/// `images` are the ids of those that are mounted, by position.
+pub(crate) fn mounts(mounts: &[Mount], images: &BTreeMap<usize, String>) -> Vec<v1::Mount> {
+    let encoded = mounts.iter().enumerate().map(|(index, mount)| v1::Mount {
         container_path: mount.container_path.clone(),
         host_path: mount.host_path.clone(),
         readonly: mount.readonly,
@@ -79,9 +82,13 @@ pub(crate) fn mounts(mounts: &[Mount]) -> Vec<v1::Mount> {
         uid_mappings: id_mappings(&mount.uid_mappings),
         gid_mappings: id_mappings(&mount.gid_mappings),
         recursive_read_only: mount.recursive_read_only,
-        image: None,
-        image_sub_path: String::new(),
-        mount_options: Vec::new(),
+        image: mount.image.as_ref().map(|image| v1::ImageSpec {
+            // What a pull of it would answer.
+            image_ref: images.get(&index).cloned().unwrap_or_default(),
+            ..image_spec(image)
+        }),
+        image_sub_path: mount.image_sub_path.clone(),
+        mount_options: mount.mount_options.clone(),
     });
     encoded.collect()
 }

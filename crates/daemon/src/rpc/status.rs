@@ -110,6 +110,8 @@ coded! {
         E::Mount(..) | E::Spec(..) | E::Plan(..) | E::Profile(..) | E::Accounts(..) => Code::InvalidArgument,
         E::Supervisor(_, call) => call.code(),
         E::Blocking(..) => Code::DeadlineExceeded,
+        E::ImageVolume { source: snapshot::MountError::SubPath { .. }, .. } => Code::InvalidArgument,
+        E::ImageVolume { .. } => os_code(error),
         E::Id(..) | E::Record(..) | E::Pin(..) | E::Layer(..) | E::Volumes(..) | E::ImageConfig(..)
         | E::Seccomp(..) | E::Hostname(..) | E::Crashed(_) => os_code(error),
     }

@@ -28,7 +28,7 @@ pub(crate) use accounts::{Accounts, AccountsError};
 pub(crate) use devices::{HostDevice, device_paths, devices};
 pub(crate) use error::SpecError;
 pub(crate) use host::Host;
-pub(crate) use mounts::{Volume, image_volumes};
+pub(crate) use mounts::{ImageTree, Volume, image_volumes};
 pub(crate) use namespaces::{NamespacePaths, check_pod};
 use oci_spec::{
     image::ImageConfiguration,
@@ -37,7 +37,7 @@ use oci_spec::{
 pub(crate) use resources::change_resources;
 pub(crate) use seccomp::{ProfileError, SeccompProfiles};
 pub(crate) use signal::Signal;
-pub(crate) use sysctl::pod_sysctls;
+pub(crate) use sysctl::{SysctlDefaults, pod_sysctls};
 pub(crate) use user::User;
 
 use crate::{container::config::ContainerConfig, pod::config::PodConfig};
@@ -60,6 +60,8 @@ pub(crate) struct SpecInput<'a> {
     pub(crate) hostname: &'a str,
     /// Directories of the node for the image's volumes, one for each of [`image_volumes`].
     pub(crate) volumes: &'a [Volume],
+    /// One for each mount of an image.
+    pub(crate) image_trees: &'a [ImageTree],
     /// Of [`devices`].
     pub(crate) devices: &'a [HostDevice],
     pub(crate) namespaces: &'a NamespacePaths,

@@ -18,6 +18,15 @@ pub(crate) struct Volume {
     pub(crate) directory: PathBuf,
 }
 
+/// The files of an image that the request mounts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ImageTree {
+    /// Position in the request's mounts.
+    pub(crate) mount: usize,
+    /// What the specification calls them.
+    pub(crate) path: PathBuf,
+}
+
 /// The image's VOLUMEs, as absolute paths, that the request mounts nothing on itself. They are filled with what the image has
 /// there.
 pub(crate) fn image_volumes(
@@ -74,7 +83,10 @@ pub(super) fn mounts(
             ));
         }
     }
-    below.extend(asked.iter().map(requested));
+    for (index, mount) in asked.iter().enumerate() {
+        let of_image = input.image_trees.iter().find(|tree| tree.mount == index);
+        below.push(requested(mount, of_image));
+    }
     // A mount hides those below it that came before; among equals the request's order counts.
     below.sort_by_key(|mount| mount.destination().components().count());
     list.extend(below);
@@ -145,7 +157,7 @@ fn standard(input: &SpecInput<'_>, namespaces: &Namespaces<'_>) -> Vec<Mount> {
     list
 }
 
-fn requested(mount: &Asked) -> Mount {
+fn requested(mount: &Asked, of_image: Option<&ImageTree>) -> Mount {
     let propagation = match mount.propagation {
         MountPropagation::Private => "rprivate",
         MountPropagation::HostToContainer => "rslave",
@@ -156,14 +168,16 @@ fn requested(mount: &Asked) -> Mount {
         (true, false) => "ro",
         (false, false) => "rw",
     };
-    let mut planned = bind(
-        &clean(&mount.container_path),
-        Path::new(&mount.host_path),
-        &["rbind", propagation, access],
-    );
-    planned
-        .set_uid_mappings(mappings(&mount.uid_mappings))
-        .set_gid_mappings(mappings(&mount.gid_mappings));
+    let mut options = vec!["rbind", propagation, access];
+    options.extend(mount.mount_options.iter().map(String::as_str));
+    let source = of_image.map_or(Path::new(&mount.host_path), |tree| &tree.path);
+    let mut planned = bind(&clean(&mount.container_path), source, &options);
+    if of_image.is_none() {
+        // An image's layers are mapped before they are joined: the join cannot be.
+        planned
+            .set_uid_mappings(mappings(&mount.uid_mappings))
+            .set_gid_mappings(mappings(&mount.gid_mappings));
+    }
     planned
 }
 

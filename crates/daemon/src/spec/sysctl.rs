@@ -17,12 +17,50 @@ const IPC: [&str; 8] = [
     "kernel.shm_rmid_forced",
 ];
 
+/// What a pod with a network of its own gets where it does not ask for something else. Its network has nobody else to protect.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct SysctlDefaults {
+    /// Everybody may listen on ports below 1024.
+    pub(crate) unprivileged_ports: bool,
+    /// Everybody may open ping sockets, which carry ICMP echo and nothing else.
+    pub(crate) unprivileged_ping: bool,
+}
+
+const PORT_START: &str = "net.ipv4.ip_unprivileged_port_start";
+const PING_RANGE: &str = "net.ipv4.ping_group_range";
+
+/// The last group that the kernel takes for a ping range.
+const LAST_PING_GROUP: u32 = i32::MAX as u32;
+
 /// The pod's sysctls with dotted names, each of a namespace that the pod owns.
-pub(crate) fn pod_sysctls(pod: &PodConfig) -> Result<Vec<(String, String)>, SpecError> {
+pub(crate) fn pod_sysctls(
+    pod: &PodConfig,
+    defaults: SysctlDefaults,
+) -> Result<Vec<(String, String)>, SpecError> {
     let given = pod.linux.sysctls.iter();
-    given
+    let mut sysctls = given
         .map(|(name, value)| Ok((allowed(name, pod)?, value.clone())))
-        .collect()
+        .collect::<Result<Vec<_>, SpecError>>()?;
+    if !pod.namespaces().net {
+        return Ok(sysctls);
+    }
+    let unset = |wanted: &str| sysctls.iter().all(|(name, _)| name != wanted);
+    let ports = (defaults.unprivileged_ports && unset(PORT_START))
+        .then(|| (PORT_START.to_owned(), "0".to_owned()));
+    let ping = (defaults.unprivileged_ping && unset(PING_RANGE))
+        .then(|| (PING_RANGE.to_owned(), format!("0 {}", last_group(pod))));
+    sysctls.extend(ports);
+    sysctls.extend(ping);
+    Ok(sysctls)
+}
+
+/// The kernel takes no group that the pod's user namespace does not map.
+fn last_group(pod: &PodConfig) -> u32 {
+    let mappings = pod.user_namespace().map(|user| user.gids.as_slice());
+    match mappings.and_then(<[_]>::first) {
+        Some(mapping) => (mapping.length - 1).min(LAST_PING_GROUP),
+        None => LAST_PING_GROUP,
+    }
 }
 
 fn allowed(given: &str, pod: &PodConfig) -> Result<String, SpecError> {

@@ -130,6 +130,14 @@ fn outcome(case: Map<String, Value>) -> Result<Vec<String>, String> {
         "/dev/shm"
     };
     let volumes: Vec<_> = volumes.collect();
+    let mounts = case.container.mounts.iter().enumerate();
+    let image_trees: Vec<_> = mounts
+        .filter(|(_, mount)| mount.image.is_some())
+        .map(|(mount, _)| ImageTree {
+            mount,
+            path: PathBuf::from(format!("/images/{mount}")),
+        })
+        .collect();
     let built = container_spec(SpecInput {
         sandbox_id: "sandbox",
         pod: &case.pod,
@@ -145,6 +153,7 @@ fn outcome(case: Map<String, Value>) -> Result<Vec<String>, String> {
         },
         hostname: "web-0",
         volumes: &volumes,
+        image_trees: &image_trees,
         devices: &devices,
         namespaces: &namespaces,
         localhost_seccomp: case.localhost_seccomp,

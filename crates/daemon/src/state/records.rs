@@ -1,4 +1,5 @@
 use std::{
+    collections::BTreeMap,
     io,
     net::IpAddr,
     os::unix::fs::PermissionsExt,
@@ -86,6 +87,9 @@ pub(crate) struct ContainerRecord {
     /// In place of those of `config`, once they have been changed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) resources: Option<LinuxResources>,
+    /// Config digests of the images that it mounts, by their mounts' position in `config`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) volume_images: BTreeMap<usize, String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

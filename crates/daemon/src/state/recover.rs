@@ -331,7 +331,11 @@ async fn sweep(runtime: &Arc<Runtime>, kept: Kept) {
     if let Err(error) = swept {
         tracing::error!(%error, "sweep the disk");
     }
-    if let Err(error) = runtime.images.reconcile(&live) {
+    let held = runtime.images.pins().into_keys();
+    let held = held
+        .filter(|pin| live.contains(container::pin_holder(pin)))
+        .collect();
+    if let Err(error) = runtime.images.reconcile(&held) {
         tracing::error!(
             error = &error as &dyn std::error::Error,
             "sweep the images' pins"

@@ -118,6 +118,7 @@ pub(crate) fn prepare<'a>(
                 };
                 let idmap = idmap.as_ref().map(|namespace| namespace.as_fd());
                 let subject = || format!("a tree on {}", mount.target);
+                check_proc(tree, &mount.target)?;
                 shape(tree, mount, idmap).at(Stage::Mount, subject())?;
                 let kind = kind(tree).at(Stage::Mount, subject())?;
                 What::Detached {
@@ -166,6 +167,21 @@ fn kind(file: BorrowedFd<'_>) -> Result<FileType, Errno> {
     let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
     let stat = rustix::fs::statx(file, "", flags, StatxFlags::TYPE)?;
     Ok(FileType::from_raw_mode(stat.stx_mode.into()))
+}
+
+/// In place of the container's `/proc` there may only be another proc: programs believe what they read there, and masks look for it.
+fn check_proc(tree: BorrowedFd<'_>, target: &str) -> Result<(), Error> {
+    if target.trim_end_matches('/') != "/proc" {
+        return Ok(());
+    }
+    let kind = fstatfs(tree).at(Stage::Mount, format_args!("a tree on {target}"))?;
+    match kind.f_type == PROC_SUPER_MAGIC {
+        true => Ok(()),
+        false => Err(Error::refused(
+            "mounts",
+            format!("{target} lies in the container's /proc"),
+        )),
+    }
 }
 
 fn view(hierarchies: &Hierarchies) -> CgroupView<'_> {

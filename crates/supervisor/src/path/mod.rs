@@ -45,6 +45,7 @@ fn look(request: &PathRequest) -> (PathAnswer, Vec<OwnedFd>) {
         PathRequest::Log { path } => log(path),
         PathRequest::Text { path, most } => return (text(path, *most), Vec::new()),
         PathRequest::Nodes { paths } => return (nodes::find(paths), Vec::new()),
+        PathRequest::Directory { path } => make_directory(path).and_then(|()| name(path)),
     };
     match opened {
         Ok(descriptor) => {
@@ -84,13 +85,17 @@ fn log(path: &Path) -> Result<OwnedFd, Errno> {
     };
     match (open(), path.parent()) {
         (Err(Errno::NOENT), Some(directory)) => {
-            let mut make = std::fs::DirBuilder::new();
-            make.recursive(true).mode(0o755);
-            make.create(directory).map_err(errno)?;
+            make_directory(directory)?;
             open()
         }
         (result, _) => result,
     }
+}
+
+fn make_directory(path: &Path) -> Result<(), Errno> {
+    let mut make = std::fs::DirBuilder::new();
+    make.recursive(true).mode(0o755);
+    make.create(path).map_err(errno)
 }
 
 fn text(path: &Path, most: u64) -> PathAnswer {

@@ -125,25 +125,31 @@ fn mounts(path: &str, mounts: Vec<v1::Mount>) -> Result<Vec<Mount>, InvalidField
 
 fn mount(path: &str, mount: v1::Mount) -> Result<Mount, InvalidField> {
     let at = |field: &str| format!("{path}.{field}");
-    if let Some(image) = &mount.image {
-        return Err(not_implemented(
-            &at("image"),
-            format_args!("image volume {:?}", image.image),
-        ));
-    }
-    if !mount.image_sub_path.is_empty() {
-        return Err(not_implemented(
-            &at("image_sub_path"),
-            format_args!("{:?}", mount.image_sub_path),
-        ));
-    }
-    if let Some(option) = mount.mount_options.first() {
-        return Err(not_implemented(
-            &at("mount_options"),
-            format_args!("{option:?}"),
-        ));
-    }
     let propagation = number(&at("propagation"), mount.propagation)?;
+    let image = match mount.image {
+        Some(image) => Some(volume_image(path, image, mount.readonly, propagation)?),
+        None => None,
+    };
+    let host_path = match &image {
+        None => host_path(&at("host_path"), mount.host_path)?,
+        Some(_) if mount.host_path.is_empty() => String::new(),
+        Some(_) => {
+            return Err(invalid(
+                &at("host_path"),
+                format_args!("{:?}", mount.host_path),
+                "a mount has a host_path or an image, not both",
+            ));
+        }
+    };
+    for (index, option) in mount.mount_options.iter().enumerate() {
+        if !MOUNT_OPTIONS.contains(&option.as_str()) {
+            return Err(invalid(
+                &at(&format!("mount_options[{index}]")),
+                format_args!("{option:?}"),
+                format!("use some of {}", MOUNT_OPTIONS.join(", ")),
+            ));
+        }
+    }
     if mount.recursive_read_only && !mount.readonly {
         return Err(invalid(
             &at("recursive_read_only"),
@@ -173,14 +179,75 @@ fn mount(path: &str, mount: v1::Mount) -> Result<Mount, InvalidField> {
     }
     Ok(Mount {
         container_path: container_path(&at("container_path"), mount.container_path)?,
-        host_path: host_path(&at("host_path"), mount.host_path)?,
+        host_path,
         readonly: mount.readonly,
         selinux_relabel: mount.selinux_relabel,
         propagation,
         uid_mappings,
         gid_mappings,
         recursive_read_only: mount.recursive_read_only,
+        image_sub_path: sub_path(&at("image_sub_path"), mount.image_sub_path, image.is_some())?,
+        image,
+        mount_options: mount.mount_options,
     })
+}
+
+/// What restricts a mount; nothing here lifts what its source restricts.
+const MOUNT_OPTIONS: [&str; 9] = [
+    "ro",
+    "nosuid",
+    "nodev",
+    "noexec",
+    "nosymfollow",
+    "noatime",
+    "nodiratime",
+    "relatime",
+    "strictatime",
+];
+
+/// Whatever is mounted of an image is read-only, and nothing can be mounted below it for it to pass on.
+fn volume_image(
+    path: &str,
+    image: v1::ImageSpec,
+    readonly: bool,
+    propagation: MountPropagation,
+) -> Result<ImageSpec, InvalidField> {
+    if !readonly {
+        return Err(invalid(
+            &format!("{path}.readonly"),
+            "false",
+            "an image is mounted read-only: set it",
+        ));
+    }
+    if propagation != MountPropagation::Private {
+        return Err(invalid(
+            &format!("{path}.propagation"),
+            format_args!("{propagation:?}"),
+            "an image is mounted with PROPAGATION_PRIVATE",
+        ));
+    }
+    image_spec(&format!("{path}.image"), image)
+}
+
+fn sub_path(field: &str, value: String, of_image: bool) -> Result<String, InvalidField> {
+    if value.is_empty() {
+        return Ok(value);
+    }
+    if !of_image {
+        return Err(invalid(
+            field,
+            format_args!("{value:?}"),
+            "it is only for a mount with an image",
+        ));
+    }
+    if value.starts_with('/') {
+        return Err(invalid(
+            field,
+            format_args!("{value:?}"),
+            "name a directory relative to the image's root",
+        ));
+    }
+    no_climbing(field, value)
 }
 
 fn host_path(field: &str, path: String) -> Result<String, InvalidField> {

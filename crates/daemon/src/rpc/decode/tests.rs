@@ -173,7 +173,10 @@ fn a_kubelets_requests_are_taken_and_told_back() {
         asked.metadata.unwrap()
     );
     assert_eq!(encode::image_spec(&config.image), asked.image.unwrap());
-    assert_eq!(encode::mounts(&config.mounts), asked.mounts);
+    assert_eq!(
+        encode::mounts(&config.mounts, &std::collections::BTreeMap::new()),
+        asked.mounts
+    );
     assert_eq!(
         encode::resources(&config.linux.resources).linux,
         asked.linux.unwrap().resources
@@ -506,15 +509,15 @@ fn wrong_containers() {
         ),
         (
             |c| c.mounts[0].image = Some(Default::default()),
-            "config.mounts[0].image: image volume",
+            "config.mounts[0].image.image: missing",
         ),
         (
             |c| c.mounts[0].image_sub_path = "a".into(),
             "config.mounts[0].image_sub_path: \"a\"",
         ),
         (
-            |c| c.mounts[0].mount_options = vec!["noexec".into()],
-            "config.mounts[0].mount_options: \"noexec\"",
+            |c| c.mounts[0].mount_options = vec!["noexec".into(), "exec".into()],
+            "config.mounts[0].mount_options[1]: \"exec\"",
         ),
         (
             |c| {

@@ -1,0 +1,141 @@
+//! The images that a container is made from: its own, and those that it mounts as volumes. All are held on to until it is removed.
+
+use std::{collections::BTreeMap, os::fd::OwnedFd, sync::Arc};
+
+use image::{Image, PinError};
+use snapshot::UserMapping;
+
+use super::{Container, CreateError, config::ContainerConfig};
+use crate::{
+    container::config::ImageSpec,
+    id::ContainerId,
+    pod::config::PodConfig,
+    runtime::Runtime,
+    spec::{ImageTree, SpecError},
+};
+
+/// What is needed of a container's images to make it.
+#[derive(Debug, Clone)]
+pub(super) struct Sources {
+    pub(super) image: Arc<Image>,
+    /// By the position of the mount.
+    pub(super) volumes: BTreeMap<usize, Arc<Image>>,
+}
+
+impl Sources {
+    /// Finds every image that the request names. From memory.
+    pub(super) fn find(runtime: &Runtime, config: &ContainerConfig) -> Result<Self, CreateError> {
+        let image = find(runtime, "config.image.image", &config.image)?;
+        let mut volumes = BTreeMap::new();
+        for (index, mount) in config.mounts.iter().enumerate() {
+            if let Some(spec) = &mount.image {
+                let field = format!("config.mounts[{index}].image.image");
+                volumes.insert(index, find(runtime, &field, spec)?);
+            }
+        }
+        Ok(Self { image, volumes })
+    }
+
+    pub(super) fn volume_ids(&self) -> BTreeMap<usize, String> {
+        let volumes = self.volumes.iter();
+        volumes
+            .map(|(index, image)| (*index, image.id.clone()))
+            .collect()
+    }
+
+    /// Keeps their layers until [`unpin`].
+    pub(super) fn pin(&self, runtime: &Runtime, id: &ContainerId) -> Result<(), PinError> {
+        runtime.images.pin(id.as_str(), &self.image.id)?;
+        for (index, image) in &self.volumes {
+            runtime.images.pin(&volume_pin(id, *index), &image.id)?;
+        }
+        Ok(())
+    }
+
+    /// Mounts what the container mounts of images, detached. Blocks.
+    pub(super) fn mount_volumes(
+        &self,
+        runtime: &Runtime,
+        container: &Container,
+        mapping: Option<UserMapping<'_>>,
+    ) -> Result<Vec<(ImageTree, OwnedFd)>, CreateError> {
+        let id = &container.id;
+        let mut mounted = Vec::new();
+        for (index, image) in &self.volumes {
+            let mount = &container.config.mounts[*index];
+            check_mappings(*index, container)
+                .map_err(|error| CreateError::Spec(id.clone(), error))?;
+            let tree = runtime
+                .overlay
+                .volume(&image.layers, &mount.image_sub_path, mapping)
+                .map_err(|source| CreateError::ImageVolume {
+                    id: id.clone(),
+                    mount: *index,
+                    image: image.id.clone(),
+                    source,
+                })?;
+            let directory = runtime.records.container_directory(&container.pod.id, id);
+            let path = directory.join("images").join(index.to_string());
+            mounted.push((
+                ImageTree {
+                    mount: *index,
+                    path,
+                },
+                tree,
+            ));
+        }
+        Ok(mounted)
+    }
+}
+
+/// An image's files belong to the pod's users, as those of its root file systems do; nothing else can be asked for.
+fn check_mappings(index: usize, container: &Container) -> Result<(), SpecError> {
+    let mount = &container.config.mounts[index];
+    let pod: &PodConfig = &container.pod.config;
+    let (uids, gids) = match pod.user_namespace() {
+        Some(user) => (user.uids.as_slice(), user.gids.as_slice()),
+        None => (&[][..], &[][..]),
+    };
+    let as_pod = mount.uid_mappings == uids && mount.gid_mappings == gids;
+    if as_pod || mount.uid_mappings.is_empty() && mount.gid_mappings.is_empty() {
+        return Ok(());
+    }
+    Err(SpecError::Field {
+        field: format!("config.mounts[{index}].uidMappings"),
+        value: "not those of the pod".to_owned(),
+        remedy: "an image is mounted with the pod's mappings: give those, or none".to_owned(),
+    })
+}
+
+fn find(runtime: &Runtime, field: &str, spec: &ImageSpec) -> Result<Arc<Image>, CreateError> {
+    let image = &spec.image;
+    let found = runtime.images.find(image);
+    found
+        .map_err(|source| CreateError::ImageName {
+            field: field.to_owned(),
+            image: image.clone(),
+            source,
+        })?
+        .ok_or_else(|| CreateError::ImageMissing {
+            field: field.to_owned(),
+            image: image.clone(),
+        })
+}
+
+/// Lets go of all of a container's images.
+pub(super) fn unpin(runtime: &Runtime, container: &Container) -> Result<(), PinError> {
+    for index in container.volume_images.keys() {
+        runtime.images.unpin(&volume_pin(&container.id, *index))?;
+    }
+    runtime.images.unpin(container.id.as_str())
+}
+
+/// Ids hold no dot.
+fn volume_pin(id: &ContainerId, mount: usize) -> String {
+    format!("{id}.{mount}")
+}
+
+/// The id of the container that a pin is for.
+pub(crate) fn pin_holder(pin: &str) -> &str {
+    pin.split_once('.').map_or(pin, |(id, _)| id)
+}
