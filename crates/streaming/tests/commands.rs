@@ -1,38 +1,18 @@
 //! Exec and attach over both transports, by our own client.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
+
 mod support;
 
 use longshore_streaming::{
     AttachRequest, Ending, ExitStatus, TerminalSize,
-    client::{self, ClientError, Session, Transport},
+    client::{self, ClientError, Transport},
 };
-use support::{BOTH, GUARD, OUTPUT, PIPE, Stage, TERMINAL, over};
+use support::{BOTH, GUARD, OUTPUT, PIPE, Stage, TERMINAL, all, over};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     time::timeout,
 };
-
-async fn all(session: &mut Session) -> (Vec<u8>, Vec<u8>, Ending) {
-    let (mut out, mut err) = (Vec::new(), Vec::new());
-    let (mut stdout, mut stderr) = (session.stdout.take(), session.stderr.take());
-    let everything = async {
-        tokio::join!(
-            async {
-                if let Some(stdout) = &mut stdout {
-                    stdout.read_to_end(&mut out).await.unwrap();
-                }
-            },
-            async {
-                if let Some(stderr) = &mut stderr {
-                    stderr.read_to_end(&mut err).await.unwrap();
-                }
-            },
-            session.ending()
-        )
-    };
-    let ((), (), ending) = timeout(GUARD, everything).await.unwrap();
-    (out, err, ending.unwrap())
-}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn output_comes_whole_and_then_the_exit_code() {

@@ -31,9 +31,6 @@ use crate::{
     websocket::{self, Codec, tunnel::Tunnel},
 };
 
-/// Streams that the client may have opened before the session looks at them. More are refused.
-const BACKLOG: usize = 256;
-
 /// What a request was found to want.
 struct Plan {
     upgrade: OnUpgrade,
@@ -215,7 +212,7 @@ impl<S: Sessions> Visit<S> {
         resize: bool,
     ) -> Result<(), String> {
         let hub = Hub::new(self.bounds(), 2);
-        let (opened, mut incoming) = mpsc::channel(BACKLOG);
+        let (opened, mut incoming) = mpsc::channel(self.shared.limits.streams);
         let headers = self.shared.limits.headers;
         let patience = self.patience();
         let role = Role::Server(opened);
@@ -248,7 +245,7 @@ impl<S: Sessions> Visit<S> {
 
     async fn spdy_ports<I: AsyncRead + AsyncWrite + Unpin>(self, socket: I) -> Result<(), String> {
         let hub = Hub::new(self.bounds(), 2);
-        let (opened, incoming) = mpsc::channel(BACKLOG);
+        let (opened, incoming) = mpsc::channel(self.shared.limits.streams);
         let headers = self.shared.limits.headers;
         let patience = self.patience();
         let role = Role::Server(opened);

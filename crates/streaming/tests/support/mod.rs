@@ -12,9 +12,9 @@ use std::{
 };
 
 use longshore_streaming::{
-    AttachRequest, Config, Duplex, ExecRequest, ExitStatus, Limits, PortForwardRequest, Server,
-    SessionError, Sessions, Streams,
-    client::{Options, Transport, Wanted},
+    AttachRequest, Config, Duplex, Ending, ExecRequest, ExitStatus, Limits, PortForwardRequest,
+    Server, SessionError, Sessions, Streams,
+    client::{Options, Session, Transport, Wanted},
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -242,3 +242,26 @@ pub(crate) const TERMINAL: Wanted = Wanted {
     stderr: false,
     tty: true,
 };
+
+/// Reads a session to its end: standard output, standard error, and how it ended.
+pub(crate) async fn all(session: &mut Session) -> (Vec<u8>, Vec<u8>, Ending) {
+    let (mut out, mut err) = (Vec::new(), Vec::new());
+    let (mut stdout, mut stderr) = (session.stdout.take(), session.stderr.take());
+    let everything = async {
+        tokio::join!(
+            async {
+                if let Some(stdout) = &mut stdout {
+                    stdout.read_to_end(&mut out).await.unwrap();
+                }
+            },
+            async {
+                if let Some(stderr) = &mut stderr {
+                    stderr.read_to_end(&mut err).await.unwrap();
+                }
+            },
+            session.ending()
+        )
+    };
+    let ((), (), ending) = tokio::time::timeout(GUARD, everything).await.unwrap();
+    (out, err, ending.unwrap())
+}

@@ -1,0 +1,395 @@
+//! Clients that do not play by the rules, by hand: raw sockets, raw frames.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
+
+mod support;
+
+use std::time::Duration;
+
+use longshore_streaming::{
+    client::{self, Transport},
+    spdy::frame::{Decoder, Encoder, Event, Frame, data_head, goodbye, status},
+};
+use support::{GUARD, OUTPUT, PIPE, Stage, all, over};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    time::timeout,
+};
+
+const LIMIT: usize = 64 * 1024;
+
+/// A client of SPDY that sends what it is told.
+struct Raw {
+    socket: TcpStream,
+    encoder: Encoder,
+    decoder: Decoder,
+    unread: Vec<u8>,
+}
+
+/// What came, without what every server says at first.
+#[derive(Debug, PartialEq, Eq)]
+enum Came {
+    Control(Frame),
+    Data(u32, Vec<u8>, bool),
+    End,
+}
+
+impl Raw {
+    async fn upgrade(url: &str, protocol: &str) -> Self {
+        let (host, path) = url
+            .strip_prefix("http://")
+            .unwrap()
+            .split_once('/')
+            .unwrap();
+        let mut socket = TcpStream::connect(host).await.unwrap();
+        let request = format!(
+            "POST /{path} HTTP/1.1\r\nHost: {host}\r\nConnection: Upgrade\r\nUpgrade: SPDY/3.1\r\nX-Stream-Protocol-Version: {protocol}\r\n\r\n"
+        );
+        socket.write_all(request.as_bytes()).await.unwrap();
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            head.push(timeout(GUARD, socket.read_u8()).await.unwrap().unwrap());
+        }
+        assert!(
+            head.starts_with(b"HTTP/1.1 101"),
+            "{}",
+            String::from_utf8_lossy(&head)
+        );
+        Self {
+            socket,
+            encoder: Encoder::default(),
+            decoder: Decoder::new(LIMIT),
+            unread: Vec::new(),
+        }
+    }
+
+    async fn send(&mut self, frame: &Frame) {
+        let mut bytes = Vec::new();
+        self.encoder.control(frame, &mut bytes);
+        self.bytes(&bytes).await;
+    }
+
+    async fn bytes(&mut self, bytes: &[u8]) {
+        // The server may have had enough already.
+        drop(self.socket.write_all(bytes).await);
+    }
+
+    async fn data(&mut self, stream: u32, bytes: &[u8], end: bool) {
+        let head = data_head(stream, bytes.len(), end);
+        self.bytes(&head).await;
+        self.bytes(bytes).await;
+    }
+
+    async fn open(&mut self, stream: u32, headers: &[(&str, &str)]) {
+        let own = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
+        let headers = headers.iter().map(own).collect();
+        let end = false;
+        self.send(&Frame::SynStream {
+            stream,
+            end,
+            headers,
+        })
+        .await;
+    }
+
+    async fn next(&mut self) -> Came {
+        loop {
+            let mut rest = &self.unread[..];
+            let came = match self.decoder.decode(&mut rest).unwrap() {
+                Some(Event::Control(frame)) => Some(Came::Control(frame)),
+                Some(Event::Data { stream, bytes, end }) => {
+                    Some(Came::Data(stream, bytes.to_vec(), end))
+                }
+                None => None,
+            };
+            let used = self.unread.len() - rest.len();
+            self.unread.drain(..used);
+            match came {
+                Some(Came::Control(Frame::Settings { .. } | Frame::WindowUpdate { .. })) => {}
+                Some(came) => return came,
+                None => {
+                    let read = self.socket.read_buf(&mut self.unread);
+                    match timeout(GUARD, read).await.unwrap() {
+                        Ok(1..) => {}
+                        Ok(0) | Err(_) => return Came::End,
+                    }
+                }
+            }
+        }
+    }
+
+    /// Everything up to the end of the connection.
+    async fn rest(&mut self) -> Vec<Came> {
+        let mut all = Vec::new();
+        loop {
+            match self.next().await {
+                Came::End => return all,
+                came => all.push(came),
+            }
+        }
+    }
+}
+
+fn goodbye_with(all: &[Came], wanted: u32) -> bool {
+    let says = |came: &Came| matches!(came, Came::Control(Frame::GoAway { status, .. }) if *status == wanted);
+    all.iter().any(says)
+}
+
+/// Whoever else comes is served as ever.
+async fn still_answers(stage: &Stage) {
+    let url = stage.exec(OUTPUT, &["say", "still here", ""]);
+    let options = over(Transport::Spdy);
+    let session = client::command(&url, &options, OUTPUT);
+    let mut session = timeout(GUARD, session).await.unwrap().unwrap();
+    assert_eq!(all(&mut session).await.0, b"still here");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn bytes_that_are_no_frames_end_the_connection_with_a_reason() {
+    let stage = Stage::new().await;
+    // A bomb: a block that inflates to more than anybody has use for, in stored parts of a zlib stream.
+    let mut bomb = vec![0x80, 3, 0, 1, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0];
+    let huge = vec![("streamtype".to_owned(), "x".repeat(40_000))];
+    let mut block = Vec::new();
+    Encoder::default().control(
+        &Frame::Headers {
+            stream: 1,
+            end: false,
+            headers: huge,
+        },
+        &mut block,
+    );
+    bomb.extend_from_slice(&block[12..]);
+    let length = u32::try_from(bomb.len() - 8).unwrap().to_be_bytes();
+    bomb[5..8].copy_from_slice(&length[1..]);
+    for broken in [
+        &[0x80, 2, 0, 1, 0, 0, 0, 0][..],
+        &[0; 16],
+        &[0xff; 64],
+        &[
+            0x80, 3, 0, 1, 0, 0, 0, 12, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 1, 2,
+        ],
+        &[
+            0x80, 3, 0, 9, 0, 0, 0, 8, 0, 0, 0, 0, 0x7f, 0xff, 0xff, 0xff,
+        ],
+        &bomb,
+    ] {
+        for (url, protocol) in [
+            (stage.exec(OUTPUT, &["sleep"]), "v4.channel.k8s.io"),
+            (stage.ports(&[]), "portforward.k8s.io"),
+        ] {
+            let mut raw = Raw::upgrade(&url, protocol).await;
+            raw.bytes(broken).await;
+            let came = raw.rest().await;
+            assert!(
+                goodbye_with(&came, goodbye::PROTOCOL_ERROR),
+                "{broken:02x?}: {came:?}"
+            );
+        }
+    }
+    still_answers(&stage).await;
+    stage.until_running(0).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn streams_out_of_order_end_the_connection() {
+    let stage = Stage::new().await;
+    for second in [1, 2, 3] {
+        let mut raw = Raw::upgrade(&stage.ports(&[]), "portforward.k8s.io").await;
+        let headers = [("streamtype", "error"), ("port", "80"), ("requestid", "0")];
+        raw.open(3, &headers).await;
+        raw.open(second, &headers).await;
+        assert!(
+            goodbye_with(&raw.rest().await, goodbye::PROTOCOL_ERROR),
+            "{second}"
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn streams_that_make_no_sense_are_refused_one_by_one() {
+    let stage = Stage::new().await;
+    let mut raw = Raw::upgrade(&stage.ports(&[]), "portforward.k8s.io").await;
+    let bad: [&[(&str, &str)]; 6] = [
+        &[],
+        &[("streamtype", "stdin"), ("port", "80"), ("requestid", "1")],
+        &[("streamtype", "data"), ("requestid", "2")],
+        &[("streamtype", "data"), ("port", "0"), ("requestid", "3")],
+        &[
+            ("streamtype", "data"),
+            ("port", "65536"),
+            ("requestid", "4"),
+        ],
+        &[("streamtype", "data"), ("port", "-1"), ("requestid", "5")],
+    ];
+    for (stream, headers) in (1..).step_by(2).zip(bad) {
+        raw.open(stream, headers).await;
+        let refused = Frame::RstStream {
+            stream,
+            status: status::REFUSED_STREAM,
+        };
+        assert_eq!(raw.next().await, Came::Control(refused));
+    }
+    // Data for streams that nobody has opened.
+    raw.data(99, b"?", false).await;
+    let invalid = Frame::RstStream {
+        stream: 99,
+        status: status::INVALID_STREAM,
+    };
+    assert_eq!(raw.next().await, Came::Control(invalid));
+    // The connection is as good as new. A pair without request ids is known by its order.
+    raw.open(101, &[("streamtype", "error"), ("port", "80")])
+        .await;
+    raw.open(103, &[("streamtype", "data"), ("port", "80")])
+        .await;
+    raw.data(103, b"", true).await;
+    let mut greeting = Vec::new();
+    while !greeting.ends_with(b"80:") {
+        if let Came::Data(103, bytes, _) = raw.next().await {
+            greeting.extend(bytes);
+        }
+    }
+    // And a ping comes back.
+    raw.send(&Frame::Ping(7)).await;
+    while raw.next().await != Came::Control(Frame::Ping(7)) {}
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_overflowing_window_resets_its_stream_alone() {
+    let stage = Stage::new().await;
+    let mut raw = Raw::upgrade(&stage.ports(&[]), "portforward.k8s.io").await;
+    let initial_window = Some(1 << 20);
+    raw.send(&Frame::Settings { initial_window }).await;
+    for (stream, kind) in [(1, "error"), (3, "data")] {
+        raw.open(
+            stream,
+            &[("streamtype", kind), ("port", "3"), ("requestid", "0")],
+        )
+        .await;
+    }
+    for _ in 0..3 {
+        raw.data(3, &[0; 60_000], false).await;
+    }
+    let reset = Came::Control(Frame::RstStream {
+        stream: 3,
+        status: status::FLOW_CONTROL_ERROR,
+    });
+    while raw.next().await != reset {}
+    raw.send(&Frame::Ping(1)).await;
+    while raw.next().await != Came::Control(Frame::Ping(1)) {}
+}
+
+/// Peers like the field's own ignore windows: what nobody reads must not hold up the rest for ever.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_peer_without_windows_loses_the_stream_that_stalls_and_no_other() {
+    let stage = Stage::with(|config| {
+        config.limits.stall = Duration::from_millis(200);
+        config.limits.overrun = 256 * 1024;
+    })
+    .await;
+    let mut raw = Raw::upgrade(&stage.ports(&[]), "portforward.k8s.io").await;
+    for (id, port, request) in [(1, "3", "0"), (5, "80", "1")] {
+        for (stream, kind) in [(id, "error"), (id + 2, "data")] {
+            let headers = [("streamtype", kind), ("port", port), ("requestid", request)];
+            raw.open(stream, &headers).await;
+        }
+    }
+    // Far more than the overrun: what follows waits behind it until the stalled stream is reset.
+    for _ in 0..20 {
+        raw.data(3, &[0; 60_000], false).await;
+    }
+    raw.data(7, b"through", true).await;
+    let (mut reset, mut back) = (false, Vec::new());
+    while !(reset && back.ends_with(b"80:through")) {
+        match raw.next().await {
+            Came::Control(Frame::RstStream { stream: 3, status }) => {
+                reset = status == status::FLOW_CONTROL_ERROR;
+            }
+            Came::Data(7, bytes, _) => back.extend(bytes),
+            Came::End => panic!("the connection has ended"),
+            _ => {}
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_thousand_half_open_connections_keep_nobody_out() {
+    let stage = Stage::new().await;
+    let host = stage.server.address();
+    let mut silent = Vec::new();
+    for at in 0..1000 {
+        let mut socket = TcpStream::connect(host).await.unwrap();
+        if at % 3 == 0 {
+            socket.write_all(b"POST /exec/").await.unwrap();
+        }
+        silent.push(socket);
+    }
+    still_answers(&stage).await;
+    // So do those that upgrade and open no streams.
+    let mut idle = Vec::new();
+    for _ in 0..100 {
+        idle.push(Raw::upgrade(&stage.exec(PIPE, &["cat"]), "v4.channel.k8s.io").await);
+    }
+    still_answers(&stage).await;
+    drop((silent, idle));
+    stage.until_running(0).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_is_too_slow_to_begin_is_let_go() {
+    let stage = Stage::with(|config| config.limits.creation = Duration::from_millis(200)).await;
+    let mut silent = TcpStream::connect(stage.server.address()).await.unwrap();
+    let closed = timeout(GUARD, silent.read(&mut [0])).await.unwrap();
+    assert_eq!(closed.unwrap_or(0), 0);
+    let mut raw = Raw::upgrade(&stage.exec(PIPE, &["cat"]), "v4.channel.k8s.io").await;
+    raw.open(1, &[("streamtype", "error")]).await;
+    assert!(goodbye_with(&raw.rest().await, goodbye::OK));
+    // One half of a forwarded connection.
+    let mut raw = Raw::upgrade(&stage.ports(&[]), "portforward.k8s.io").await;
+    raw.open(
+        1,
+        &[("streamtype", "data"), ("port", "80"), ("requestid", "0")],
+    )
+    .await;
+    let reset = Came::Control(Frame::RstStream {
+        stream: 1,
+        status: status::CANCEL,
+    });
+    while raw.next().await != reset {}
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn idle_connections_are_closed() {
+    let stage = Stage::with(|config| config.limits.idle = Duration::from_millis(200)).await;
+    for transport in support::BOTH {
+        let url = stage.exec(OUTPUT, &["sleep"]);
+        let _idle = client::command(&url, &over(transport), OUTPUT)
+            .await
+            .unwrap();
+        stage.until_running(1).await;
+        stage.until_running(0).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_flood_of_pings_that_nobody_takes_the_answers_of_is_not_hoarded() {
+    let stage = Stage::new().await;
+    let mut raw = Raw::upgrade(&stage.ports(&[]), "portforward.k8s.io").await;
+    let mut pings = Vec::new();
+    for _ in 0..1000 {
+        raw.encoder.control(&Frame::Ping(1), &mut pings);
+    }
+    // Until the server reads no more: it has stopped because we do not read either.
+    let flooding = async {
+        loop {
+            raw.socket.write_all(&pings).await.unwrap();
+        }
+    };
+    assert!(
+        timeout(Duration::from_millis(1500), flooding)
+            .await
+            .is_err()
+    );
+    still_answers(&stage).await;
+}
