@@ -33,6 +33,14 @@ const TESTS: &[(&str, &str)] = &[
     ("umoci", "makes images that are not ours"),
     ("openssl", "makes that registry's certificate"),
     (
+        "python3-websocket",
+        "a client of WebSocket that is not ours",
+    ),
+    (
+        "python3-kubernetes",
+        "one that speaks exec over it, as Python programs do",
+    ),
+    (
         "libseccomp-dev",
         "the oracle that seccomp programs are tested against",
     ),
