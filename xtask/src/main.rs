@@ -1,4 +1,4 @@
-//! The project's commands: `cargo xtask demo | test | check | build | install-deps`.
+//! The project's commands: `cargo xtask demo | test | check | build | fuzz | install-deps`.
 
 #![allow(
     clippy::print_stdout,
@@ -9,6 +9,7 @@
 mod build;
 mod check;
 mod demo;
+mod fuzz;
 mod packages;
 mod step;
 mod suite;
@@ -23,6 +24,7 @@ usage: cargo xtask COMMAND
   test          every test of the project; installs the Debian packages that it needs
   check         format, clippy, documentation, dependency direction, licences, house rules
   build         the binaries, side by side in target/stage/debug (or, with --release, target/stage/release)
+  fuzz         [TARGET] [--seconds N]: feeds parsers what reaches new code, 60 seconds each (fuzz/)
   install-deps  the Debian packages and the Rust target that demo and test need
 ";
 
@@ -35,6 +37,7 @@ fn main() -> ExitCode {
         ["check"] => check::run(),
         ["build"] => build::run(build::Profile::Debug).map(drop),
         ["build", "--release"] => build::run(build::Profile::Release).map(drop),
+        ["fuzz", ref rest @ ..] => fuzz::run(rest),
         ["install-deps"] => packages::install(packages::Purpose::Tests),
         _ => {
             eprint!("{USAGE}");
