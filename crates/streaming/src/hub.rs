@@ -74,8 +74,9 @@ struct State {
     /// and we send what the default window allows.
     heeds: Option<bool>,
     initial_send_window: i64,
-    /// `None` until the peer has granted any: then the connection as a whole has a window too.
-    connection_window: Option<i64>,
+    /// The window of the connection as a whole. It counts for peers that have granted any of it.
+    connection_window: i64,
+    connection_counts: bool,
     finishing: bool,
     lost: bool,
 }
@@ -117,7 +118,8 @@ impl Hub {
             open: 0,
             heeds: None,
             initial_send_window: DEFAULT_WINDOW,
-            connection_window: None,
+            connection_window: DEFAULT_WINDOW,
+            connection_counts: false,
             finishing: false,
             lost: false,
         };
@@ -310,9 +312,9 @@ impl Hub {
         let state = &mut *guard;
         state.heeds = Some(true);
         if id == 0 {
-            let window = state.connection_window.get_or_insert(DEFAULT_WINDOW);
-            *window += i64::from(delta);
-            let possible = *window <= LARGEST;
+            state.connection_counts = true;
+            state.connection_window += i64::from(delta);
+            let possible = state.connection_window <= LARGEST;
             state.requeue_all();
             return possible;
         }
@@ -352,7 +354,8 @@ impl Hub {
         let mut guard = self.lock();
         let state = &mut *guard;
         while let Some(id) = state.ready.pop_front() {
-            let (heeds, connection) = (state.heeds, state.connection_window);
+            let heeds = state.heeds;
+            let connection = state.connection_counts.then_some(state.connection_window);
             let Some(stream) = state.streams.get_mut(&id) else {
                 continue;
             };
@@ -365,9 +368,7 @@ impl Hub {
             if let Outgoing::Data { payload, .. } = &outgoing {
                 let sent = i64::try_from(payload.len()).unwrap_or(i64::MAX);
                 stream.send_window -= sent;
-                if let Some(window) = &mut state.connection_window {
-                    *window -= sent;
-                }
+                state.connection_window -= sent;
                 if let Some(writer) = stream.writer.take() {
                     writer.wake();
                 }
@@ -622,3 +623,6 @@ impl State {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

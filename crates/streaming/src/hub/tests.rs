@@ -1,0 +1,80 @@
+use futures_util::FutureExt;
+use tokio::io::AsyncWriteExt;
+
+use super::*;
+
+const BOUNDS: Bounds = Bounds {
+    stream: 128 * 1024,
+    overrun: 256 * 1024,
+    connection: 1 << 20,
+    streams: 4,
+};
+
+/// Takes all that there is to send, and says how many bytes of data were in it.
+fn send_all(hub: &Hub) -> usize {
+    let sent = std::iter::from_fn(|| hub.next_outgoing()).map(|outgoing| match outgoing {
+        Outgoing::Data { payload, .. } => payload.len(),
+        _ => 0,
+    });
+    sent.sum()
+}
+
+fn write(half: &mut WriteHalf, bytes: usize) {
+    let written = half.write_all(&vec![0; bytes]).now_or_never();
+    written.expect("there is room").expect("nothing is lost");
+}
+
+#[test]
+fn what_was_sent_before_the_first_grant_counts() {
+    let hub = Hub::new(BOUNDS, 1);
+    let mut half = hub.write_half(hub.open(Vec::new()).unwrap());
+    write(&mut half, 1000);
+    assert_eq!(send_all(&hub), 1000);
+    assert!(hub.receive_grant(0, i32::MAX as u32 - 64 * 1024));
+    assert!(hub.receive_grant(0, 1000));
+    assert!(!hub.receive_grant(0, 1));
+}
+
+#[test]
+fn a_window_bounds_what_is_sent_and_a_grant_frees_the_rest() {
+    let hub = Hub::new(BOUNDS, 1);
+    let id = hub.open(Vec::new()).unwrap();
+    let mut half = hub.write_half(id);
+    write(&mut half, 100_000);
+    assert_eq!(send_all(&hub), 64 * 1024);
+    assert!(hub.receive_grant(id, 10));
+    assert_eq!(send_all(&hub), 10);
+    // A peer that turns out to know no windows gets all of it.
+    let hub = Hub::new(BOUNDS, 1);
+    let mut half = hub.write_half(hub.open(Vec::new()).unwrap());
+    write(&mut half, 100_000);
+    hub.presume_heedless();
+    assert_eq!(send_all(&hub), 100_000);
+}
+
+#[test]
+fn streams_are_bounded_and_make_room_when_they_end() {
+    let hub = Hub::new(BOUNDS, 2);
+    for id in [1, 3, 5, 7] {
+        assert!(hub.admit(id));
+    }
+    assert!(!hub.admit(9));
+    hub.receive_reset(3);
+    assert!(hub.admit(9));
+}
+
+#[test]
+fn an_inbox_over_its_bound_blocks_until_it_is_reset() {
+    let hub = Hub::new(BOUNDS, 2);
+    for id in [1, 3, 5] {
+        assert!(hub.admit(id));
+    }
+    hub.presume_heedless();
+    hub.receive(1, &vec![0; BOUNDS.overrun + 1]).unwrap();
+    assert!(hub.is_blocked());
+    assert!(hub.relieve(Duration::from_secs(60), 7).is_some());
+    assert!(hub.is_blocked());
+    hub.relieve(Duration::ZERO, 7);
+    assert!(!hub.is_blocked());
+    assert!(matches!(hub.next_outgoing(), Some(Outgoing::Reset(1, 7))));
+}
