@@ -19,8 +19,10 @@
 //! pod cannot reply to that; `route_localnet` on the bridge lets such packets be routed at all, and would let pods reach services
 //! on the node's loopback, were it not for the guard.
 //!
-//! *IPv6 has no `route_localnet`:* the kernel does not route a packet from `::1` to the bridge, so host ports cannot be reached at
-//! `[::1]`. What is sent there is left alone and meets the node's own services.
+//! *IPv6 has no `route_localnet`:* a packet from `::1` does leave over the bridge, masqueraded, but the pod's answer, translated back to `::1`, has no
+//! route: loopback addresses are looked up by interface. A local route of `::1` by the bridge would mend that, were it not for
+//! `bridge-nf-call-ip6tables`: with it the answer is translated inside the bridge, and dropped as an intruder from outside the loopback
+//! after it. So host ports cannot be reached at `[::1]`; what is sent there is left alone and meets the node's own services.
 
 use super::journal::Record;
 use super::{BridgeConfig, elements};

@@ -167,7 +167,12 @@ impl Plugins {
         {
             let reason = match error.reason {
                 Reason::Missing { .. } | Reason::Start { .. } => "PluginMissing",
-                _ => "PluginNotReady",
+                Reason::Refused { .. }
+                | Reason::Failed { .. }
+                | Reason::Late { .. }
+                | Reason::TooMuch { .. }
+                | Reason::Garbage { .. }
+                | Reason::Process(_) => "PluginNotReady",
             };
             return (Some(network), Some(trouble(reason, error.to_string())));
         }
