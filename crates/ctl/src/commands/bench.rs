@@ -1,15 +1,16 @@
 use std::{
-    io::{IsTerminal, Write},
+    io::{self, IsTerminal, Write},
     path::PathBuf,
 };
 
 use clap::{Args, Subcommand, ValueEnum};
 use cri::client::Endpoint;
-use validator::bench::{self, BenchError, Network, PodsSettings, Subject};
+use serde::Serialize;
+use validator::bench::{self, BenchError, Network, PodsSettings, StreamSettings, Subject};
 
 use crate::error::Error;
 use crate::output::Output;
-use crate::output::bench::write_pods;
+use crate::output::bench::{write_pods, write_streams};
 use crate::session::Session;
 
 /// Measure what runtimes take and cost
@@ -24,6 +25,7 @@ pub(crate) struct Bench {
 #[derive(Debug, Subcommand)]
 enum What {
     Pods(Pods),
+    Stream(Stream),
 }
 
 /// Pods: latency of each call, many at once, memory, processor time, and the kernel's floor
@@ -79,6 +81,56 @@ struct Pods {
     output: ReportFormat,
 }
 
+/// Exec and port-forward: round trips, throughput, many at once, memory, over SPDY and WebSocket
+#[derive(Debug, Args)]
+struct Stream {
+    /// Image with `sh`, `sleep`, `cat`, `head` and `true`; pulled where it is missing
+    #[arg(
+        long,
+        value_name = "IMAGE",
+        default_value = "docker.io/library/busybox:latest"
+    )]
+    image: String,
+    /// Another runtime to measure after this one; may be repeated
+    #[arg(long, value_name = "NAME=ENDPOINT", value_parser = subject)]
+    against: Vec<Subject>,
+    /// Round trips of one byte
+    #[arg(long, value_name = "N", default_value_t = 1000)]
+    round_trips: usize,
+    /// Bytes sent each way
+    #[arg(long, value_name = "BYTES", default_value_t = 1 << 30)]
+    bytes: u64,
+    /// Commands run at once
+    #[arg(long, value_name = "N", default_value_t = 200)]
+    execs: usize,
+    /// Forwarded connections open at once
+    #[arg(long, value_name = "N", default_value_t = 500)]
+    connections: usize,
+    /// RuntimeClass handler [default: the runtime's]
+    #[arg(
+        long,
+        short,
+        value_name = "HANDLER",
+        default_value = "",
+        hide_default_value = true
+    )]
+    runtime: String,
+    /// Cgroup parent of the pod, as the runtime's cgroup driver writes it [default: the runtime's]
+    #[arg(
+        long,
+        value_name = "CGROUP",
+        default_value = "",
+        hide_default_value = true
+    )]
+    cgroup_parent: String,
+    /// Where mounted files of the pod are made
+    #[arg(long, value_name = "DIRECTORY", default_value = "/tmp")]
+    directory: PathBuf,
+    /// Output format
+    #[arg(long, short, default_value = "table")]
+    output: ReportFormat,
+}
+
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum ReportFormat {
     Table,
@@ -113,18 +165,14 @@ impl Bench {
     pub(crate) async fn run(self, session: &Session, out: &mut Output) -> Result<(), Error> {
         match self.what {
             What::Pods(pods) => pods.run(session, out).await,
+            What::Stream(stream) => stream.run(session, out).await,
         }
     }
 }
 
 impl Pods {
     async fn run(self, session: &Session, out: &mut Output) -> Result<(), Error> {
-        let own = session.settings().runtime_endpoint.clone();
-        let mut subjects = vec![Subject {
-            name: name_of(&own),
-            endpoint: own,
-        }];
-        subjects.extend(self.against);
+        let subjects = subjects(session, self.against);
         let settings = PodsSettings {
             image: self.image,
             rounds: self.rounds,
@@ -136,43 +184,83 @@ impl Pods {
             cgroup_parent: self.cgroup_parent,
             directory: self.directory,
         };
-        let interrupt = async {
-            // Without a handler the signal ends the process, as it does by default.
-            if tokio::signal::ctrl_c().await.is_err() {
-                std::future::pending::<()>().await;
-            }
-        };
-        let measured = bench::run_pods(&subjects, &settings, interrupt, told()).await;
-        clear_told();
-        let report = measured.map_err(|error| match error {
-            BenchError::Connect(error) => Error::Connect(error),
-            error => Error::Bench(error),
-        })?;
-        match self.output {
-            ReportFormat::Table => write_pods(out, &report)?,
-            ReportFormat::Json => {
-                let text = serde_json::to_string_pretty(&report)
-                    .map_err(|error| Error::Input(format!("write the report as JSON: {error}")))?;
-                writeln!(out, "{text}")?;
-            }
-        }
-        Ok(())
+        let measured = bench::run_pods(&subjects, &settings, interrupt(), told()).await;
+        report(out, self.output, measured, write_pods)
     }
+}
+
+impl Stream {
+    async fn run(self, session: &Session, out: &mut Output) -> Result<(), Error> {
+        let subjects = subjects(session, self.against);
+        let settings = StreamSettings {
+            image: self.image,
+            round_trips: self.round_trips,
+            bytes: self.bytes,
+            execs: self.execs,
+            connections: self.connections,
+            handler: self.runtime,
+            cgroup_parent: self.cgroup_parent,
+            directory: self.directory,
+        };
+        let measured = bench::run_streams(&subjects, &settings, interrupt(), told()).await;
+        report(out, self.output, measured, write_streams)
+    }
+}
+
+/// The session's own endpoint first.
+fn subjects(session: &Session, others: Vec<Subject>) -> Vec<Subject> {
+    let own = session.settings().runtime_endpoint.clone();
+    let mut subjects = vec![Subject {
+        name: name_of(&own),
+        endpoint: own,
+    }];
+    subjects.extend(others);
+    subjects
+}
+
+/// Resolves when the user has had enough.
+async fn interrupt() {
+    // Without a handler the signal ends the process, as it does by default.
+    if tokio::signal::ctrl_c().await.is_err() {
+        std::future::pending::<()>().await;
+    }
+}
+
+fn report<T: Serialize>(
+    out: &mut Output,
+    format: ReportFormat,
+    measured: Result<T, BenchError>,
+    write_table: impl FnOnce(&mut Output, &T) -> io::Result<()>,
+) -> Result<(), Error> {
+    clear_told();
+    let report = measured.map_err(|error| match error {
+        BenchError::Connect(error) => Error::Connect(error),
+        error => Error::Bench(error),
+    })?;
+    match format {
+        ReportFormat::Table => write_table(out, &report)?,
+        ReportFormat::Json => {
+            let text = serde_json::to_string_pretty(&report)
+                .map_err(|error| Error::Input(format!("write the report as JSON: {error}")))?;
+            writeln!(out, "{text}")?;
+        }
+    }
+    Ok(())
 }
 
 /// What is being done, in one line of a terminal that is written over.
 fn told() -> impl FnMut(&str) {
-    let terminal = std::io::stderr().is_terminal();
+    let terminal = io::stderr().is_terminal();
     move |what| {
         if terminal {
-            let _ = write!(std::io::stderr(), "\r\x1b[K{what}");
+            let _ = write!(io::stderr(), "\r\x1b[K{what}");
         }
     }
 }
 
 fn clear_told() {
-    if std::io::stderr().is_terminal() {
-        let _ = write!(std::io::stderr(), "\r\x1b[K");
+    if io::stderr().is_terminal() {
+        let _ = write!(io::stderr(), "\r\x1b[K");
     }
 }
 

@@ -3,7 +3,8 @@
 use std::io::{self, Write};
 
 use validator::bench::{
-    CrowdReport, FloorReport, ListsReport, Memory, Network, PodsReport, SubjectReport, Summary,
+    CrowdReport, FloorReport, ListsReport, Memory, Network, PodsReport, StreamReport,
+    SubjectReport, Summary,
 };
 
 /// Widths of the row's name and of each figure.
@@ -31,6 +32,65 @@ pub(crate) fn write_pods(out: &mut impl Write, report: &PodsReport) -> io::Resul
         if let Some(lists) = &subject.lists {
             write_lists(out, &subject.name, lists)?;
         }
+    }
+    for note in &report.notes {
+        writeln!(out, "\nnote: {note}")?;
+    }
+    Ok(())
+}
+
+pub(crate) fn write_streams(out: &mut impl Write, report: &StreamReport) -> io::Result<()> {
+    let machine = &report.machine;
+    writeln!(
+        out,
+        "Linux {}, {} processors",
+        machine.kernel, machine.processors
+    )?;
+    header(out, "a byte there and back, ms")?;
+    row(
+        out,
+        "pipes of a cat, no runtime",
+        &report.reference.pipe_round_trip,
+    )?;
+    for subject in &report.subjects {
+        let name = format!("{}, {}", subject.name, subject.transport);
+        row(out, &name, &subject.round_trip)?;
+    }
+    let tcp = report.reference.tcp_bytes_per_second;
+    writeln!(
+        out,
+        "\n  {:<NAME$}{:>9.0} MB/s",
+        "one TCP connection, no runtime",
+        tcp / 1e6
+    )?;
+    for subject in &report.subjects {
+        let name = format!("{}, {}", subject.name, subject.transport);
+        for (way, rate) in [
+            ("out", subject.out_bytes_per_second),
+            ("in", subject.in_bytes_per_second),
+        ] {
+            writeln!(
+                out,
+                "  {:<NAME$}{:>9.0} MB/s, {:.0} % of it",
+                format!("{name}, {way}"),
+                rate / 1e6,
+                100.0 * rate / tcp
+            )?;
+        }
+    }
+    writeln!(out)?;
+    for subject in &report.subjects {
+        writeln!(
+            out,
+            "  {}, {}: {} execs at once {:.0} ms; {} forwarded connections {:.0} ms, {:.1} KiB of the daemon's for each of their streams",
+            subject.name,
+            subject.transport,
+            subject.execs,
+            subject.execs_ms,
+            subject.connections,
+            subject.connections_ms,
+            subject.bytes_per_idle_stream as f64 / 1024.0
+        )?;
     }
     for note in &report.notes {
         writeln!(out, "\nnote: {note}")?;

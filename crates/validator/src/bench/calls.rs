@@ -3,11 +3,12 @@ use std::time::Duration;
 use cri::{
     client::Client,
     v1::{
-        ContainerConfig, CreateContainerRequest, ExecSyncRequest, ImageSpec, ImageStatusRequest,
-        ListContainerStatsRequest, ListContainersRequest, ListPodSandboxRequest, PodSandboxConfig,
-        PodSandboxFilter, PullImageRequest, RemoveContainerRequest, RemovePodSandboxRequest,
-        RunPodSandboxRequest, StartContainerRequest, StopContainerRequest, StopPodSandboxRequest,
-        VersionRequest, VersionResponse,
+        ContainerConfig, CreateContainerRequest, ExecRequest, ExecSyncRequest, ImageSpec,
+        ImageStatusRequest, ListContainerStatsRequest, ListContainersRequest,
+        ListPodSandboxRequest, PodSandboxConfig, PodSandboxFilter, PortForwardRequest,
+        PullImageRequest, RemoveContainerRequest, RemovePodSandboxRequest, RunPodSandboxRequest,
+        StartContainerRequest, StopContainerRequest, StopPodSandboxRequest, VersionRequest,
+        VersionResponse,
     },
 };
 use tonic::Status;
@@ -129,6 +130,37 @@ impl Calls {
                 Status::internal(format!("it ended with {code}")),
             )),
         }
+    }
+
+    /// Where to run a command with its standard output, and its standard input if asked for.
+    pub(crate) async fn exec_url(
+        &self,
+        id: &str,
+        command: &[&str],
+        stdin: bool,
+    ) -> Result<String, BenchError> {
+        let request = ExecRequest {
+            container_id: id.to_owned(),
+            cmd: command.iter().map(|word| (*word).to_owned()).collect(),
+            tty: false,
+            stdin,
+            stdout: true,
+            stderr: false,
+        };
+        call!(self, runtime.exec(request) within BOUND, "Exec in {id}").map(|reply| reply.url)
+    }
+
+    pub(crate) async fn port_forward_url(
+        &self,
+        pod: &str,
+        port: u16,
+    ) -> Result<String, BenchError> {
+        let request = PortForwardRequest {
+            pod_sandbox_id: pod.to_owned(),
+            port: vec![port.into()],
+        };
+        call!(self, runtime.port_forward(request) within BOUND, "PortForward to {pod}")
+            .map(|reply| reply.url)
     }
 
     pub(crate) async fn stop(&self, id: &str) -> Result<(), BenchError> {

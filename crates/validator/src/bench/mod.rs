@@ -9,9 +9,11 @@ mod crowd;
 pub mod floor;
 mod lists;
 mod pods;
+mod reference;
 mod report;
 mod samples;
 mod sequence;
+mod stream;
 mod workload;
 
 pub use census::{Memory, ProcessClass};
@@ -22,6 +24,7 @@ pub use pods::{PodsSettings, Subject, run_pods};
 pub use report::{Machine, PodsReport, SubjectReport};
 pub use samples::Summary;
 pub use sequence::{CallReport, NetworkReport};
+pub use stream::{ReferenceReport, StreamReport, StreamSettings, StreamSubjectReport, run_streams};
 pub use workload::Network;
 
 use cri::client::ConnectError;

@@ -55,10 +55,10 @@ const CONNECT_WITHIN: Duration = Duration::from_secs(10);
 const SETTLE: Duration = Duration::from_secs(2);
 
 /// An endpoint under measurement.
-struct Measured {
-    calls: Calls,
-    daemon: i32,
-    runtime: String,
+pub(crate) struct Measured {
+    pub(crate) calls: Calls,
+    pub(crate) daemon: i32,
+    pub(crate) runtime: String,
     sequences: Vec<Sequence>,
 }
 
@@ -90,30 +90,14 @@ pub async fn run_pods(
         }
     };
 
-    let workload = Workload {
-        run: format!("{}", std::process::id()),
-        image: settings.image.clone(),
-        cgroup_parent: settings.cgroup_parent.clone(),
-    };
-    let mut measured = Vec::new();
-    for subject in subjects {
-        progress(&format!("{}: connect", subject.name));
-        measured.push(Measured::connect(subject, settings).await?);
-    }
-    for subject in &measured {
-        progress(&format!("{}: the image", subject.calls.subject));
-        subject.calls.ensure_image(&settings.image).await?;
-    }
+    let workload = Workload::new(&settings.image, &settings.cgroup_parent);
+    let (image, handler) = (&settings.image, &settings.handler);
+    let mut measured = begin(subjects, image, handler, &settings.networks, &mut progress).await?;
     let result = tokio::select! {
         result = measure_all(&mut measured, &workload, settings, directory, &mut progress) => result,
         () = interrupt => Err(BenchError::Interrupted),
     };
-    for subject in &measured {
-        // After a success there is nothing to remove.
-        if let Err(error) = subject.calls.remove_run(&workload.run).await {
-            notes.push(format!("pods may be left: {}", chain(&error)));
-        }
-    }
+    remove_all(&measured, &workload, &mut notes).await;
     Ok(PodsReport {
         machine: machine(),
         rounds: settings.rounds,
@@ -121,6 +105,39 @@ pub async fn run_pods(
         subjects: result?,
         notes,
     })
+}
+
+/// Connects to every subject before anything is asked of any, and sees to the image.
+pub(crate) async fn begin(
+    subjects: &[Subject],
+    image: &str,
+    handler: &str,
+    networks: &[Network],
+    progress: &mut impl FnMut(&str),
+) -> Result<Vec<Measured>, BenchError> {
+    let mut measured = Vec::new();
+    for subject in subjects {
+        progress(&format!("{}: connect", subject.name));
+        measured.push(Measured::connect(subject, handler, networks).await?);
+    }
+    for subject in &measured {
+        progress(&format!("{}: the image", subject.calls.subject));
+        subject.calls.ensure_image(image).await?;
+    }
+    Ok(measured)
+}
+
+/// Removes every pod of the run. After a success of [`run_pods`] there is none.
+pub(crate) async fn remove_all(
+    measured: &[Measured],
+    workload: &Workload,
+    notes: &mut Vec<String>,
+) {
+    for subject in measured {
+        if let Err(error) = subject.calls.remove_run(&workload.run).await {
+            notes.push(format!("pods may be left: {}", chain(&error)));
+        }
+    }
 }
 
 async fn measure_all(
@@ -177,16 +194,19 @@ async fn measure_all(
 }
 
 impl Measured {
-    async fn connect(subject: &Subject, settings: &PodsSettings) -> Result<Self, BenchError> {
+    async fn connect(
+        subject: &Subject,
+        handler: &str,
+        networks: &[Network],
+    ) -> Result<Self, BenchError> {
         let client = Client::connect(subject.endpoint.clone(), CONNECT_WITHIN).await?;
-        let calls = Calls::new(&subject.name, client, &settings.handler);
+        let calls = Calls::new(&subject.name, client, handler);
         let version = calls.version().await?;
         Ok(Self {
             calls,
             daemon: daemon_of(&subject.endpoint).await?,
             runtime: format!("{} {}", version.runtime_name, version.runtime_version),
-            sequences: settings
-                .networks
+            sequences: networks
                 .iter()
                 .map(|&network| Sequence::on(network))
                 .collect(),
@@ -205,7 +225,7 @@ async fn daemon_of(endpoint: &Endpoint) -> Result<i32, BenchError> {
     Ok(peer.pid.as_raw_nonzero().get())
 }
 
-fn machine() -> Machine {
+pub(crate) fn machine() -> Machine {
     let uname = rustix::system::uname();
     let cgroups = match Hierarchies::open().map(|hierarchies| hierarchies.mode()) {
         Ok(Mode::V1) => "v1".to_owned(),
@@ -220,7 +240,7 @@ fn machine() -> Machine {
     }
 }
 
-fn io_error(operation: &str, path: &Path, source: io::Error) -> BenchError {
+pub(crate) fn io_error(operation: &str, path: &Path, source: io::Error) -> BenchError {
     BenchError::Io {
         operation: format!("{operation} {}", path.display()),
         source,

@@ -31,6 +31,14 @@ pub(crate) struct Workload {
 }
 
 impl Workload {
+    pub(crate) fn new(image: &str, cgroup_parent: &str) -> Self {
+        Self {
+            run: std::process::id().to_string(),
+            image: image.to_owned(),
+            cgroup_parent: cgroup_parent.to_owned(),
+        }
+    }
+
     /// A pod as the kubelet asks for one. `directory` is the pod's own, for its logs and files.
     pub(crate) fn pod(&self, network: Network, name: &str, directory: &Path) -> PodSandboxConfig {
         let namespaces = namespaces(match network {

@@ -1,0 +1,391 @@
+//! Streams: round trips, throughput, many at once, and memory, through the runtime's own URLs.
+
+use std::{
+    io,
+    path::PathBuf,
+    time::{Duration, Instant},
+};
+
+use futures_util::{StreamExt, TryStreamExt, stream};
+use serde::Serialize;
+use streaming::client::{self, Forwarder, Options, Session, Transport, Wanted};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use super::{
+    BenchError, Machine, Subject, Summary,
+    calls::Calls,
+    census::{Census, Memory},
+    pods::{Measured, begin, io_error, machine, remove_all},
+    reference,
+    samples::{Samples, milliseconds},
+    workload::{Network, Workload},
+};
+
+/// What `bench stream` does at each endpoint.
+#[derive(Debug, Clone)]
+pub struct StreamSettings {
+    /// Must have `sh`, `sleep`, `cat`, `head` and `true`. Pulled where it is missing.
+    pub image: String,
+    /// Round trips of one byte.
+    pub round_trips: usize,
+    /// Bytes sent each way.
+    pub bytes: u64,
+    /// Commands at once.
+    pub execs: usize,
+    /// Forwarded connections at once.
+    pub connections: usize,
+    /// RuntimeClass handler; empty for the default.
+    pub handler: String,
+    /// Cgroup parent of the pod; empty for the runtime's own choice.
+    pub cgroup_parent: String,
+    /// For the pod's files; the runtimes must see it.
+    pub directory: PathBuf,
+}
+
+/// What a run has measured.
+#[derive(Debug, Clone, Serialize)]
+pub struct StreamReport {
+    /// Where it ran.
+    pub machine: Machine,
+    /// The same without a runtime.
+    pub reference: ReferenceReport,
+    /// Each endpoint over each transport.
+    pub subjects: Vec<StreamSubjectReport>,
+    /// What a reader must know.
+    pub notes: Vec<String>,
+}
+
+/// What the machine does without a runtime in between.
+#[derive(Debug, Clone, Serialize)]
+pub struct ReferenceReport {
+    /// A byte through the pipes of a `cat` that this process has started, milliseconds.
+    pub pipe_round_trip: Summary,
+    /// A plain copy over one TCP connection on the loopback, bytes a second.
+    pub tcp_bytes_per_second: f64,
+}
+
+/// One endpoint over one transport.
+#[derive(Debug, Clone, Serialize)]
+pub struct StreamSubjectReport {
+    /// As the user named it.
+    pub name: String,
+    /// As the runtime names itself.
+    pub runtime: String,
+    /// `spdy` or `websocket`.
+    pub transport: &'static str,
+    /// A byte to `cat` and back, milliseconds.
+    pub round_trip: Summary,
+    /// Out of the container, bytes a second.
+    pub out_bytes_per_second: f64,
+    /// Into the container, bytes a second.
+    pub in_bytes_per_second: f64,
+    /// How many `true`s were run at once.
+    pub execs: usize,
+    /// Until the last had told its status, milliseconds.
+    pub execs_ms: f64,
+    /// How many forwarded connections were open at once.
+    pub connections: usize,
+    /// Until each had carried a byte there and back, milliseconds.
+    pub connections_ms: f64,
+    /// What the daemon's private memory grew by for each of their streams (two a connection) while they idled, bytes.
+    pub bytes_per_idle_stream: u64,
+}
+
+/// How long one stream may take before the run is given up.
+const BOUND: Duration = Duration::from_secs(120);
+
+/// Measures every subject in turn, over both transports, and removes what it made, also after a failure.
+///
+/// Cancellation: as [`run_pods`](super::run_pods).
+pub async fn run_streams(
+    subjects: &[Subject],
+    settings: &StreamSettings,
+    interrupt: impl Future<Output = ()>,
+    mut progress: impl FnMut(&str),
+) -> Result<StreamReport, BenchError> {
+    progress("pipes and TCP without a runtime");
+    let reference = ReferenceReport {
+        pipe_round_trip: reference::pipe_round_trip(settings.round_trips).await?,
+        tcp_bytes_per_second: reference::tcp_copy(settings.bytes).await?,
+    };
+    let scratch = tempfile::Builder::new()
+        .prefix("longshore-bench-")
+        .tempdir_in(&settings.directory)
+        .map_err(|source| io_error("make a directory", &settings.directory, source))?;
+    Workload::files(scratch.path())
+        .map_err(|source| io_error("write the pod's files", scratch.path(), source))?;
+    let workload = Workload::new(&settings.image, &settings.cgroup_parent);
+    let measured = begin(
+        subjects,
+        &settings.image,
+        &settings.handler,
+        &[],
+        &mut progress,
+    )
+    .await?;
+    let all = async {
+        let mut reports = Vec::new();
+        for subject in &measured {
+            let pod = Pod::run(&subject.calls, &workload, scratch.path()).await?;
+            for transport in [Transport::Spdy, Transport::WebSocket] {
+                let name = &subject.calls.subject;
+                progress(&format!("{name}: streams over {}", word(transport)));
+                reports.push(pod.measure(subject, settings, transport).await?);
+            }
+        }
+        Ok(reports)
+    };
+    let result = tokio::select! {
+        result = all => result,
+        () = interrupt => Err(BenchError::Interrupted),
+    };
+    let mut notes = Vec::new();
+    remove_all(&measured, &workload, &mut notes).await;
+    Ok(StreamReport {
+        machine: machine(),
+        reference,
+        subjects: result?,
+        notes,
+    })
+}
+
+/// A pod on the node's network, so that a server of this process can be forwarded to.
+struct Pod<'a> {
+    calls: &'a Calls,
+    pod: String,
+    container: String,
+}
+
+impl<'a> Pod<'a> {
+    async fn run(
+        calls: &'a Calls,
+        workload: &Workload,
+        directory: &std::path::Path,
+    ) -> Result<Self, BenchError> {
+        let name = format!("stream-{}", calls.subject);
+        let config = workload.pod(Network::Host, &name, directory);
+        let container = workload.container(Network::Host, &name, directory);
+        let pod = calls.run_pod(config.clone()).await?;
+        let container = calls.create(&pod, container, config).await?;
+        calls.start(&container).await?;
+        Ok(Self {
+            calls,
+            pod,
+            container,
+        })
+    }
+
+    async fn measure(
+        &self,
+        subject: &Measured,
+        settings: &StreamSettings,
+        transport: Transport,
+    ) -> Result<StreamSubjectReport, BenchError> {
+        let options = Options {
+            transport,
+            ..Options::default()
+        };
+        let round_trip = self.round_trips(&options, settings.round_trips).await?;
+        let out_bytes_per_second = self.out(&options, settings.bytes).await?;
+        let in_bytes_per_second = self.into(&options, settings.bytes).await?;
+        let execs_ms = self.execs(&options, settings.execs).await?;
+        let (connections_ms, bytes_per_idle_stream) = self
+            .connections(&options, settings.connections, subject.daemon)
+            .await?;
+        Ok(StreamSubjectReport {
+            name: self.calls.subject.clone(),
+            runtime: subject.runtime.clone(),
+            transport: word(transport),
+            round_trip,
+            out_bytes_per_second,
+            in_bytes_per_second,
+            execs: settings.execs,
+            execs_ms,
+            connections: settings.connections,
+            connections_ms,
+            bytes_per_idle_stream,
+        })
+    }
+
+    async fn exec(
+        &self,
+        options: &Options,
+        command: &[&str],
+        stdin: bool,
+    ) -> Result<Session, BenchError> {
+        let url = self.calls.exec_url(&self.container, command, stdin).await?;
+        let wanted = Wanted {
+            stdin,
+            stdout: true,
+            ..Wanted::default()
+        };
+        within("connect to the exec's URL", async {
+            client::command(&url, options, wanted)
+                .await
+                .map_err(io::Error::other)
+        })
+        .await
+    }
+
+    async fn round_trips(&self, options: &Options, rounds: usize) -> Result<Summary, BenchError> {
+        let mut session = self.exec(options, &["cat"], true).await?;
+        let (Some(mut stdin), Some(mut stdout)) = (session.stdin.take(), session.stdout.take())
+        else {
+            return Err(missing("the streams of cat"));
+        };
+        let mut samples = Samples::default();
+        within("send a byte through cat", async {
+            for round in 0..=rounds {
+                let begun = Instant::now();
+                stdin.write_all(b"x").await?;
+                stdin.flush().await?;
+                stdout.read_exact(&mut [0]).await?;
+                if round > 0 {
+                    samples.keep(begun.elapsed());
+                }
+            }
+            stdin.shutdown().await
+        })
+        .await?;
+        samples.summary().ok_or_else(|| missing("round trips"))
+    }
+
+    async fn out(&self, options: &Options, bytes: u64) -> Result<f64, BenchError> {
+        let count = bytes.to_string();
+        let command = ["head", "-c", &count, "/dev/zero"];
+        let begun = Instant::now();
+        let mut session = self.exec(options, &command, false).await?;
+        let mut stdout = session.stdout.take().ok_or_else(|| missing("stdout"))?;
+        let read = within(
+            "read what a container writes",
+            reference::drain(&mut stdout),
+        )
+        .await?;
+        let took = begun.elapsed();
+        self.ended(&mut session).await?;
+        match read == bytes {
+            true => Ok(rate(bytes, took)),
+            false => Err(failed(
+                "read what a container writes",
+                io::Error::other(format!("{read} of {bytes} bytes came")),
+            )),
+        }
+    }
+
+    async fn into(&self, options: &Options, bytes: u64) -> Result<f64, BenchError> {
+        let begun = Instant::now();
+        // The status comes when the last byte has been read.
+        let mut session = self
+            .exec(options, &["sh", "-c", "cat > /dev/null"], true)
+            .await?;
+        let mut stdin = session.stdin.take().ok_or_else(|| missing("stdin"))?;
+        within("write into a container", reference::pour(&mut stdin, bytes)).await?;
+        self.ended(&mut session).await?;
+        Ok(rate(bytes, begun.elapsed()))
+    }
+
+    async fn execs(&self, options: &Options, execs: usize) -> Result<f64, BenchError> {
+        let begun = Instant::now();
+        stream::iter(0..execs)
+            .map(|_| async {
+                let mut session = self.exec(options, &["true"], false).await?;
+                self.ended(&mut session).await
+            })
+            .buffer_unordered(execs.max(1))
+            .try_collect::<()>()
+            .await?;
+        Ok(milliseconds(begun.elapsed()))
+    }
+
+    async fn ended(&self, session: &mut Session) -> Result<(), BenchError> {
+        let ending = within("wait for the exec's status", async {
+            session.ending().await.map_err(io::Error::other)
+        })
+        .await?;
+        match ending {
+            streaming::Ending::Success => Ok(()),
+            other => Err(failed(
+                "run a command in a container",
+                io::Error::other(format!("it ended with {other:?}")),
+            )),
+        }
+    }
+
+    /// Milliseconds until all had carried a byte both ways, and bytes of the daemon's for each stream.
+    async fn connections(
+        &self,
+        options: &Options,
+        connections: usize,
+        daemon: i32,
+    ) -> Result<(f64, u64), BenchError> {
+        let echo = reference::Echo::serve().await?;
+        let url = self.calls.port_forward_url(&self.pod, echo.port).await?;
+        let forwarder: Forwarder = within("connect to the port-forward's URL", async {
+            client::port_forward(&url, options)
+                .await
+                .map_err(io::Error::other)
+        })
+        .await?;
+        let before = private(daemon)?;
+        let begun = Instant::now();
+        let open: Vec<_> = stream::iter(0..connections)
+            .map(|_| async {
+                within("send a byte through a forwarded port", async {
+                    let mut forwarded = forwarder.connect(echo.port).map_err(io::Error::other)?;
+                    forwarded.stream.write_all(b"x").await?;
+                    forwarded.stream.flush().await?;
+                    forwarded.stream.read_exact(&mut [0]).await?;
+                    Ok(forwarded)
+                })
+                .await
+            })
+            .buffer_unordered(connections.max(1))
+            .try_collect()
+            .await?;
+        let took = begun.elapsed();
+        let grown = private(daemon)?.saturating_sub(before);
+        let streams = 2 * open.len().max(1) as u64;
+        drop(open);
+        Ok((milliseconds(took), grown / streams))
+    }
+}
+
+fn private(daemon: i32) -> Result<u64, BenchError> {
+    let Memory { private, .. } = Census::take(daemon)?.daemon;
+    Ok(private)
+}
+
+fn word(transport: Transport) -> &'static str {
+    match transport {
+        Transport::Spdy => "spdy",
+        Transport::WebSocket => "websocket",
+    }
+}
+
+fn rate(bytes: u64, took: Duration) -> f64 {
+    bytes as f64 / took.as_secs_f64()
+}
+
+async fn within<T>(what: &str, work: impl Future<Output = io::Result<T>>) -> Result<T, BenchError> {
+    match tokio::time::timeout(BOUND, work).await {
+        Ok(result) => result.map_err(|source| failed(what, source)),
+        Err(_) => Err(failed(
+            what,
+            io::Error::new(io::ErrorKind::TimedOut, format!("not over after {BOUND:?}")),
+        )),
+    }
+}
+
+fn missing(what: &str) -> BenchError {
+    failed(
+        "measure streams",
+        io::Error::other(format!("the server gave no {what}")),
+    )
+}
+
+fn failed(operation: &str, source: io::Error) -> BenchError {
+    BenchError::Io {
+        operation: operation.to_owned(),
+        source,
+    }
+}
