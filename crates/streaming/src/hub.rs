@@ -274,6 +274,10 @@ impl Hub {
             }
             return Ok(());
         }
+        if stream.inbox.is_empty() && bytes.len() >= FRAME / 2 {
+            // More of the like will come: growing step by step would copy it again and again.
+            stream.inbox.reserve(self.bounds.stream);
+        }
         stream.inbox.extend_from_slice(bytes);
         if stream.inbox.len() > self.bounds.overrun && stream.overrun_since.is_none() {
             stream.overrun_since = Some(Instant::now());

@@ -268,7 +268,7 @@ async fn an_overflowing_window_resets_its_stream_alone() {
         )
         .await;
     }
-    for _ in 0..3 {
+    for _ in 0..6 {
         raw.data(3, &[0; 60_000], false).await;
     }
     let reset = Came::Control(Frame::RstStream {

@@ -74,7 +74,7 @@ impl Default for Limits {
             farewell: Duration::from_secs(10),
             streams: 2048,
             headers: 16 * 1024,
-            stream_buffer: 128 * 1024,
+            stream_buffer: 256 * 1024,
             overrun: 1024 * 1024,
             stall: Duration::from_secs(10),
         }
