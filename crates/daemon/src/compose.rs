@@ -3,7 +3,7 @@
 use std::{io, os::unix::fs::PermissionsExt, path::Path, sync::Arc, time::Duration};
 
 use anyhow::{Context, ensure};
-use cgroup::Hierarchies;
+use cgroup::{Controller, Hierarchies};
 use cni::{
     builtin::{Bridge, BridgeConfig},
     plugins::{Plugins, PluginsConfig},
@@ -121,6 +121,7 @@ async fn build(config: Config) -> anyhow::Result<Runtime> {
         Path::new("/"),
         Path::new("/dev"),
     ];
+    let hugetlb = hierarchies.has(Controller::Hugetlb);
     Ok(Runtime {
         boot: BootId::current().context("read the boot id")?,
         records: Records::open(&config.state)?,
@@ -136,7 +137,7 @@ async fn build(config: Config) -> anyhow::Result<Runtime> {
         plugins,
         seccomp: SeccompProfiles::new(config.seccomp_directory.clone()),
         stats: Stats::default(),
-        host: Host::discover(capabilities),
+        host: Host::discover(capabilities, hugetlb),
         features: Features {
             // mount_setattr(2) is older than the oldest kernel we run on.
             recursive_read_only: true,

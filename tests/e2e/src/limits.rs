@@ -1,4 +1,7 @@
-use std::{fs, path::Path};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use anyhow::Context;
 
@@ -88,6 +91,25 @@ impl Limits {
     /// As [`Limits::read`].
     pub fn shares(&self) -> anyhow::Result<String> {
         self.read("cpu", "cpu.shares", "cpu.weight")
+    }
+
+    /// The file that limits pages of 2 MB, in whichever hierarchy it is; `None` where this machine has none.
+    #[must_use]
+    pub fn hugetlb(&self) -> Option<PathBuf> {
+        let root = Path::new("/sys/fs/cgroup");
+        let v1 = root.join("hugetlb");
+        if v1.join("tasks").exists() {
+            return Some(v1.join(&self.cgroup).join("hugetlb.2MB.limit_in_bytes"));
+        }
+        let unified = [root.to_owned(), root.join("unified")];
+        let has = |root: &PathBuf| {
+            fs::read_to_string(root.join("cgroup.controllers"))
+                .is_ok_and(|list| list.split_whitespace().any(|name| name == "hugetlb"))
+        };
+        let root = unified.into_iter().find(has)?;
+        Path::new("/sys/kernel/mm/hugepages/hugepages-2048kB")
+            .exists()
+            .then(|| root.join(&self.cgroup).join("hugetlb.2MB.max"))
     }
 
     /// # Errors

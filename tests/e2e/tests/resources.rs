@@ -1,7 +1,7 @@
 //! Limits of what lives: changed from one moment to the next, and told as they are.
 
 use cri::v1::{
-    LinuxContainerResources, LinuxPodSandboxConfig, UpdateContainerResourcesRequest,
+    HugepageLimit, LinuxContainerResources, LinuxPodSandboxConfig, UpdateContainerResourcesRequest,
     UpdatePodSandboxResourcesRequest, WindowsContainerResources,
 };
 use e2e::{ContainerSettings, Limits, PodSettings, is_v2, scenario};
@@ -293,6 +293,44 @@ fn a_child_that_runs_out_of_memory_is_told_with_its_container() {
             });
         let (status, _) = host.run_to_end(&pod_id, &pod, &settings).await?;
         assert_eq!((status.exit_code, status.reason.as_str()), (3, "OOMKilled"));
+        Ok(())
+    });
+}
+
+#[test]
+fn huge_pages_are_limited_wherever_the_controller_is() {
+    let pages = |limit: u64| LinuxContainerResources {
+        hugepage_limits: vec![HugepageLimit {
+            page_size: "2MB".into(),
+            limit,
+        }],
+        ..Default::default()
+    };
+    scenario(async |host| {
+        let pod = PodSettings::new("huge");
+        let pod_id = host.run_pod(&pod).await?;
+        // Of a size that no kernel has: a limit of nothing needs nothing, any other is refused.
+        let no_size = |limit: u64| {
+            let mut asked = pages(limit);
+            asked.hugepage_limits[0].page_size = "3MB".into();
+            asked
+        };
+        let error = host
+            .create(&pod_id, &pod, &limited(no_size(1 << 20)))
+            .await
+            .unwrap_err();
+        assert_eq!(error.code(), Code::InvalidArgument, "{error}");
+        let id = host.run(&pod_id, &pod, &limited(no_size(0))).await?;
+        let limits = Limits::of(host, &id).await?;
+        let Some(hugetlb) = limits.hugetlb() else {
+            let error = host.cri.update(&id, pages(4 << 20)).await.unwrap_err();
+            assert_eq!(error.code(), Code::InvalidArgument, "{error}");
+            return Ok(());
+        };
+        host.cri.update(&id, pages(4 << 20)).await?;
+        assert_eq!(std::fs::read_to_string(&hugetlb)?.trim(), "4194304");
+        host.cri.update(&id, pages(0)).await?;
+        assert_eq!(std::fs::read_to_string(&hugetlb)?.trim(), "0");
         Ok(())
     });
 }

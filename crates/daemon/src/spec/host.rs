@@ -20,8 +20,8 @@ pub(crate) struct Host {
 }
 
 impl Host {
-    /// Reads /sys; what cannot be read is not there.
-    pub(crate) fn discover(capabilities: u64) -> Self {
+    /// Reads /sys; what cannot be read is not there. `hugetlb`: some hierarchy of cgroups limits huge pages, on a hybrid often the v2 one.
+    pub(crate) fn discover(capabilities: u64, hugetlb: bool) -> Self {
         let cgroup = Path::new("/sys/fs/cgroup");
         let controllers = fs::read_to_string(cgroup.join("cgroup.controllers")).ok();
         let enabled = fs::read_to_string("/sys/module/apparmor/parameters/enabled");
@@ -34,10 +34,9 @@ impl Host {
                 Some(_) => own_v2_cgroup_has("memory.swap.max"),
                 None => cgroup.join("memory/memory.memsw.limit_in_bytes").exists(),
             },
-            hugepage_sizes: match &controllers {
-                Some(list) if !list.split_whitespace().any(|name| name == "hugetlb") => Vec::new(),
-                None if !cgroup.join("hugetlb/tasks").exists() => Vec::new(),
-                Some(_) | None => hugepage_sizes(),
+            hugepage_sizes: match hugetlb {
+                true => hugepage_sizes(),
+                false => Vec::new(),
             },
         }
     }

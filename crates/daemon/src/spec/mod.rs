@@ -5,6 +5,7 @@
 
 mod accounts;
 mod capabilities;
+mod classes;
 mod devices;
 mod error;
 mod host;
@@ -94,6 +95,7 @@ pub(crate) fn container_spec(input: SpecInput<'_>) -> Result<ContainerSpec, Spec
         return Err(SpecError::PrivilegedInPlainPod);
     }
     host::check_labels(&input)?;
+    classes::check(&input)?;
     let user = user::resolve(security, input.image, input.accounts)?;
     let capabilities = capabilities::resolve(security, input.host.capabilities)?;
     let process = process::process(&input, &user, &capabilities)?;
