@@ -67,6 +67,8 @@ pub(crate) enum Command {
     Ps(ps::Ps),
     Inspect(inspect::Inspect),
     Exec(exec::Exec),
+    Attach(attach::Attach),
+    PortForward(port_forward::PortForward),
     Logs(logs::Logs),
     Stats(stats::Stats),
     #[command(visible_alias = "event")]
@@ -78,8 +80,8 @@ pub(crate) enum Command {
     Imagefsinfo(imagefsinfo::Imagefsinfo),
     Rmi(rmi::Rmi),
     Bench(bench::Bench),
-    #[command(hide = true, name = "attach", aliases = [
-        "checkpoint", "completion", "config", "port-forward", "update", "update-runtime-config",
+    #[command(hide = true, name = "checkpoint", aliases = [
+        "completion", "config", "update", "update-runtime-config",
     ])]
     Later(Later),
 }
@@ -106,6 +108,8 @@ impl Command {
             Self::Ps(command) => command.run(session, out).await,
             Self::Inspect(command) => command.run(session, out).await,
             Self::Exec(command) => command.run(session, out).await,
+            Self::Attach(command) => command.run(session).await,
+            Self::PortForward(command) => command.run(session, out).await,
             Self::Logs(command) => command.run(session, out).await,
             Self::Stats(command) => command.run(session, out).await,
             Self::Events(command) => command.run(session, out).await,
@@ -116,7 +120,7 @@ impl Command {
             Self::Rmi(command) => command.run(session, out).await,
             Self::Bench(command) => command.run(session, out).await,
             Self::Later(_) => Err(Error::Usage(
-                "attach, checkpoint, completion, config, port-forward, update and \
+                "checkpoint, completion, config, update and \
                  update-runtime-config are not implemented in this release"
                     .to_owned(),
             )),

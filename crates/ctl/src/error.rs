@@ -35,6 +35,12 @@ pub(crate) enum Error {
     },
     #[error(transparent)]
     Bench(validator::bench::BenchError),
+    #[error("{operation}")]
+    Streaming {
+        operation: String,
+        #[source]
+        source: Box<streaming::client::ClientError>,
+    },
     #[error("write to stdout")]
     Output(#[source] io::Error),
     /// Each failure has been reported already.

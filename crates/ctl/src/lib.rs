@@ -4,7 +4,7 @@
 //! `/etc/crictl.yaml` resolved once), `session` (one method per RPC, each with its bound), a file of `commands`, and `output`.
 //! Called by the name `crictl`, it also reads crictl's configuration file.
 //!
-//! Exit codes: 0; 1 for anything that failed; 2 for usage; `exec -s` passes on the command's own.
+//! Exit codes: 0; 1 for anything that failed; 2 for usage; `exec` passes on the command's own (1 where we are called `crictl`).
 
 mod cli;
 mod commands;
@@ -18,6 +18,7 @@ mod output;
 mod select;
 mod session;
 mod settings;
+mod streams;
 
 use std::ffi::{OsStr, OsString};
 use std::io::Write;

@@ -4,6 +4,7 @@ use cri::client::Client;
 use cri::progress::{PullProgress, WatchPullRequest};
 use cri::v1::*;
 use futures_util::{Stream, StreamExt, future, stream};
+use streaming::client::Wanted;
 use tokio::sync::OnceCell;
 use tonic::{Response, Streaming};
 
@@ -339,6 +340,60 @@ impl Session {
             bound,
             "exec in container {id}"
         )
+    }
+
+    /// A URL to run the command by.
+    pub(crate) async fn exec_url(
+        &self,
+        id: &str,
+        command: Vec<String>,
+        wanted: Wanted,
+    ) -> Result<String, Error> {
+        let request = ExecRequest {
+            container_id: id.to_owned(),
+            cmd: command,
+            tty: wanted.tty,
+            stdin: wanted.stdin,
+            stdout: wanted.stdout,
+            stderr: wanted.stderr,
+        };
+        call!(
+            self.runtime.exec(request),
+            self.query(),
+            "exec in container {id}"
+        )
+        .map(|reply| reply.url)
+    }
+
+    /// A URL to attach by.
+    pub(crate) async fn attach_url(&self, id: &str, wanted: Wanted) -> Result<String, Error> {
+        let request = AttachRequest {
+            container_id: id.to_owned(),
+            tty: wanted.tty,
+            stdin: wanted.stdin,
+            stdout: wanted.stdout,
+            stderr: wanted.stderr,
+        };
+        call!(
+            self.runtime.attach(request),
+            self.query(),
+            "attach to container {id}"
+        )
+        .map(|reply| reply.url)
+    }
+
+    /// A URL to forward any ports by.
+    pub(crate) async fn port_forward_url(&self, pod: &str) -> Result<String, Error> {
+        let request = PortForwardRequest {
+            pod_sandbox_id: pod.to_owned(),
+            port: Vec::new(),
+        };
+        call!(
+            self.runtime.port_forward(request),
+            self.query(),
+            "forward ports of pod {pod}"
+        )
+        .map(|reply| reply.url)
     }
 
     pub(crate) async fn reopen_log(&self, id: &str) -> Result<(), Error> {

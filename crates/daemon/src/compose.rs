@@ -1,6 +1,8 @@
 //! The whole daemon, composed in one place.
 
-use std::{io, os::unix::fs::PermissionsExt, path::Path, sync::Arc, time::Duration};
+use std::{
+    io, net::SocketAddr, os::unix::fs::PermissionsExt, path::Path, sync::Arc, time::Duration,
+};
 
 use anyhow::{Context, ensure};
 use cgroup::{Controller, Hierarchies};
@@ -28,6 +30,7 @@ use crate::{
     rpc::{CallersDeadline, Cri, RewriteOlderPackage},
     runtime::{DISK_BOUND, Features, Runtime, RuntimeFlights, blocking},
     service::ServiceManager,
+    sessions::{self, Sessions, Sockets},
     socket::Socket,
     spec::{Host, SeccompProfiles},
     state::{BootId, Lock, Records, recover},
@@ -44,9 +47,11 @@ pub(crate) async fn run(config: Config, arguments: &Arguments) -> anyhow::Result
     let runtime = Arc::new(build(config).await?);
     recover(&runtime).await;
     tokio::spawn(stats::keep_fresh(Arc::downgrade(&runtime)));
+    let streaming = streaming_server(&runtime).await?;
     let (socket, listener) = Socket::listen(&address)?;
     tracing::info!(
         address = %address.display(),
+        streaming = %streaming.address(),
         pods = runtime.inventory.pods().len(),
         containers = runtime.inventory.containers().len(),
         "serving"
@@ -54,7 +59,7 @@ pub(crate) async fn run(config: Config, arguments: &Arguments) -> anyhow::Result
     let status = format!("serving on {}", address.display());
     manager.ready(&status);
     tokio::select! {
-        result = serve(Arc::clone(&runtime), listener, &manager) => result?,
+        result = serve(Arc::clone(&runtime), streaming, listener, &manager) => result?,
         () = reload_when_asked(&runtime, arguments, &manager, &status) => {}
         () = manager.watch() => {}
     }
@@ -207,11 +212,19 @@ const DRAIN_WITHIN: Duration = Duration::from_secs(5);
 
 async fn serve(
     runtime: Arc<Runtime>,
+    streaming: sessions::Server,
     listener: UnixListener,
     manager: &ServiceManager,
 ) -> anyhow::Result<()> {
     let asked = Arc::new(Notify::new());
-    let served = accept(Arc::clone(&runtime), listener, Arc::clone(&asked));
+    let streams = streaming.clone();
+    tokio::spawn(async move { streams.serve().await });
+    let served = accept(
+        Arc::clone(&runtime),
+        streaming.clone(),
+        listener,
+        Arc::clone(&asked),
+    );
     tokio::pin!(served);
     tokio::select! {
         result = &mut served => return result,
@@ -220,20 +233,54 @@ async fn serve(
     // Streams that never end by themselves must not be waited for.
     runtime.events.close();
     manager.stopping();
+    let ended = async {
+        // Clients are told; what they ran ends with them.
+        let (served, ()) = tokio::join!(served, streaming.shutdown());
+        served
+    };
     tokio::select! {
-        result = served => result,
+        result = ended => result,
         () = tokio::time::sleep(DRAIN_WITHIN) => Ok(()),
         // Whoever asks twice does not want to wait.
         () = asked_to_end() => Ok(()),
     }
 }
 
+/// Listens for streaming clients.
+async fn streaming_server(runtime: &Arc<Runtime>) -> anyhow::Result<sessions::Server> {
+    let settings = &runtime.config.streaming;
+    let tls = match (&settings.tls_cert, &settings.tls_key) {
+        (Some(certificate), Some(key)) => Some(streaming::TlsFiles {
+            certificate: certificate.clone(),
+            key: key.clone(),
+        }),
+        (None, None) => None,
+        (Some(_), None) | (None, Some(_)) => {
+            anyhow::bail!("configuration: streaming.tls_cert and streaming.tls_key go together")
+        }
+    };
+    let config = streaming::Config {
+        listen: SocketAddr::new(settings.address, settings.port),
+        advertise: settings.advertise.clone(),
+        tls,
+        limits: streaming::Limits {
+            creation: settings.creation_timeout,
+            idle: settings.idle_timeout,
+            ..streaming::Limits::default()
+        },
+    };
+    let sockets = Sockets::start().context("start the thread that makes pods' sockets")?;
+    let sessions = Arc::new(Sessions::new(Arc::clone(runtime), sockets));
+    Ok(sessions::Server::bind(config, sessions).await?)
+}
+
 async fn accept(
     runtime: Arc<Runtime>,
+    streaming: sessions::Server,
     listener: UnixListener,
     asking: Arc<Notify>,
 ) -> anyhow::Result<()> {
-    let cri = Cri { runtime };
+    let cri = Cri { runtime, streaming };
     let limit = cri::MAX_MESSAGE_BYTES;
     let runtime_service = RuntimeServiceServer::new(cri.clone())
         .max_decoding_message_size(limit)

@@ -16,6 +16,7 @@ mod pod;
 mod rpc;
 mod runtime;
 mod service;
+mod sessions;
 mod socket;
 mod spec;
 mod state;

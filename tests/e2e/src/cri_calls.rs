@@ -3,13 +3,14 @@ use std::time::Duration;
 use cri::{
     client::Client,
     v1::{
-        Container, ContainerConfig, ContainerFilter, ContainerStats, ContainerStatsFilter,
-        ContainerStatsRequest, ContainerStatus, ContainerStatusRequest, ContainerStatusResponse,
-        CreateContainerRequest, ExecSyncRequest, ExecSyncResponse, Image, ImageFsInfoRequest,
-        ImageFsInfoResponse, ImageSpec, ImageStatusRequest, LinuxContainerResources,
-        ListContainerStatsRequest, ListContainersRequest, ListImagesRequest, ListPodSandboxRequest,
-        PodSandbox, PodSandboxConfig, PodSandboxFilter, PodSandboxStatusRequest,
-        PodSandboxStatusResponse, PullImageRequest, RemoveContainerRequest, RemoveImageRequest,
+        AttachRequest, Container, ContainerConfig, ContainerFilter, ContainerStats,
+        ContainerStatsFilter, ContainerStatsRequest, ContainerStatus, ContainerStatusRequest,
+        ContainerStatusResponse, CreateContainerRequest, ExecRequest, ExecSyncRequest,
+        ExecSyncResponse, Image, ImageFsInfoRequest, ImageFsInfoResponse, ImageSpec,
+        ImageStatusRequest, LinuxContainerResources, ListContainerStatsRequest,
+        ListContainersRequest, ListImagesRequest, ListPodSandboxRequest, PodSandbox,
+        PodSandboxConfig, PodSandboxFilter, PodSandboxStatusRequest, PodSandboxStatusResponse,
+        PortForwardRequest, PullImageRequest, RemoveContainerRequest, RemoveImageRequest,
         RemovePodSandboxRequest, ReopenContainerLogRequest, RunPodSandboxRequest,
         StartContainerRequest, StatusRequest, StatusResponse, StopContainerRequest,
         StopPodSandboxRequest, UpdateContainerResourcesRequest, UpdatePodSandboxResourcesRequest,
@@ -21,6 +22,8 @@ use tonic::Status;
 
 /// How long a call may take; longer than the daemon's own bounds.
 const LIMIT: Option<Duration> = Some(Duration::from_secs(60));
+
+pub use streaming::client::Wanted as Streams;
 
 type Answer<T> = Result<T, Status>;
 
@@ -216,6 +219,41 @@ impl Cri {
             )));
         }
         Ok(String::from_utf8_lossy(&reply.stdout).into_owned())
+    }
+
+    /// A URL to run a command by, with these streams (and a terminal).
+    pub async fn exec_url(&self, id: &str, cmd: &[&str], streams: Streams) -> Answer<String> {
+        let request = ExecRequest {
+            container_id: id.to_owned(),
+            cmd: cmd.iter().map(|word| (*word).to_owned()).collect(),
+            tty: streams.tty,
+            stdin: streams.stdin,
+            stdout: streams.stdout,
+            stderr: streams.stderr,
+        };
+        let call = async |mut rpc: Runtime, request| rpc.exec(request).await;
+        Ok(self.client.runtime(LIMIT, request, call).await?.url)
+    }
+
+    pub async fn attach_url(&self, id: &str, streams: Streams) -> Answer<String> {
+        let request = AttachRequest {
+            container_id: id.to_owned(),
+            tty: streams.tty,
+            stdin: streams.stdin,
+            stdout: streams.stdout,
+            stderr: streams.stderr,
+        };
+        let call = async |mut rpc: Runtime, request| rpc.attach(request).await;
+        Ok(self.client.runtime(LIMIT, request, call).await?.url)
+    }
+
+    pub async fn port_forward_url(&self, pod_id: &str, port: Vec<i32>) -> Answer<String> {
+        let request = PortForwardRequest {
+            pod_sandbox_id: pod_id.to_owned(),
+            port,
+        };
+        let call = async |mut rpc: Runtime, request| rpc.port_forward(request).await;
+        Ok(self.client.runtime(LIMIT, request, call).await?.url)
     }
 
     pub async fn reopen_log(&self, id: &str) -> Answer<()> {

@@ -9,6 +9,6 @@ mod host;
 mod limits;
 
 pub use configs::{ContainerSettings, PodSettings};
-pub use cri_calls::{Cri, call_path};
+pub use cri_calls::{Cri, Streams, call_path};
 pub use host::{Host, LogLine, long_scenario, scenario, scenario_with};
 pub use limits::{Limits, is_v2};

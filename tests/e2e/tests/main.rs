@@ -24,5 +24,7 @@ mod service;
 mod stats;
 mod status;
 mod stop;
+mod streams;
+mod streams_crictl;
 mod trouble;
 mod volumes;

@@ -1,5 +1,6 @@
 //! A file per command: its flags, and what it does.
 
+pub(crate) mod attach;
 pub(crate) mod bench;
 pub(crate) mod create;
 pub(crate) mod events;
@@ -14,6 +15,7 @@ pub(crate) mod logs;
 pub(crate) mod metricdescs;
 pub(crate) mod metricsp;
 pub(crate) mod pods;
+pub(crate) mod port_forward;
 pub(crate) mod ps;
 pub(crate) mod pull;
 pub(crate) mod rm;

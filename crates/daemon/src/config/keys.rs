@@ -1,4 +1,4 @@
-use std::{path::PathBuf, time::Duration};
+use std::{net::IpAddr, path::PathBuf, time::Duration};
 
 use cni::builtin::{Ipv4Subnet, Ipv6Subnet};
 
@@ -92,6 +92,30 @@ settings! {
     registries: Registries {
         /// `HOST[:PORT]` of registries that may be spoken to over plain HTTP. Loopback may always.
         insecure: Vec<String> = [];
+    }
+
+    /// Where clients of exec, attach and port-forward connect. The kubelet is one, for everybody who comes through the API server.
+    streaming: Streaming {
+        /// What is listened on.
+        address: IpAddr = "127.0.0.1";
+
+        /// 0 lets the kernel choose.
+        port: u16 = 0;
+
+        /// `HOST` or `HOST:PORT` in the URLs that clients get, where they reach the address by another name.
+        advertise: Option<String> = "";
+
+        /// PEM file: the certificate, then those of its issuers. With it URLs are `https`. Both files are read again when they change.
+        tls_cert: Option<PathBuf> = "";
+
+        /// PEM file: the certificate's key.
+        tls_key: Option<PathBuf> = "";
+
+        /// A connection that carries nothing for this long is closed.
+        idle_timeout: Duration = "4h";
+
+        /// How long a client may take from its connection to the last of its streams.
+        creation_timeout: Duration = "30s";
     }
 }
 

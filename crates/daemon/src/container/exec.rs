@@ -1,17 +1,12 @@
-//! ExecSync: a process in a container, its output, and its exit code.
+//! A further process in a running container: how it begins, and how it is sure to end.
 
-use std::{
-    collections::HashMap,
-    io,
-    os::fd::OwnedFd,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::{io, os::fd::OwnedFd, sync::Arc, time::Duration};
 
-use oci_plan::{FdSlot, spec::SpecError};
-use rustix::pipe::PipeFlags;
+use oci_plan::{FdSlot, TerminalSize, spec::SpecError};
+use oci_spec::runtime::Spec;
+use rustix::{fs::Uid, pipe::PipeFlags};
 use supervisor_api::{Exec, ExecKilled, ReplyBody, RequestBody};
-use tokio::{io::AsyncReadExt, net::unix::pipe, sync::oneshot};
+use tokio::sync::oneshot;
 
 use super::{Container, Phase};
 use crate::{
@@ -21,18 +16,6 @@ use crate::{
     state::RecordError,
     supervisor::{CallError, Link, mismatch},
 };
-
-/// Standard output and error together: a reply must stay below CRI's 16 MiB a message.
-const OUTPUT_BYTES: usize = 16 * 1024 * 1024 - 64 * 1024;
-
-/// How much of the output a timeout's message carries.
-const TAIL_BYTES: usize = 1024;
-
-/// After the process has ended, a child of its may keep the pipes open: what it wrote by then is read, and no more waited for.
-const DRAIN_WITHIN: Duration = Duration::from_millis(500);
-
-/// How long the supervisor may take to report the death of an exec that it was told to kill in time.
-const DEATH_WITHIN: Duration = Duration::from_secs(15);
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ExecError {
@@ -68,65 +51,102 @@ pub(crate) enum ExecError {
     },
 }
 
-/// What a command printed and how it ended.
-#[derive(Debug)]
-pub(crate) struct ExecOutput {
-    pub(crate) stdout: Vec<u8>,
-    pub(crate) stderr: Vec<u8>,
-    pub(crate) exit_code: i32,
-}
-
 /// Exit code, and why we killed it, if we did.
-type End = (i32, Option<ExecKilled>);
+pub(crate) type ExecEnd = (i32, Option<ExecKilled>);
 
-type Waiting = HashMap<String, oneshot::Sender<End>>;
-
-/// Execs whose end somebody waits for, by exec id.
+/// A command to run, and its ends of its streams; one that is `None` is `/dev/null`.
 #[derive(Debug, Default)]
-pub(crate) struct Execs {
-    waiting: Mutex<Waiting>,
+pub(crate) struct Command {
+    pub(crate) args: Vec<String>,
+    pub(crate) stdin: Option<OwnedFd>,
+    pub(crate) stdout: Option<OwnedFd>,
+    pub(crate) stderr: Option<OwnedFd>,
+    /// Instead of the three.
+    pub(crate) terminal: Option<TerminalSize>,
+    /// When the supervisor kills it.
+    pub(crate) timeout: Option<Duration>,
 }
 
-impl Execs {
-    fn expect(&self, exec_id: &str) -> oneshot::Receiver<End> {
-        let (sender, receiver) = oneshot::channel();
-        self.lock().insert(exec_id.to_owned(), sender);
-        receiver
+/// A command that runs. Dropping it kills the command's whole process tree.
+#[derive(Debug)]
+pub(crate) struct Running {
+    /// The master of its terminal, non-blocking.
+    pub(crate) terminal: Option<OwnedFd>,
+    pub(crate) end: End,
+}
+
+/// The end of a command, to be waited for.
+#[derive(Debug)]
+pub(crate) struct End {
+    told: oneshot::Receiver<ExecEnd>,
+    leash: Leash,
+}
+
+impl End {
+    /// `None`: nobody will ever tell of it. Cancel safe; not to be called again after it has returned.
+    pub(crate) async fn wait(&mut self) -> Option<ExecEnd> {
+        let end = (&mut self.told).await.ok();
+        self.leash.held = end.is_none();
+        end
     }
+}
 
-    fn lock(&self) -> MutexGuard<'_, Waiting> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+/// Whether a command can be run there now.
+pub(crate) fn check_exec(container: &Container, args: &[String]) -> Result<(), ExecError> {
+    if args.is_empty() {
+        return Err(ExecError::NoCommand);
+    }
+    match container.phase() {
+        Phase::Running { .. } => Ok(()),
+        _ => Err(ExecError::NotRunning(container.id.clone())),
     }
 }
 
-/// A supervisor has told of an exec's end.
-pub(crate) fn exec_exited(pod: &Pod, exec_id: &str, exit_code: i32, killed: Option<ExecKilled>) {
-    if let Some(waiter) = pod.execs.lock().remove(exec_id) {
-        // A caller that has gone does not want it.
-        let _gone = waiter.send((exit_code, killed));
-    }
+/// A pipe, for the container's user: a program that is not root opens its own `/dev/stdout`, and that is a question of the pipe's mode.
+/// The reading end comes first.
+pub(crate) fn pipe(
+    runtime: &Runtime,
+    container: &Container,
+) -> Result<(OwnedFd, OwnedFd), ExecError> {
+    let id = &container.id;
+    let spec = container
+        .spec(&runtime.records)
+        .map_err(|error| ExecError::Record(id.clone(), error))?;
+    rustix::pipe::pipe_with(PipeFlags::CLOEXEC)
+        .and_then(|(read, write)| {
+            rustix::fs::fchown(&read, Some(host_user(&spec)), None)?;
+            Ok((read, write))
+        })
+        .map_err(|error| ExecError::Pipe(id.clone(), error.into()))
 }
 
-/// The supervisor is gone: nobody will tell of their ends.
-pub(crate) fn forget_execs(pod: &Pod) {
-    pod.execs.lock().clear();
+/// The container's user as the host numbers it.
+fn host_user(spec: &Spec) -> Uid {
+    let user = spec.process().as_ref().map_or(0, |one| one.user().uid());
+    let mappings = spec
+        .linux()
+        .as_ref()
+        .and_then(|one| one.uid_mappings().as_ref());
+    let mapped = mappings.into_iter().flatten().find_map(|map| {
+        let offset = user.checked_sub(map.container_id())?;
+        (offset < map.size()).then(|| map.host_id().checked_add(offset))?
+    });
+    Uid::from_raw(mapped.unwrap_or(user))
 }
 
-/// Runs a command to its end. Without a `timeout` it may take for ever. Cancellation: dropping the future kills the command's whole
-/// process tree. Execs are never joined.
-pub(crate) async fn exec_sync(
+/// Starts a command. Execs are never joined.
+pub(crate) async fn begin(
     runtime: &Arc<Runtime>,
     container: &Arc<Container>,
-    command: Vec<String>,
-    timeout: Option<Duration>,
-) -> Result<ExecOutput, ExecError> {
+    command: Command,
+) -> Result<Running, ExecError> {
     let id = &container.id;
-    let Some(program) = command.first().cloned() else {
-        return Err(ExecError::NoCommand);
-    };
-    let (Phase::Running { .. }, Some(link)) = (container.phase(), container.pod.link()) else {
-        return Err(ExecError::NotRunning(id.clone()));
-    };
+    check_exec(container, &command.args)?;
+    let program = command.args.first().cloned().unwrap_or_default();
+    let link = container
+        .pod
+        .link()
+        .ok_or_else(|| ExecError::NotRunning(id.clone()))?;
     let spec = container
         .spec(&runtime.records)
         .map_err(|error| ExecError::Record(id.clone(), error))?;
@@ -134,34 +154,33 @@ pub(crate) async fn exec_sync(
         .seccomp
         .program(&spec)
         .map_err(|error| ExecError::Seccomp(id.clone(), error))?;
-    let process = oci_plan::spec::exec_process(&spec, command, None, seccomp)
+    let process = oci_plan::spec::exec_process(&spec, command.args, command.terminal, seccomp)
         .map_err(|error| ExecError::Spec(id.clone(), error))?;
-    let pipe = || {
-        rustix::pipe::pipe_with(PipeFlags::CLOEXEC)
-            .map_err(|error| ExecError::Pipe(id.clone(), error.into()))
-    };
-    let (stdout, stdout_end) = pipe()?;
-    let (stderr, stderr_end) = pipe()?;
-    let receiver = |read: OwnedFd| {
-        pipe::Receiver::from_owned_fd(read).map_err(|error| ExecError::Pipe(id.clone(), error))
-    };
-    let (stdout, stderr) = (receiver(stdout)?, receiver(stderr)?);
     let exec_id = id::random_hex().map_err(|error| ExecError::Pipe(id.clone(), error))?;
-    let ended = container.pod.execs.expect(&exec_id);
+    let told = container.pod.execs.expect(&exec_id);
     let mut leash = Leash {
-        pod: &container.pod,
-        link: &link,
-        exec_id: &exec_id,
+        pod: Arc::clone(&container.pod),
+        link: Arc::clone(&link),
+        exec_id: exec_id.clone(),
         held: true,
+    };
+    let mut descriptors = Vec::new();
+    let mut slot = |descriptor: Option<OwnedFd>| {
+        descriptor.map(|descriptor| {
+            descriptors.push(descriptor);
+            FdSlot((descriptors.len() - 1) as u16)
+        })
     };
     let request = RequestBody::Exec(Box::new(Exec {
         container_id: id.to_string(),
-        exec_id: exec_id.clone(),
+        exec_id,
         process,
-        stdin: None,
-        stdout: Some(FdSlot(0)),
-        stderr: Some(FdSlot(1)),
-        timeout_ms: timeout.map(|timeout| u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX)),
+        stdin: slot(command.stdin),
+        stdout: slot(command.stdout),
+        stderr: slot(command.stderr),
+        timeout_ms: command
+            .timeout
+            .map(|timeout| u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX)),
         bound_to_connection: true,
     }));
     let failed = |source| ExecError::Supervisor {
@@ -169,8 +188,8 @@ pub(crate) async fn exec_sync(
         command: program.clone(),
         source,
     };
-    match link.call(request, vec![stdout_end, stderr_end]).await {
-        Ok((ReplyBody::Started { .. }, _)) => {}
+    let terminal = match link.call(request, descriptors).await {
+        Ok((ReplyBody::Started { .. }, descriptors)) => descriptors.into_iter().next(),
         Ok((other, _)) => {
             return Err(failed(mismatch("Exec", &other)));
         }
@@ -178,44 +197,27 @@ pub(crate) async fn exec_sync(
             leash.held = !matches!(error, CallError::Refused(_));
             return Err(failed(error));
         }
-    }
-    let mut output = Output {
-        stdout: Vec::new(),
-        stderr: Vec::new(),
-        dropped: 0,
     };
-    let end = collect(&mut output, stdout, stderr, ended, timeout)
-        .await
-        .map_err(|error| ExecError::Read(id.clone(), error))?;
-    leash.held = end.is_none();
-    let Some((exit_code, killed)) = end else {
-        return Err(ExecError::Lost(id.clone()));
-    };
-    match killed {
-        Some(ExecKilled::Timeout) => Err(ExecError::TimedOut {
-            id: id.clone(),
-            command: program,
-            timeout: timeout.unwrap_or_default(),
-            tail: output.tail(),
-        }),
-        Some(ExecKilled::ConnectionClosed) => Err(ExecError::Lost(id.clone())),
-        Some(ExecKilled::Requested) | None => Ok(output.finish(exit_code)),
-    }
+    Ok(Running {
+        terminal,
+        end: End { told, leash },
+    })
 }
 
 /// Kills the command when its caller goes away.
-struct Leash<'a> {
-    pod: &'a Arc<Pod>,
-    link: &'a Arc<Link>,
-    exec_id: &'a str,
+#[derive(Debug)]
+struct Leash {
+    pod: Arc<Pod>,
+    link: Arc<Link>,
+    exec_id: String,
     held: bool,
 }
 
-impl Drop for Leash<'_> {
+impl Drop for Leash {
     fn drop(&mut self) {
-        self.pod.execs.lock().remove(self.exec_id);
+        self.pod.execs.forget(&self.exec_id);
         if self.held {
-            let (link, exec_id) = (Arc::clone(self.link), self.exec_id.to_owned());
+            let (link, exec_id) = (Arc::clone(&self.link), self.exec_id.clone());
             tokio::spawn(async move {
                 let request = RequestBody::KillExec { exec_id };
                 if let Err(error) = link.order("KillExec", request, Vec::new()).await {
@@ -224,153 +226,5 @@ impl Drop for Leash<'_> {
                 }
             });
         }
-    }
-}
-
-#[derive(Debug)]
-struct Output {
-    stdout: Vec<u8>,
-    stderr: Vec<u8>,
-    dropped: usize,
-}
-
-impl Output {
-    /// Takes what fits in the bound of both streams together; the rest is counted.
-    fn take(&mut self, from: Stream, bytes: &[u8]) {
-        let room = OUTPUT_BYTES.saturating_sub(self.stdout.len() + self.stderr.len());
-        let kept = &bytes[..bytes.len().min(room)];
-        match from {
-            Stream::Stdout => self.stdout.extend_from_slice(kept),
-            Stream::Stderr => self.stderr.extend_from_slice(kept),
-        }
-        self.dropped += bytes.len() - kept.len();
-    }
-
-    fn tail(&self) -> String {
-        let last = if self.stderr.is_empty() {
-            &self.stdout
-        } else {
-            &self.stderr
-        };
-        String::from_utf8_lossy(&last[last.len().saturating_sub(TAIL_BYTES)..]).into_owned()
-    }
-
-    fn finish(mut self, exit_code: i32) -> ExecOutput {
-        if self.dropped > 0 {
-            let words = format!(
-                "\nlongshore: {} bytes of output were dropped\n",
-                self.dropped
-            );
-            self.stderr.extend_from_slice(words.as_bytes());
-        }
-        ExecOutput {
-            stdout: self.stdout,
-            stderr: self.stderr,
-            exit_code,
-        }
-    }
-}
-
-#[derive(Debug, Clone, Copy)]
-enum Stream {
-    Stdout,
-    Stderr,
-}
-
-/// Reads both streams until the command has ended and they are drained. `None`: nobody will ever tell of its end.
-async fn collect(
-    output: &mut Output,
-    mut stdout: pipe::Receiver,
-    mut stderr: pipe::Receiver,
-    ended: oneshot::Receiver<End>,
-    timeout: Option<Duration>,
-) -> io::Result<Option<End>> {
-    let (mut out, mut err) = (vec![0; 16 * 1024], vec![0; 4 * 1024]);
-    let (mut out_open, mut err_open) = (true, true);
-    let mut end = None;
-    tokio::pin!(ended);
-    // The supervisor keeps the time; this only bounds the wait for its word.
-    let overdue = async {
-        match timeout.and_then(|timeout| timeout.checked_add(DEATH_WITHIN)) {
-            Some(bound) => tokio::time::sleep(bound).await,
-            None => std::future::pending().await,
-        }
-    };
-    tokio::pin!(overdue);
-    let drained = tokio::time::sleep(Duration::MAX);
-    tokio::pin!(drained);
-    while out_open || err_open || end.is_none() {
-        tokio::select! {
-            read = stdout.read(&mut out), if out_open => match read? {
-                0 => out_open = false,
-                count => output.take(Stream::Stdout, &out[..count]),
-            },
-            read = stderr.read(&mut err), if err_open => match read? {
-                0 => err_open = false,
-                count => output.take(Stream::Stderr, &err[..count]),
-            },
-            told = &mut ended, if end.is_none() => match told {
-                Ok(told) => {
-                    end = Some(told);
-                    drained.as_mut().reset(tokio::time::Instant::now() + DRAIN_WITHIN);
-                }
-                Err(_nobody_will_tell) => return Ok(None),
-            },
-            () = &mut drained, if end.is_some() => break,
-            () = &mut overdue, if end.is_none() => return Ok(None),
-        }
-    }
-    Ok(end)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn output_beyond_the_bound_is_counted_and_said() {
-        let mut output = Output {
-            stdout: Vec::new(),
-            stderr: Vec::new(),
-            dropped: 0,
-        };
-        output.take(Stream::Stdout, &vec![b'x'; OUTPUT_BYTES - 10]);
-        output.take(Stream::Stderr, &[b'e'; 20]);
-        output.take(Stream::Stdout, b"more");
-        let output = output.finish(3);
-        assert_eq!(
-            (output.stdout.len(), output.exit_code),
-            (OUTPUT_BYTES - 10, 3)
-        );
-        assert!(output.stdout.len() + output.stderr.len() < cri::MAX_MESSAGE_BYTES);
-        assert!(
-            output
-                .stderr
-                .ends_with(b"longshore: 14 bytes of output were dropped\n")
-        );
-    }
-
-    #[tokio::test]
-    async fn a_child_that_keeps_the_pipe_does_not_keep_the_caller() {
-        let (read_out, write_out) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC).unwrap();
-        let (read_err, write_err) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC).unwrap();
-        rustix::io::write(&write_out, b"said").unwrap();
-        let (sender, receiver) = oneshot::channel();
-        sender.send((0, None)).unwrap();
-        let mut output = Output {
-            stdout: Vec::new(),
-            stderr: Vec::new(),
-            dropped: 0,
-        };
-        let end = collect(
-            &mut output,
-            pipe::Receiver::from_owned_fd(read_out).unwrap(),
-            pipe::Receiver::from_owned_fd(read_err).unwrap(),
-            receiver,
-            None,
-        );
-        assert_eq!(end.await.unwrap(), Some((0, None)));
-        assert_eq!(output.stdout, b"said");
-        drop((write_out, write_err));
     }
 }

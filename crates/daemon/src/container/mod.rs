@@ -14,9 +14,12 @@
 //!
 //! As with pods, an operation that changes a container holds its turn, and everything else reads the published [`Phase`].
 
+mod attach;
+mod awaited;
 pub(crate) mod config;
 mod create;
 mod exec;
+mod exec_sync;
 mod exit;
 mod images;
 mod log;
@@ -33,8 +36,13 @@ use std::{
     sync::{Arc, Mutex, PoisonError, atomic::AtomicBool},
 };
 
+pub(crate) use attach::{AttachError, Attachment, attach, check_attach};
+pub(crate) use awaited::Awaited;
 pub(crate) use create::{CreateError, create};
-pub(crate) use exec::{ExecError, Execs, exec_exited, exec_sync, forget_execs};
+pub(crate) use exec::{
+    Command, ExecEnd, ExecError, Running, begin as begin_exec, check_exec, pipe,
+};
+pub(crate) use exec_sync::exec_sync;
 pub(crate) use exit::{Exit, exited};
 use images::Sources;
 pub(crate) use images::pin_holder;

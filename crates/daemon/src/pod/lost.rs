@@ -63,14 +63,14 @@ pub(crate) async fn follow(
                     exec_id,
                     exit_code,
                     killed,
-                } => container::exec_exited(&pod, &exec_id, exit_code, killed),
-                // Nobody attaches yet.
-                Event::AttachEnded { .. } => {}
+                } => pod.execs.tell(&exec_id, (exit_code, killed)),
+                Event::AttachEnded { attach_id, reason } => pod.attaches.tell(&attach_id, reason),
                 Event::SandboxEnded { reason } => ended(&runtime, &pod, &reason),
             }
         }
         pod.set_link(None);
-        container::forget_execs(&pod);
+        pod.execs.forget_all();
+        pod.attaches.forget_all();
         // One that is being made finds its link gone; one that is being stopped was asked to go.
         if !pod.is_ready() {
             return;

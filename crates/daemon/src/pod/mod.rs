@@ -43,11 +43,12 @@ pub(crate) use network::NetworkError;
 pub(crate) use remove::{RemoveError, remove};
 pub(crate) use run::{RunError, run};
 pub(crate) use stop::{StopError, stop};
+use supervisor_api::AttachEnd;
 use tokio::sync::{MutexGuard, watch};
 pub(crate) use update::{UpdateError, update};
 
 use crate::{
-    container::Execs,
+    container::{Awaited, ExecEnd},
     id::PodId,
     pod::config::PodConfig,
     state::{NetworkRecord, PodRecord, PodResources, RecordError, Records},
@@ -67,7 +68,8 @@ pub(crate) struct Pod {
     record: Mutex<PodRecord>,
     link: Mutex<Option<Arc<Link>>>,
     turn: tokio::sync::Mutex<()>,
-    pub(crate) execs: Execs,
+    pub(crate) execs: Awaited<ExecEnd>,
+    pub(crate) attaches: Awaited<AttachEnd>,
 }
 
 /// What a pod is to the outside.
@@ -105,7 +107,8 @@ impl Pod {
             record: Mutex::new(record),
             link: Mutex::new(None),
             turn: tokio::sync::Mutex::new(()),
-            execs: Execs::default(),
+            execs: Awaited::default(),
+            attaches: Awaited::default(),
         }
     }
 
@@ -115,6 +118,13 @@ impl Pod {
 
     pub(crate) fn is_ready(&self) -> bool {
         *self.phase.borrow() == Phase::Ready
+    }
+
+    /// Completes when the pod is not ready (any more).
+    pub(crate) async fn ended(&self) {
+        let mut phase = self.phase.subscribe();
+        // The sender lives in `self`: the wait cannot fail.
+        let _ended = phase.wait_for(|phase| *phase != Phase::Ready).await;
     }
 
     fn set_phase(&self, phase: Phase) {

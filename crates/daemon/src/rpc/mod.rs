@@ -4,11 +4,13 @@ pub(crate) mod decode;
 pub(crate) mod encode;
 mod status;
 
+mod attach;
 mod batch;
 mod container_stats;
 mod container_status;
 mod create_container;
 mod deadline;
+mod exec;
 mod exec_sync;
 mod get_container_events;
 mod image_fs_info;
@@ -20,6 +22,7 @@ mod metrics;
 mod pod_sandbox_metrics;
 mod pod_sandbox_stats;
 mod pod_sandbox_status;
+mod port_forward;
 mod pull_image;
 mod remove_container;
 mod remove_image;
@@ -50,12 +53,13 @@ use tokio_stream::Stream;
 use tonic::{Request, Response, Status};
 pub(crate) use v1alpha2::{OlderPackage, RewriteOlderPackage};
 
-use crate::runtime::Runtime;
+use crate::{runtime::Runtime, sessions};
 
 /// All services, on one runtime.
 #[derive(Debug, Clone)]
 pub(crate) struct Cri {
     pub(crate) runtime: Arc<Runtime>,
+    pub(crate) streaming: sessions::Server,
 }
 
 type Reply<T> = Result<Response<T>, Status>;
@@ -267,19 +271,19 @@ impl RuntimeService for Cri {
             .map(Response::new)
     }
 
-    async fn exec(&self, _request: Request<v1::ExecRequest>) -> Reply<v1::ExecResponse> {
-        Err(not_implemented("Exec"))
+    async fn exec(&self, request: Request<v1::ExecRequest>) -> Reply<v1::ExecResponse> {
+        exec::exec(self, request).map(Response::new)
     }
 
-    async fn attach(&self, _request: Request<v1::AttachRequest>) -> Reply<v1::AttachResponse> {
-        Err(not_implemented("Attach"))
+    async fn attach(&self, request: Request<v1::AttachRequest>) -> Reply<v1::AttachResponse> {
+        attach::attach(self, request).map(Response::new)
     }
 
     async fn port_forward(
         &self,
-        _request: Request<v1::PortForwardRequest>,
+        request: Request<v1::PortForwardRequest>,
     ) -> Reply<v1::PortForwardResponse> {
-        Err(not_implemented("PortForward"))
+        port_forward::port_forward(self, request).map(Response::new)
     }
 
     async fn pod_sandbox_stats(

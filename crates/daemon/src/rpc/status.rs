@@ -156,6 +156,16 @@ coded! {
         E::Lost(_) => Code::Unavailable,
         E::Record(..) | E::Spec(..) | E::Seccomp(..) | E::Pipe(..) | E::Read(..) => os_code(error),
     }
+    container::AttachError: error {
+        E::NotRunning(_) => Code::FailedPrecondition,
+        E::Supervisor(_, call) => call.code(),
+        E::Pipe(..) => os_code(error),
+    }
+    streaming::UrlError: error {
+        E::Invalid(_) => Code::InvalidArgument,
+        E::TooMany(_) => Code::ResourceExhausted,
+        E::Random(_) => Code::Internal,
+    }
     PathError: error {
         E::System(source) | E::Node { source, .. } => path_code(source),
         E::Hung | E::StillHung(_) => Code::DeadlineExceeded,

@@ -1,0 +1,140 @@
+//! One session with a command: what is typed goes there, what it prints comes here.
+
+use rustix::process::Signal;
+use streaming::{
+    Ending, Writer,
+    client::{self, Options, Wanted},
+};
+use tokio::{
+    io::AsyncWriteExt,
+    signal::unix::{SignalKind, signal},
+};
+
+use super::{
+    detach::DetachKeys,
+    failed,
+    stdio::{show, to_stderr, to_stdout, typed},
+    terminal::{self, RawTerminal},
+};
+use crate::error::Error;
+
+/// How a session has ended.
+#[derive(Debug)]
+pub(crate) enum Leave {
+    Ended(Ending),
+    /// The detach keys were typed.
+    Detached,
+}
+
+/// Signals that would end us, and must not leave the terminal raw.
+const ENDING: [Signal; 4] = [Signal::HUP, Signal::INT, Signal::QUIT, Signal::TERM];
+
+/// Connects our standard streams to those of the session that the URL stands for, until it ends.
+pub(crate) async fn interact(
+    operation: &str,
+    url: &str,
+    options: &Options,
+    wanted: Wanted,
+) -> Result<Leave, Error> {
+    let mut session = client::command(url, options, wanted)
+        .await
+        .map_err(failed(operation))?;
+    let raw = match wanted.tty && wanted.stdin {
+        true => RawTerminal::enter().map_err(|source| Error::Io {
+            what: "make the terminal raw".to_owned(),
+            source,
+        })?,
+        false => None,
+    };
+    let keys = raw.is_some().then(DetachKeys::default);
+    let typing = type_into(session.stdin.take(), keys);
+    let (stdout, stderr) = (session.stdout.take(), session.stderr.take());
+    let showing = async {
+        let (out, err) = tokio::join!(show(stdout, to_stdout), show(stderr, to_stderr));
+        out.and(err)
+    };
+    tokio::pin!(typing, showing);
+    let mut window = signals(SignalKind::window_change())?;
+    let mut ending: Vec<_> = Vec::new();
+    for signal in ENDING {
+        ending.push(signals(SignalKind::from_raw(signal.as_raw()))?);
+    }
+    let killed = killed(ending);
+    tokio::pin!(killed);
+    if wanted.tty
+        && let Some(size) = terminal::size()
+    {
+        // Its end is seen below.
+        let _told = session.resize(size).await;
+    }
+    let (mut types, mut shows) = (true, true);
+    let left = loop {
+        tokio::select! {
+            ended = session.ending() => {
+                let ended = ended.map_err(failed(operation))?;
+                if shows {
+                    (&mut showing).await?;
+                }
+                break Leave::Ended(ended);
+            }
+            shown = &mut showing, if shows => {
+                shows = false;
+                // Nobody reads us any more.
+                shown?;
+            }
+            detached = &mut typing, if types => {
+                types = false;
+                if detached {
+                    break Leave::Detached;
+                }
+            }
+            _ = window.recv(), if wanted.tty => {
+                if let Some(size) = terminal::size() {
+                    let _told = session.resize(size).await;
+                }
+            }
+            signal = &mut killed => return Err(Error::Exit(128 + signal as u8)),
+        }
+    };
+    drop(raw);
+    Ok(left)
+}
+
+fn signals(kind: SignalKind) -> Result<tokio::signal::unix::Signal, Error> {
+    signal(kind).map_err(|source| Error::Io {
+        what: "wait for signals".to_owned(),
+        source,
+    })
+}
+
+/// The number of the first that comes.
+async fn killed(signals: Vec<tokio::signal::unix::Signal>) -> i32 {
+    let waits = signals.into_iter().zip(ENDING).map(|(mut signal, number)| {
+        Box::pin(async move {
+            signal.recv().await;
+            number.as_raw()
+        })
+    });
+    futures_util::future::select_all(waits).await.0
+}
+
+/// Types until there is nothing more to type. Whether the keys that detach were typed.
+async fn type_into(to: Option<Writer>, mut keys: Option<DetachKeys>) -> bool {
+    let Some(mut to) = to else { return false };
+    let mut typed = typed();
+    while let Some(chunk) = typed.recv().await {
+        let (chunk, detached) = match &mut keys {
+            Some(keys) => keys.filter(&chunk),
+            None => (chunk, false),
+        };
+        // A command that reads no more says how it ends by itself.
+        if to.write_all(&chunk).await.is_err() {
+            return false;
+        }
+        if detached {
+            return true;
+        }
+    }
+    let _closed = to.shutdown().await;
+    false
+}
