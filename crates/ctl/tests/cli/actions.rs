@@ -169,11 +169,12 @@ fn exec_passes_output_and_exit_code_on() {
         bench.fake.calls(),
         [format!("exec {CLIENT} [\"sh\", \"-c\", \"exit 3\"] 5")]
     );
+    // A terminal is needed for one.
     let streaming = bench.run(&["exec", "-it", "client", "sh"]);
     assert_eq!(streaming.code, 2);
     assert!(
-        streaming
-            .stderr
-            .contains("streaming is not implemented in this release; use exec -s")
+        streaming.stderr.contains("a terminal as stdin"),
+        "{}",
+        streaming.stderr
     );
 }
