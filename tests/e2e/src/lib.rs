@@ -7,8 +7,10 @@ mod configs;
 mod cri_calls;
 mod host;
 mod limits;
+mod raw;
 
 pub use configs::{ContainerSettings, PodSettings};
 pub use cri_calls::{Cri, Streams, call_path};
 pub use host::{Host, LogLine, long_scenario, scenario, scenario_with};
 pub use limits::{Limits, is_v2};
+pub use raw::Raw;

@@ -313,8 +313,16 @@ pub(crate) fn chain(error: &dyn Error) -> String {
         texts.push(text);
         next = source.source();
     }
-    texts.join(": ")
+    let mut text = texts.join(": ");
+    if text.len() > MOST_BYTES {
+        text.truncate(text.floor_char_boundary(MOST_BYTES));
+        text.push('…');
+    }
+    text
 }
+
+/// A status travels in a header of HTTP/2, which has bounds; a longer one would be lost as a whole.
+const MOST_BYTES: usize = 4096;
 
 #[cfg(test)]
 mod tests {

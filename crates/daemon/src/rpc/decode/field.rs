@@ -110,7 +110,7 @@ pub(super) fn optional_path(field: &str, value: String) -> Result<String, Invali
     absolute_path(field, value)
 }
 
-/// A path, relative or not, that never climbs.
+/// A path, relative or not, on one line, that never climbs.
 pub(super) fn no_climbing(field: &str, value: String) -> Result<String, InvalidField> {
     let value = text(field, value)?;
     if value.split('/').any(|part| part == "..") {
@@ -118,6 +118,14 @@ pub(super) fn no_climbing(field: &str, value: String) -> Result<String, InvalidF
             field,
             format_args!("{value:?}"),
             "remove the \"..\" parts",
+        ));
+    }
+    // The kernel lists cgroups one a line, and operators read logs by name.
+    if value.contains('\n') {
+        return Err(invalid(
+            field,
+            format_args!("{value:?}"),
+            "remove the newline",
         ));
     }
     Ok(value)
