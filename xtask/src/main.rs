@@ -1,4 +1,4 @@
-//! The project's commands: `cargo xtask demo | test | check | build | fuzz | install-deps`.
+//! The project's commands: `cargo xtask demo | test | vm | check | build | fuzz | install-deps`.
 
 #![allow(
     clippy::print_stdout,
@@ -11,8 +11,10 @@ mod check;
 mod demo;
 mod fuzz;
 mod packages;
+mod results;
 mod step;
 mod suite;
+mod vm;
 mod workspace;
 
 use std::process::ExitCode;
@@ -22,6 +24,7 @@ usage: cargo xtask COMMAND
 
   demo          a pod from a real image, in a network of its own; leaves nothing behind
   test          every test of the project; installs the Debian packages that it needs
+  vm            [--v2|--systemd] [FILTER]: tests in a virtual machine with cgroup v2, without and with systemd
   check         format, clippy, documentation, dependency direction, licences, house rules
   build         the binaries, side by side in target/stage/debug (or, with --release, target/stage/release)
   fuzz         [TARGET] [--seconds N]: feeds parsers what reaches new code, 60 seconds each (fuzz/)
@@ -34,6 +37,7 @@ fn main() -> ExitCode {
     let result = match arguments[..] {
         ["demo"] => demo::run(),
         ["test"] => suite::run(),
+        ["vm", ref rest @ ..] => vm::run(rest),
         ["check"] => check::run(),
         ["build"] => build::run(build::Profile::Debug).map(drop),
         ["build", "--release"] => build::run(build::Profile::Release).map(drop),

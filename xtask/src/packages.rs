@@ -44,7 +44,16 @@ const TESTS: &[(&str, &str)] = &[
         "libseccomp-dev",
         "the oracle that seccomp programs are tested against",
     ),
+    ("qemu-system-x86", "the machine with cgroup v2"),
+    ("mmdebstrap", "makes that machine's Debian"),
+    ("e2fsprogs", "makes its disks"),
+    ("binutils", "strips what is put on them"),
 ];
+
+/// What the end-to-end tests find in a virtual machine as well.
+pub(crate) fn of_machines() -> impl Iterator<Item = &'static str> {
+    BOTH.iter().map(|(package, _)| *package)
+}
 
 /// Who needs packages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -12,7 +12,26 @@ use longshore_snapshot::{
 use rustix::fs::{AtFlags, Mode, OFlags, openat};
 use rustix::io::Errno;
 
-const METHODS: [MountMethod; 2] = [MountMethod::Fsconfig, MountMethod::PrivateNamespace];
+/// Those that this kernel must have: `lowerdir+` came with 6.8, and before it the other is all there is.
+fn methods() -> Vec<MountMethod> {
+    let release = rustix::system::uname()
+        .release()
+        .to_string_lossy()
+        .into_owned();
+    let mut numbers = release.split(['.', '-']).map(|part| part.parse().unwrap());
+    let version: (u32, u32) = (numbers.next().unwrap(), numbers.next().unwrap());
+    match version >= (6, 8) {
+        true => vec![MountMethod::Fsconfig, MountMethod::PrivateNamespace],
+        false => vec![MountMethod::PrivateNamespace],
+    }
+}
+
+#[test]
+fn the_best_method_of_this_kernel_is_found() {
+    let root = tempfile::tempdir().unwrap();
+    let overlay = Overlay::open(root.path()).unwrap();
+    assert_eq!(overlay.method(), methods()[0]);
+}
 
 fn key(number: usize) -> LayerKey {
     LayerKey::of_diff_id(&format!("{number:064x}")).unwrap()
@@ -60,7 +79,7 @@ fn mounts() -> String {
 
 #[test]
 fn a_container_writes_to_its_own_layer_only() {
-    for method in METHODS {
+    for method in methods() {
         let root = tempfile::tempdir().unwrap();
         let overlay = Overlay::open_with(root.path(), method).unwrap();
         let layers = [
@@ -107,7 +126,7 @@ fn a_container_writes_to_its_own_layer_only() {
 
 #[test]
 fn images_with_no_layer_one_or_the_same_twice() {
-    for method in METHODS {
+    for method in methods() {
         let root = tempfile::tempdir().unwrap();
         let overlay = Overlay::open_with(root.path(), method).unwrap();
         let one = layer(&overlay, 1, &[("a", "1")]);
@@ -135,7 +154,7 @@ fn images_with_no_layer_one_or_the_same_twice() {
 
 #[test]
 fn many_layers_and_odd_paths() {
-    for method in METHODS {
+    for method in methods() {
         let parent = tempfile::tempdir().unwrap();
         // Longer than fsconfig takes, and with what overlay options give a meaning to.
         for name in ["a:b,c\\d e".to_owned(), "long/".repeat(60)] {
@@ -307,7 +326,7 @@ impl Drop for UserNamespace {
 #[test]
 fn a_user_namespace_sees_the_layers_as_its_own() {
     let user = UserNamespace::new(100_000);
-    for method in METHODS {
+    for method in methods() {
         let root = tempfile::tempdir().unwrap();
         let overlay = Overlay::open_with(root.path(), method).unwrap();
         let layers = [

@@ -17,11 +17,11 @@ use testkit::{
 
 use crate::{ContainerSettings, Cri, PodSettings};
 
-/// How long a story may take.
-const STORY_LIMIT: Duration = Duration::from_secs(120);
+/// How long a story may take, on an emulated processor that others use as well.
+const STORY_LIMIT: Duration = Duration::from_secs(300);
 
 /// How long a container may take to reach a state.
-const STATE_LIMIT: Duration = Duration::from_secs(20);
+const STATE_LIMIT: Duration = Duration::from_secs(90);
 
 /// A sandbox with a registry, a daemon, and busybox in the daemon's store.
 #[derive(Debug)]

@@ -49,6 +49,12 @@ pub(crate) fn build<'r>(
 
 /// In the child, last: the root's own attributes, and nothing of the old tree.
 pub(crate) fn pivot(root: &Root<'_>, plan: &ContainerPlan) -> Result<(), Error> {
+    // A tree copied from a shared mount, as every mount is where systemd runs, is shared itself, and no root to pivot to.
+    let private = MountAttributes {
+        propagation: MountPropagationFlags::PRIVATE,
+        ..MountAttributes::none()
+    };
+    set_mount_attributes(root.descriptor(), private).at(Stage::Pivot, "(make it private)")?;
     if plan.rootfs.readonly {
         set_readonly(root.descriptor()).at(Stage::ReadOnly, "/")?;
     }

@@ -1,0 +1,129 @@
+//! What test programs print, counted as it passes by.
+
+use std::{
+    io::{BufRead, BufReader},
+    process::{Child, ExitStatus},
+    sync::mpsc,
+    thread,
+    time::Duration,
+};
+
+use anyhow::Context;
+
+use crate::step;
+
+/// How long the output may stay open after the end of what writes it.
+const DRAIN_LIMIT: Duration = Duration::from_secs(10);
+
+/// A virtual machine's last word (`xtask/vm/tests.sh`).
+const GUEST_STATUS: &str = "longshore-vm: status ";
+
+/// What the test harness counted.
+#[derive(Debug, Default)]
+pub(crate) struct Count {
+    pub(crate) passed: u32,
+    pub(crate) failed: u32,
+    pub(crate) ignored: u32,
+    /// Names of failed and of ignored tests.
+    pub(crate) notes: Vec<String>,
+    /// What a virtual machine's tests came to: 0 or 1.
+    pub(crate) guest_status: Option<u32>,
+}
+
+/// Copies the output of a child (its standard output is a pipe) to ours until it ends, at most `limit`; then it is killed.
+pub(crate) fn wait_counting(
+    mut child: Child,
+    limit: Duration,
+    name: &str,
+    count: &mut Count,
+) -> anyhow::Result<ExitStatus> {
+    let results = read_results(&mut child);
+    let status = step::wait(child, limit, name);
+    let part = results
+        .recv_timeout(DRAIN_LIMIT)
+        .context("a process that a test has started outlives it and holds its output; see ps")?;
+    count.add(part);
+    status
+}
+
+/// The sum comes at the output's end.
+fn read_results(child: &mut Child) -> mpsc::Receiver<Count> {
+    let (sender, receiver) = mpsc::channel();
+    if let Some(output) = child.stdout.take() {
+        thread::spawn(move || {
+            let mut count = Count::default();
+            for line in BufReader::new(output).split(b'\n').map_while(Result::ok) {
+                let line = String::from_utf8_lossy(&line);
+                let line = line.trim_end_matches('\r');
+                println!("{line}");
+                count.note(line);
+            }
+            // Nobody waits any more after DRAIN_LIMIT.
+            let _ = sender.send(count);
+        });
+    }
+    receiver
+}
+
+impl Count {
+    pub(crate) fn add(&mut self, other: Count) {
+        self.passed += other.passed;
+        self.failed += other.failed;
+        self.ignored += other.ignored;
+        self.notes.extend(other.notes);
+        self.guest_status = other.guest_status.or(self.guest_status);
+    }
+
+    fn note(&mut self, line: &str) {
+        if let Some(status) = line.strip_prefix(GUEST_STATUS) {
+            self.guest_status = status.trim().parse().ok();
+        }
+        if let Some(name) = line.strip_prefix("test ") {
+            if name.ends_with(" ... FAILED") {
+                self.notes.push(format!("failed: {name}"));
+            } else if name.contains(" ... ignored") {
+                self.notes.push(format!("not run: {name}"));
+            }
+        }
+        // `test result: ok. 4 passed; 0 failed; 1 ignored; …`
+        let Some(result) = line.strip_prefix("test result: ") else {
+            return;
+        };
+        for part in result.split([';', '.']) {
+            let mut words = part.split_whitespace();
+            let (Some(number), Some(what)) = (words.next(), words.next()) else {
+                continue;
+            };
+            let number = number.parse().unwrap_or(0);
+            match what {
+                "passed" => self.passed += number,
+                "failed" => self.failed += number,
+                "ignored" => self.ignored += number,
+                _ => {}
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn results_are_summed_and_failures_named() {
+        let mut count = Count::default();
+        for line in [
+            "test a::b ... ok",
+            "test a::c ... FAILED",
+            "test a::d ... ignored, why",
+            "test result: FAILED. 1 passed; 1 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.1s",
+            "test result: ok. 12 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.1s",
+            "longshore-vm: status 1",
+        ] {
+            count.note(line);
+        }
+        assert_eq!((count.passed, count.failed, count.ignored), (13, 1, 1));
+        assert_eq!(count.notes.len(), 2);
+        assert_eq!(count.guest_status, Some(1));
+    }
+}

@@ -1,0 +1,179 @@
+//! Tests in a virtual machine: Debian's cloud kernel, nothing but cgroup v2, once without systemd and once with it.
+//!
+//! The processor is emulated (KVM is not to be had everywhere, and ten times as slow is still quick enough), so what runs unasked is
+//! a selection: what meets the kernel. With a filter, every test of these packages whose name contains it.
+
+mod debian;
+mod machine;
+mod payload;
+
+use anyhow::{bail, ensure};
+
+use crate::{
+    build::{self, Profile},
+    packages,
+    results::Count,
+    step::Steps,
+    workspace,
+};
+
+/// What starts the machine's processes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Boot {
+    /// A script of ours.
+    V2,
+    Systemd,
+}
+
+impl Boot {
+    pub(crate) const ALL: [Boot; 2] = [Boot::V2, Boot::Systemd];
+
+    pub(crate) fn describe(self) -> &'static str {
+        match self {
+            Boot::V2 => "virtual machine with cgroup v2 alone",
+            Boot::Systemd => "virtual machine with systemd",
+        }
+    }
+}
+
+/// A program of tests.
+struct Suite {
+    package: &'static str,
+    /// Its file in `tests/`.
+    target: &'static str,
+    /// Names, or parts of names, of what is run unasked; all if there are none.
+    v2: &'static [&'static str],
+    systemd: &'static [&'static str],
+}
+
+const EVERY: &[&str] = &[""];
+const NONE: &[&str] = &[];
+
+const SUITES: &[Suite] = &[
+    Suite {
+        package: "longshore-sys",
+        target: "bpf",
+        v2: EVERY,
+        systemd: NONE,
+    },
+    Suite {
+        package: "longshore-cgroup",
+        target: "v2_files",
+        v2: EVERY,
+        systemd: NONE,
+    },
+    Suite {
+        package: "longshore-cgroup",
+        target: "devices",
+        v2: EVERY,
+        systemd: NONE,
+    },
+    Suite {
+        package: "longshore-cgroup",
+        target: "hybrid",
+        v2: EVERY,
+        systemd: EVERY,
+    },
+    Suite {
+        package: "longshore-snapshot",
+        target: "overlay",
+        v2: EVERY,
+        systemd: NONE,
+    },
+    Suite {
+        package: "longshore-oci-runtime",
+        target: "core",
+        v2: EVERY,
+        systemd: NONE,
+    },
+    Suite {
+        package: "longshore-pod",
+        target: "pod",
+        v2: EVERY,
+        systemd: NONE,
+    },
+    Suite {
+        package: "longshore-e2e",
+        target: "e2e",
+        v2: &["container::", "pod::", "stop::"],
+        systemd: &["container::a", "pod::"],
+    },
+];
+
+impl Suite {
+    fn name(&self) -> String {
+        format!("{}-{}", self.package, self.target)
+    }
+
+    /// Parts of names of the tests to run; `None`: it is not run at all.
+    fn filters(&self, boot: Boot, filter: Option<&str>) -> Option<Vec<String>> {
+        if let Some(filter) = filter {
+            return Some(vec![filter.to_owned()]);
+        }
+        let chosen = match boot {
+            Boot::V2 => self.v2,
+            Boot::Systemd => self.systemd,
+        };
+        let filters = chosen.iter().filter(|one| !one.is_empty());
+        (!chosen.is_empty()).then(|| filters.map(|one| (*one).to_owned()).collect())
+    }
+}
+
+/// `cargo xtask vm [--v2|--systemd] [FILTER]`.
+pub(crate) fn run(arguments: &[&str]) -> anyhow::Result<()> {
+    let mut boots = Boot::ALL.to_vec();
+    let mut filter = None;
+    for argument in arguments {
+        match *argument {
+            "--v2" => boots = vec![Boot::V2],
+            "--systemd" => boots = vec![Boot::Systemd],
+            other if !other.starts_with('-') && filter.is_none() => filter = Some(other),
+            other => bail!("vm does not take {other}: cargo xtask vm [--v2|--systemd] [FILTER]"),
+        }
+    }
+    let mut steps = Steps::default();
+    packages::install(packages::Purpose::Tests)?;
+    let stage = steps.time("build the binaries", || build::run(Profile::Debug))?;
+    let system = steps.time("Debian for the virtual machine", debian::System::get)?;
+    let payload = steps.time("the machine's tests", || payload::Payload::build(&stage))?;
+    let mut count = Count::default();
+    let mut result = Ok(());
+    for boot in boots {
+        let ran = steps.time(boot.describe(), || {
+            machine::run(boot, filter, &system, &payload, &mut count)
+        });
+        result = result.and(ran);
+    }
+    steps.print();
+    for note in &count.notes {
+        println!("{note}");
+    }
+    println!("{} passed, {} failed", count.passed, count.failed);
+    result?;
+    ensure!(count.failed == 0, "tests failed");
+    ensure!(count.passed > 0, "no test has that in its name");
+    Ok(())
+}
+
+/// Both machines, as parts of `cargo xtask test`.
+pub(crate) fn run_all(
+    stage: &std::path::Path,
+    steps: &mut Steps,
+    count: &mut Count,
+) -> anyhow::Result<()> {
+    let system = steps.time("Debian for the virtual machine", debian::System::get)?;
+    let payload = steps.time("the machine's tests", || payload::Payload::build(stage))?;
+    let mut result = Ok(());
+    for boot in Boot::ALL {
+        let ran = steps.time(boot.describe(), || {
+            machine::run(boot, None, &system, &payload, count)
+        });
+        result = result.and(ran);
+    }
+    result
+}
+
+/// Where the machine's parts are kept.
+fn directory() -> anyhow::Result<std::path::PathBuf> {
+    Ok(workspace::target()?.join("vm"))
+}

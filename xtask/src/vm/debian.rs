@@ -1,0 +1,205 @@
+//! The machine's system: a Debian root with systemd in it, and Debian's kernel for clouds, made once and kept in `target/vm`.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    time::Duration,
+};
+
+use anyhow::{Context, ensure};
+
+use crate::{packages, step};
+
+const LIMIT: Duration = Duration::from_secs(600);
+
+const SUITE: &str = "bookworm";
+
+/// Beside what the tests of every machine need.
+const PACKAGES: &[&str] = &["systemd", "dbus", "kmod", "procps"];
+
+/// What nobody reads in there.
+const LEFT_OUT: &str = "path-exclude=/usr/share/doc/*";
+
+/// Run by mmdebstrap with the root's directory as `$1`, while apt still knows its sources. Unpacked rather than installed: the
+/// package would bring the tools that make initial RAM file systems.
+const KERNEL: &str = "\
+set -e
+cd \"$1\"
+export APT_CONFIG=\"$MMDEBSTRAP_APT_CONFIG\"
+kernel=$(apt-cache depends linux-image-cloud-amd64 | sed -n 's/.*Depends: \\(linux-image-.*-cloud-amd64\\)$/\\1/p' | head -n1)
+apt-get -qq download -o APT::Sandbox::User=root \"$kernel\"
+dpkg-deb --extract \"$kernel\"_*.deb kernel
+rm \"$kernel\"_*.deb
+mv kernel/boot/vmlinuz-* kernel/vmlinuz
+mv kernel/lib/modules lib/
+chroot . depmod \"$(ls lib/modules)\"
+mkdir -p longshore state
+";
+
+/// In the initial RAM file system, with the drivers that it loads.
+const BOOT: &str = include_str!("../../vm/boot.sh");
+const APPLETS: &[&str] = &[
+    "sh",
+    "mount",
+    "mkdir",
+    "cp",
+    "insmod",
+    "sleep",
+    "switch_root",
+    "[",
+];
+const DRIVERS: &[&str] = &[
+    "virtio",
+    "virtio_ring",
+    "virtio_pci",
+    "virtio_pci_legacy_dev",
+    "virtio_pci_modern_dev",
+    "virtio_blk",
+    "virtio_console",
+];
+
+/// Files to start a machine from.
+#[derive(Debug)]
+pub(super) struct System {
+    pub(super) kernel: PathBuf,
+    pub(super) initial_ram: PathBuf,
+    pub(super) root: PathBuf,
+}
+
+impl System {
+    /// The one kept, or a new one.
+    pub(super) fn get() -> anyhow::Result<System> {
+        let kept = super::directory()?.join("debian");
+        let recipe = recipe();
+        let stamp = kept.join("recipe");
+        if fs::read_to_string(&stamp).is_ok_and(|text| text == recipe) {
+            println!("    kept in {}", kept.display());
+            return Ok(System::in_directory(&kept));
+        }
+        let new = kept.with_extension("new");
+        for old in [&new, &kept] {
+            if old.exists() {
+                fs::remove_dir_all(old).with_context(|| format!("remove {}", old.display()))?;
+            }
+        }
+        fs::create_dir_all(&new).with_context(|| format!("make {}", new.display()))?;
+        make(&new)?;
+        fs::write(new.join("recipe"), &recipe).context("write the recipe")?;
+        fs::rename(&new, &kept).with_context(|| format!("make {}", kept.display()))?;
+        Ok(System::in_directory(&kept))
+    }
+
+    fn in_directory(directory: &Path) -> System {
+        System {
+            kernel: directory.join("vmlinuz"),
+            initial_ram: directory.join("initial-ram"),
+            root: directory.join("root.img"),
+        }
+    }
+}
+
+/// All that decides what comes out.
+fn recipe() -> String {
+    format!(
+        "{SUITE}\n{}\n{LEFT_OUT}\n{KERNEL}\n{BOOT}\n{APPLETS:?}\n{DRIVERS:?}\n",
+        packages()
+    )
+}
+
+fn packages() -> String {
+    let own = PACKAGES.iter().copied();
+    own.chain(packages::of_machines())
+        .collect::<Vec<_>>()
+        .join(",")
+}
+
+fn make(directory: &Path) -> anyhow::Result<()> {
+    let root = directory.join("root");
+    let mut bootstrap = Command::new("mmdebstrap");
+    bootstrap
+        .args([
+            "--quiet",
+            "--mode=root",
+            "--variant=minbase",
+            "--format=dir",
+        ])
+        .arg(format!("--include={}", packages()))
+        .arg(format!("--dpkgopt={LEFT_OUT}"))
+        .arg(format!("--customize-hook={KERNEL}"))
+        .arg(SUITE)
+        .arg(&root)
+        .args(sources())
+        .current_dir("/")
+        .stdin(Stdio::null());
+    step::run(&mut bootstrap, LIMIT)?;
+
+    fs::rename(root.join("kernel/vmlinuz"), directory.join("vmlinuz"))
+        .context("keep the kernel")?;
+    fs::remove_dir_all(root.join("kernel")).context("remove what else came with the kernel")?;
+    initial_ram(&root, directory)?;
+    let image = directory.join("root.img");
+    disk(&image, "2G", Some(&root))?;
+    fs::remove_dir_all(&root).context("remove the root's directory")
+}
+
+/// This machine's own sources of Debian, mirrors and all; mmdebstrap knows the public ones.
+fn sources() -> Vec<PathBuf> {
+    let list = Path::new("/etc/apt/sources.list.d/debian.sources");
+    match list.exists() {
+        true => vec![list.to_owned()],
+        false => Vec::new(),
+    }
+}
+
+fn initial_ram(root: &Path, directory: &Path) -> anyhow::Result<()> {
+    let tree = directory.join("initial-ram.d");
+    for one in ["bin", "dev", "root"] {
+        fs::create_dir_all(tree.join(one)).context("make the initial RAM file system")?;
+    }
+    fs::copy(root.join("bin/busybox"), tree.join("bin/busybox")).context("copy busybox")?;
+    for applet in APPLETS {
+        std::os::unix::fs::symlink("busybox", tree.join("bin").join(applet))
+            .with_context(|| format!("link {applet}"))?;
+    }
+    let init = tree.join("init");
+    fs::write(&init, BOOT).context("write /init")?;
+    super::payload::make_executable(&init)?;
+    for driver in DRIVERS {
+        let name = format!("{driver}.ko");
+        let found = find(&root.join("lib/modules"), &name);
+        let found = found.with_context(|| format!("the kernel's package has no {name}"))?;
+        fs::copy(&found, tree.join(&name)).with_context(|| format!("copy {name}"))?;
+    }
+    let mut pack = Command::new("bash");
+    pack.args(["-ec", "cd \"$1\"; find . | busybox cpio -o -H newc >\"$2\""])
+        .arg("pack")
+        .arg(&tree)
+        .arg(directory.join("initial-ram"))
+        .stdin(Stdio::null());
+    step::run(&mut pack, LIMIT)?;
+    fs::remove_dir_all(&tree).context("remove the initial RAM file system's tree")
+}
+
+fn find(directory: &Path, name: &str) -> Option<PathBuf> {
+    fs::read_dir(directory).ok()?.flatten().find_map(|entry| {
+        let path = entry.path();
+        match entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            true => find(&path, name),
+            false => (entry.file_name().to_str() == Some(name)).then_some(path),
+        }
+    })
+}
+
+/// An ext4 file system in a file that takes no more room than what is in it.
+pub(super) fn disk(image: &Path, size: &str, content: Option<&Path>) -> anyhow::Result<()> {
+    let mut make = Command::new("mke2fs");
+    make.args(["-q", "-F", "-t", "ext4", "-O", "^has_journal"])
+        .stdin(Stdio::null());
+    if let Some(content) = content {
+        make.arg("-d").arg(content);
+    }
+    step::run(make.arg(image).arg(size), LIMIT)?;
+    ensure!(image.exists(), "mke2fs made no {}", image.display());
+    Ok(())
+}

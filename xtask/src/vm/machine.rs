@@ -1,0 +1,170 @@
+//! The machine itself: QEMU, four disks, and one line of output that says how it went.
+
+use std::{
+    fs::{self, File},
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    time::Duration,
+};
+
+use anyhow::{Context, bail, ensure};
+
+use super::{Boot, debian::System, payload::Payload};
+use crate::{
+    results::{self, Count},
+    step,
+};
+
+/// A machine that takes longer hangs.
+const LIMIT: Duration = Duration::from_secs(25 * 60);
+
+const MEBIBYTES: &str = "3072";
+
+/// What is written while it runs; none of it stays.
+struct Disks {
+    directory: PathBuf,
+}
+
+/// Boots, runs the tests, powers off.
+pub(super) fn run(
+    boot: Boot,
+    filter: Option<&str>,
+    system: &System,
+    payload: &Payload,
+    count: &mut Count,
+) -> anyhow::Result<()> {
+    let disks = Disks::make()?;
+    payload.write(&disks.file("payload"), boot, filter)?;
+    disks.make_state()?;
+    let console = disks.file("console");
+    let mut command = qemu(boot, system, &disks, &console);
+    let child = step::start(&mut command)?;
+    let mut part = Count::default();
+    let ended = results::wait_counting(child, LIMIT, boot.describe(), &mut part);
+    let (guest_status, failed) = (part.guest_status, part.failed);
+    count.add(part);
+    let judged = match (ended, guest_status) {
+        (Err(error), _) => Err(error),
+        (Ok(_), Some(0)) => return Ok(()),
+        // The failed tests are in the count.
+        (Ok(_), Some(_)) if failed > 0 => return Ok(()),
+        (Ok(_), Some(_)) => bail!("a program of tests did not come to its end"),
+        (Ok(status), None) => Err(anyhow::anyhow!(
+            "the machine ended ({status}) before its tests did"
+        )),
+    };
+    judged.with_context(|| format!("the kernel's last words:\n{}", tail(&console)))
+}
+
+fn qemu(boot: Boot, system: &System, disks: &Disks, console: &Path) -> Command {
+    let init = match boot {
+        Boot::V2 => "longshore_init=/longshore/init.sh",
+        Boot::Systemd => {
+            "longshore_init=/lib/systemd/systemd systemd.unit=longshore-tests.service systemd.show_status=no"
+        }
+    };
+    // psi: Debian's kernels measure pressure only when asked to.
+    let arguments = format!("console=ttyS0 quiet panic=-1 psi=1 {init}");
+    let drive = |image: &Path, options: &str| {
+        let image = image.display();
+        format!("file={image},format=raw,if=virtio,cache=unsafe,{options}")
+    };
+    // It dies with us, even when we are killed.
+    let mut command = Command::new("setpriv");
+    command
+        .args(["--pdeathsig=KILL", "qemu-system-x86_64"])
+        .args([
+            "-machine", "q35", "-cpu", "max", "-smp", "2", "-m", MEBIBYTES,
+        ])
+        .args(["-accel", "tcg,thread=multi,tb-size=512"])
+        .args([
+            "-nodefaults",
+            "-no-user-config",
+            "-display",
+            "none",
+            "-no-reboot",
+        ])
+        .arg("-kernel")
+        .arg(&system.kernel)
+        .arg("-initrd")
+        .arg(&system.initial_ram)
+        .args(["-append", &arguments])
+        .args(["-drive", &drive(&system.root, "snapshot=on")])
+        .args(["-drive", &drive(&disks.file("payload"), "readonly=on")])
+        .args(["-drive", &drive(&disks.file("state"), "readonly=off")])
+        .args(["-drive", &drive(&disks.file("swap"), "readonly=off")])
+        .args(["-serial", &format!("file:{}", console.display())])
+        .args([
+            "-device",
+            "virtio-serial",
+            "-chardev",
+            "stdio,id=tests,signal=off",
+        ])
+        .args(["-device", "virtconsole,chardev=tests"])
+        // The root's snapshot.
+        .env("TMPDIR", &disks.directory)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped());
+    command
+}
+
+impl Disks {
+    fn make() -> anyhow::Result<Disks> {
+        let parent = super::directory()?;
+        let directory = parent.join(format!("run-{}", std::process::id()));
+        for entry in fs::read_dir(&parent).with_context(|| format!("read {}", parent.display()))? {
+            sweep(&entry?.path());
+        }
+        fs::create_dir_all(&directory).with_context(|| format!("make {}", directory.display()))?;
+        Ok(Disks { directory })
+    }
+
+    fn file(&self, name: &str) -> PathBuf {
+        self.directory.join(name)
+    }
+
+    /// A file system with project quotas, and room to swap to.
+    fn make_state(&self) -> anyhow::Result<()> {
+        let limit = Duration::from_secs(60);
+        let mut make = Command::new("mke2fs");
+        make.args(["-q", "-F", "-t", "ext4", "-O", "quota,project"])
+            .args(["-E", "quotatype=prjquota"])
+            .arg(self.file("state"))
+            .arg("4G");
+        step::run(&mut make, limit)?;
+        let swap = self.file("swap");
+        let file = File::create(&swap).with_context(|| format!("make {}", swap.display()))?;
+        file.set_len(512 << 20)
+            .with_context(|| format!("size {}", swap.display()))?;
+        let mut make = Command::new("mkswap");
+        make.arg(&swap).stdout(Stdio::null()).stderr(Stdio::null());
+        step::run(&mut make, limit)?;
+        ensure!(swap.exists(), "mkswap made no {}", swap.display());
+        Ok(())
+    }
+}
+
+impl Drop for Disks {
+    fn drop(&mut self) {
+        // What stays is swept by the next run.
+        let _ = fs::remove_dir_all(&self.directory);
+    }
+}
+
+/// Removes `run-PID` of a process that is gone.
+fn sweep(path: &Path) {
+    let name = path.file_name().and_then(|name| name.to_str());
+    let Some(pid) = name.and_then(|name| name.strip_prefix("run-")) else {
+        return;
+    };
+    if !Path::new("/proc").join(pid).exists() {
+        let _ = fs::remove_dir_all(path);
+    }
+}
+
+fn tail(console: &Path) -> String {
+    let text = fs::read(console).unwrap_or_default();
+    let text = String::from_utf8_lossy(&text);
+    let lines: Vec<&str> = text.lines().collect();
+    lines[lines.len().saturating_sub(30)..].join("\n")
+}
