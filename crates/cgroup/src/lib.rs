@@ -28,6 +28,7 @@ mod mountinfo;
 mod path;
 mod remove;
 mod resources;
+mod slice;
 mod stats;
 mod view;
 
@@ -36,6 +37,7 @@ pub use error::{Error, OpenError};
 pub use hierarchy::{Controller, Hierarchies, Mode, Root, Version};
 pub use path::{CgroupPath, PathError};
 pub use resources::{blkio_weight_to_io_weight, shares_to_weight};
+pub use slice::{Slice, SliceError};
 pub use stats::{
     CpuDetail, CpuUsage, Detail, DeviceIo, HugePages, MemoryDetail, MemoryUsage, Pressure,
     SampleError, Sampler, Stall, Stats, StatsError,

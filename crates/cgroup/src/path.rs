@@ -82,6 +82,11 @@ impl CgroupPath {
             .chain(std::iter::once(self.as_str()))
     }
 
+    /// The last component.
+    pub fn name(&self) -> &str {
+        self.0.rsplit('/').next().unwrap_or(&self.0)
+    }
+
     /// How many components.
     pub(crate) fn depth(&self) -> usize {
         self.0.split('/').count()

@@ -5,7 +5,7 @@ use std::{
 };
 
 use anyhow::{Context, ensure};
-use cgroup::{Controller, Hierarchies};
+use cgroup::{Controller, Hierarchies, Slice};
 use cni::{
     builtin::{Bridge, BridgeConfig},
     plugins::{Plugins, PluginsConfig},
@@ -22,7 +22,7 @@ use tokio_stream::wrappers::UnixListenerStream;
 use tonic::transport::Server;
 
 use crate::{
-    config::{Arguments, Config, Reload},
+    config::{Arguments, CgroupDriver, Config, Reload},
     container,
     events::Events,
     inventory::Inventory,
@@ -36,7 +36,7 @@ use crate::{
     state::{BootId, Lock, Records, recover},
     stats::{self, Stats},
     supervisor::{Executable, Nest},
-    watch,
+    systemd, watch,
 };
 
 /// Builds the daemon, recovers what an earlier one left, and serves until asked to end.
@@ -103,8 +103,18 @@ async fn build(config: Config) -> anyhow::Result<Runtime> {
     let lock = Lock::take(&config.state)?;
     let root_lock = Lock::take(&config.root)?;
     let hierarchies = Hierarchies::open()?;
-    // Pods whose request names no parent get this one; it stays.
-    hierarchies.ensure(&config.cgroup_parent, &oci_plan::Resources::default())?;
+    match config.cgroup_driver {
+        // Pods whose request names no parent get this one; it stays.
+        CgroupDriver::Cgroupfs => {
+            hierarchies.ensure(&config.cgroup_parent, &oci_plan::Resources::default())?;
+        }
+        CgroupDriver::Systemd => {
+            Slice::parse(&config.cgroup_parent)?;
+            if let Some(why) = systemd::unusable(&hierarchies) {
+                anyhow::bail!("cgroup_driver = \"systemd\": {why}");
+            }
+        }
+    }
     let nest = match &config.supervisor_cgroup {
         Some(path) => Some(Nest::open(&hierarchies, path)?),
         None => None,

@@ -22,6 +22,7 @@ mod spec;
 mod state;
 mod stats;
 mod supervisor;
+mod systemd;
 mod watch;
 
 use std::{

@@ -102,6 +102,9 @@ pub enum RequestBody {
     /// The input of an attach has ended: closes the container's stdin where that is to happen after the first attach that had it, and this is
     /// that attach. [`ReplyBody::Done`] in any case. The end of the connection says it for each attach that was asked for on it.
     EndInput { attach_id: String },
+    /// Starts the process that keeps the pod's systemd scope alive, and connects it to the listening socket of the slot.
+    /// [`ReplyBody::Anchored`]. FailedPrecondition where there is one already.
+    Anchor { socket: FdSlot },
 }
 
 /// A container to make. Its log is in CRI's format: `TIME stdout F text`; an unterminated last line is tagged `P`, so that `kubectl logs` shows
@@ -185,6 +188,10 @@ pub enum ReplyBody {
     Attached {
         terminal: bool,
         input: bool,
+    },
+    /// The reply carries one descriptor: the anchor's connection, non-blocking; its peer sees the anchor at this end.
+    Anchored {
+        pid: i32,
     },
 }
 

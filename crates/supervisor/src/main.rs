@@ -12,6 +12,7 @@
 //!
 //! `longshore-pod --path` is something else: see [`path`].
 
+mod anchor;
 mod attach;
 mod connection;
 mod container;

@@ -68,6 +68,11 @@ impl Supervisor {
             }
             return;
         }
+        if self.anchor.as_ref().is_some_and(|anchor| anchor.pid == pid) {
+            complain(&format!("the anchor of the pod's scope {ending}"));
+            self.anchor = None;
+            return;
+        }
         if self.live_init() == Some(pid) {
             return self.sandbox_init_ended(ending);
         }

@@ -253,6 +253,10 @@ impl Supervisor {
             .filter_map(|pid| pid.parse().ok());
         let known = |pid: &i32| {
             self.logs.pid() == Some(*pid)
+                || self
+                    .anchor
+                    .as_ref()
+                    .is_some_and(|anchor| anchor.pid == *pid)
                 || self.live_init() == Some(*pid)
                 || self
                     .containers

@@ -7,6 +7,7 @@ use supervisor_api::{
     ContainerState, Event, PodState, ReplyBody, RequestBody, SandboxState, WireError,
 };
 
+use crate::anchor::Anchor;
 use crate::attach::Listener;
 use crate::connection::{Arrival, Asker, Connections};
 use crate::container::Container;
@@ -31,6 +32,7 @@ pub(crate) struct Supervisor {
     pub(crate) containers: Vec<Container>,
     pub(crate) execs: Vec<Exec>,
     pub(crate) listeners: Vec<Listener>,
+    pub(crate) anchor: Option<Anchor>,
     next_key: u32,
     pub(crate) finished: bool,
 }
@@ -56,6 +58,7 @@ impl Supervisor {
             containers: Vec::new(),
             execs: Vec::new(),
             listeners: Vec::new(),
+            anchor: None,
             next_key: 0,
             finished: false,
         })
@@ -150,6 +153,7 @@ impl Supervisor {
             RequestBody::State => Ok(ReplyBody::State(self.state())),
             RequestBody::StopSandbox => return self.stop_sandbox(asker),
             RequestBody::Shutdown => return self.shut_down(asker),
+            RequestBody::Anchor { socket } => return self.anchor(asker, socket, &descriptors),
             RequestBody::Attach(request) => return self.attach(asker, &request, &descriptors),
             RequestBody::EndInput { attach_id } => self.end_input(&attach_id),
         };

@@ -5,7 +5,7 @@ use cni::builtin::{Ipv4Subnet, Ipv6Subnet};
 use super::{
     live::Live,
     schema::settings,
-    value::{CgroupParent, InRange, InterfaceName, LogFilter},
+    value::{CgroupDriver, CgroupParent, InRange, InterfaceName, LogFilter},
 };
 
 settings! {
@@ -23,8 +23,12 @@ settings! {
         /// The supervisor's executable; by default `longshore-pod` beside `longshored`.
         supervisor: PathBuf = "/usr/bin/longshore-pod" or beside_the_daemon("longshore-pod");
 
-        /// Parent cgroup of pods whose request names none.
-        cgroup_parent: CgroupParent = "/longshore";
+        /// Who makes the cgroups of pods: `cgroupfs`, the daemon itself, or `systemd`, which then wants parents that are slices. As the
+        /// kubelet's `cgroupDriver`; one that asks the runtime follows it.
+        cgroup_driver: CgroupDriver = "cgroupfs";
+
+        /// Parent cgroup of pods whose request names none; by default `/longshore.slice` with the systemd driver.
+        cgroup_parent: CgroupParent = "/longshore" or cgroup_driver.default_parent();
 
         /// Cgroup of the pods' supervisors, so that neither a limit on the daemon nor one on a pod is theirs; empty leaves them in the
         /// daemon's own. Below no pod's parent, and no cgroup whose processes a service manager ends.

@@ -38,6 +38,7 @@ use errors::Problem;
 use files::Source;
 use merge::Merged;
 use schema::{Effect, Key};
+pub(crate) use value::CgroupDriver;
 use value::Value;
 
 /// The configuration, with where each of its values comes from.

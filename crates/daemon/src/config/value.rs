@@ -264,6 +264,49 @@ impl<T: Value> Value for Vec<T> {
     }
 }
 
+/// Who makes the cgroups of pods.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum CgroupDriver {
+    /// The daemon.
+    Cgroupfs,
+    /// systemd, when the daemon asks for them.
+    Systemd,
+}
+
+impl CgroupDriver {
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Cgroupfs => "cgroupfs",
+            Self::Systemd => "systemd",
+        }
+    }
+
+    pub(super) fn default_parent(self) -> CgroupParent {
+        let parent = match self {
+            Self::Cgroupfs => "/longshore",
+            Self::Systemd => "/longshore.slice",
+        };
+        CgroupParent(parent.to_owned())
+    }
+}
+
+impl Value for CgroupDriver {
+    fn expected() -> String {
+        "\"cgroupfs\" or \"systemd\"".to_owned()
+    }
+
+    fn read(value: &Spanned<DeValue<'_>>) -> Result<Self, Wrong> {
+        quoted(value, |text| {
+            let all = [Self::Cgroupfs, Self::Systemd];
+            all.into_iter().find(|one| one.name() == text)
+        })
+    }
+
+    fn write(&self) -> toml::Value {
+        self.name().into()
+    }
+}
+
 const UNITS: [(&str, u64); 4] = [("h", 3_600_000), ("ms", 1), ("m", 60_000), ("s", 1_000)];
 
 /// As Go writes them: `1h30m`, `30s`, `500ms`.

@@ -23,6 +23,7 @@ mod files;
 mod lost;
 mod network;
 mod network_request;
+mod parent;
 mod remove;
 mod run;
 mod stop;

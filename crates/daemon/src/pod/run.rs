@@ -3,7 +3,7 @@
 
 use std::{io, os::fd::OwnedFd, sync::Arc};
 
-use oci_plan::{IdMap, IdMappings, Resources, SandboxPlan};
+use oci_plan::{FdSlot, IdMap, IdMappings, Resources, SandboxPlan};
 use supervisor_api::{ReplyBody, RequestBody};
 
 use super::{
@@ -12,6 +12,7 @@ use super::{
     files::{FilesError, hostname},
     follow, lost,
     network::{self, NetworkError},
+    parent::{self, ParentError},
     remove::take_apart,
 };
 use crate::{
@@ -23,6 +24,7 @@ use crate::{
     spec::{self, SpecError, SysctlDefaults, pod_sysctls},
     state::{PodRecord, PodStage, RecordError},
     supervisor::{self, CallError, Link, SpawnError, mismatch},
+    systemd::{self, Scope, ScopeError},
 };
 
 /// Docker's and the peers' size of `/dev/shm`.
@@ -60,8 +62,12 @@ pub(crate) enum RunError {
     Id(String, #[source] io::Error),
     #[error("pod {0}: keep its record")]
     Record(PodId, #[source] RecordError),
+    #[error("pod {0}")]
+    Parent(String, #[source] ParentError),
     #[error("pod {0}: make its cgroup parent")]
     Cgroup(PodId, #[source] cgroup::Error),
+    #[error("pod {0}: have systemd make its cgroup")]
+    Scope(PodId, #[source] ScopeError),
     #[error("pod {0}: start its supervisor")]
     Supervisor(PodId, #[source] SpawnError),
     #[error("pod {0}: connect its supervisor")]
@@ -134,10 +140,8 @@ pub(crate) async fn run(
 
 fn new_pod(runtime: &Runtime, config: PodConfig, handler: String) -> Result<Pod, RunError> {
     let id = PodId::generate().map_err(|e| RunError::Id(config.metadata.name.clone(), e))?;
-    let cgroup_parent = match config.linux.cgroup_parent.as_str() {
-        "" => runtime.config.cgroup_parent.to_string(),
-        parent => parent.to_owned(),
-    };
+    let cgroup_parent = parent::of_pod(runtime, &config, &id)
+        .map_err(|error| RunError::Parent(config.metadata.name.clone(), error))?;
     let record = PodRecord {
         id: id.clone(),
         boot: runtime.boot.clone(),
@@ -207,6 +211,10 @@ impl<'a> Reserved<'a> {
             return Err(RunError::Record(pod.id.clone(), error));
         }
         failpoint::reach("pod.recorded", pod);
+        if Scope::at(&pod.cgroup_parent).is_some() {
+            // systemd makes it, around a process that there is not yet.
+            return Ok(reserved);
+        }
         match runtime
             .hierarchies
             .ensure(&pod.cgroup_parent, &Resources::default())
@@ -240,6 +248,12 @@ impl<'a> Reserved<'a> {
             return Err(self.undo(RunError::Record(pod.id.clone(), error)).await);
         }
         failpoint::reach("pod.supervised", pod);
+        if let Some(scope) = Scope::at(&pod.cgroup_parent) {
+            if let Err(error) = enter_scope(runtime, pod, &link, &scope).await {
+                return Err(self.undo(error).await);
+            }
+            failpoint::reach("pod.scoped", pod);
+        }
         let plan = match plan(pod, self.sysctls.clone()) {
             Ok(plan) => plan,
             Err(error) => return Err(self.undo(RunError::Files(pod.id.clone(), error)).await),
@@ -282,6 +296,33 @@ impl<'a> Reserved<'a> {
         }
         error
     }
+}
+
+/// Has systemd make the pod's scope, around a process of its supervisor's.
+async fn enter_scope(
+    runtime: &Arc<Runtime>,
+    pod: &Pod,
+    link: &Link,
+    scope: &Scope,
+) -> Result<(), RunError> {
+    let sandbox = |error| RunError::Sandbox(pod.id.clone(), error);
+    let failed = |error| RunError::Scope(pod.id.clone(), error);
+    let socket = systemd::socket().map_err(failed)?;
+    let greeting = link.greet().await.map_err(sandbox)?;
+    let request = RequestBody::Anchor { socket: FdSlot(0) };
+    let anchored = link.call(request, vec![socket]).await;
+    greeting.answered().await.map_err(sandbox)?;
+    let (anchor, connection) = match anchored.map_err(sandbox)? {
+        (ReplyBody::Anchored { pid }, mut descriptors) => match descriptors.pop() {
+            Some(connection) => (pid, connection),
+            None => return Err(sandbox(CallError::Gone)),
+        },
+        (other, _) => return Err(sandbox(mismatch("Anchor", &other))),
+    };
+    scope.start(connection).await.map_err(failed)?;
+    scope
+        .settle(&runtime.hierarchies, &pod.cgroup_parent, anchor)
+        .map_err(failed)
 }
 
 /// Both requests are on their way before the supervisor has read the first.

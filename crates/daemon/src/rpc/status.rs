@@ -14,6 +14,7 @@ use crate::{
     pod::{self, RunError},
     spec::ProfileError,
     supervisor::CallError,
+    systemd::ScopeError,
 };
 
 /// An error as a reply.
@@ -83,6 +84,10 @@ coded! {
         E::Sandbox(_, call) => call.code(),
         E::Network(_, network) => network_code(network),
         E::Cgroup(_, cgroup) => cgroup_code(cgroup),
+        E::Parent(..) => Code::InvalidArgument,
+        E::Scope(_, ScopeError::Late { .. }) => Code::DeadlineExceeded,
+        E::Scope(_, ScopeError::Socket(_) | ScopeError::Connection(_)) => Code::Unavailable,
+        E::Scope(..) => os_code(error),
         E::Id(..) | E::Record(..) | E::Supervisor(..) | E::Link(..) | E::Files(..)
         | E::Crashed(_) => os_code(error),
     }

@@ -54,7 +54,7 @@ pub(super) async fn status(
             "version": env!("CARGO_PKG_VERSION"),
             "root": runtime.config.root,
             "state": runtime.config.state,
-            "cgroupDriver": "cgroupfs",
+            "cgroupDriver": runtime.config.cgroup_driver.name(),
             "cgroupMode": format!("{:?}", runtime.hierarchies.mode()),
             "network": { "bridge": &*runtime.config.network.bridge },
         })),

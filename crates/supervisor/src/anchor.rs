@@ -1,0 +1,104 @@
+//! The process that keeps a pod's systemd scope alive.
+//!
+//! A scope is made around a process and ends with its last one, and a pod has times without any: before its first container, and
+//! when all have exited. The supervisor cannot stand in, since it is not to be charged to the pod. So it forks a process that does
+//! nothing, shares its memory, and dies with it; what is left of the scope then goes away by itself.
+//!
+//! systemd is told of the process by the connection that asks for the scope, which is the process's own: its number would mean
+//! another process where systemd and we are in different PID namespaces, or if it were used again.
+
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+use rustix::pipe::PipeFlags;
+use rustix::process::Signal;
+use supervisor_api::{ReplyBody, WireError};
+
+use crate::connection::Asker;
+use crate::runtime::{failed_precondition, internal};
+use crate::supervisor::{Supervisor, take_slot};
+
+#[derive(Debug)]
+pub(crate) struct Anchor {
+    pub(crate) pid: i32,
+}
+
+impl Supervisor {
+    pub(crate) fn anchor(
+        &mut self,
+        asker: Asker,
+        socket: oci_plan::FdSlot,
+        descriptors: &[OwnedFd],
+    ) {
+        let started = take_slot(descriptors, socket).and_then(|socket| self.start_anchor(&socket));
+        let (result, descriptors) = match started {
+            Ok((pid, connection)) => (Ok(ReplyBody::Anchored { pid }), vec![connection]),
+            Err(error) => (Err(error), Vec::new()),
+        };
+        self.connections
+            .reply(&self.poll, asker, result, descriptors);
+    }
+
+    fn start_anchor(&mut self, socket: &OwnedFd) -> Result<(i32, OwnedFd), WireError> {
+        if self.anchor.is_some() {
+            return Err(failed_precondition("the pod has an anchor".to_owned()));
+        }
+        let (anchor, connection) = Anchor::start(socket.as_fd())
+            .map_err(|error| internal(format!("start the pod's anchor: {error}")))?;
+        let pid = anchor.pid;
+        self.anchor = Some(anchor);
+        Ok((pid, connection))
+    }
+}
+
+impl Anchor {
+    /// `socket` is a socket in a file system, by any descriptor of it. Returns a non-blocking connection to it whose peer sees the
+    /// anchor at this end.
+    fn start(socket: BorrowedFd<'_>) -> Result<(Self, OwnedFd), Errno> {
+        let address = format!("/proc/self/fd/{}", socket.as_raw_fd());
+        let address = SocketAddrUnix::new(address)?;
+        // A listener that is too busy is an error at once: nothing here may wait for another program.
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let connection =
+            rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+        let (reader, writer) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
+        match sys::clone_process(sys::CloneFlags::empty(), None)? {
+            sys::Clone::Child => {
+                sys::exit_at_panic();
+                let done = begin().and_then(|()| rustix::net::connect(&connection, &address));
+                let errno = done.err().map_or(0, Errno::raw_os_error);
+                let told = rustix::io::write(&writer, &errno.to_ne_bytes());
+                if errno != 0 || told.is_err() || sys::close_from(0).is_err() {
+                    sys::exit_process(1);
+                }
+                hold()
+            }
+            sys::Clone::Parent { pid, pidfd: _ } => {
+                drop(writer);
+                let mut errno = [0; 4];
+                // The child says it after a few system calls, none of which can wait.
+                let told = rustix::io::retry_on_intr(|| rustix::io::read(&reader, &mut errno))?;
+                match (told, i32::from_ne_bytes(errno)) {
+                    (4, 0) => Ok((Self { pid }, connection)),
+                    (4, errno) => Err(Errno::from_raw_os_error(errno)),
+                    _ => Err(Errno::CHILD),
+                }
+            }
+        }
+    }
+}
+
+/// What must be so before anybody relies on it.
+fn begin() -> Result<(), Errno> {
+    rustix::thread::set_name(c"longshore-scope")?;
+    rustix::process::set_parent_process_death_signal(Some(Signal::KILL))
+}
+
+/// For ever: what systemd sends to the processes of a scope that is stopped ends it.
+fn hold() -> ! {
+    let _ = sys::reset_signals();
+    loop {
+        let _ = rustix::event::poll(&mut [], None);
+    }
+}
