@@ -95,8 +95,8 @@ const SUITES: &[Suite] = &[
     Suite {
         package: "longshore-e2e",
         target: "e2e",
-        v2: &["container::", "pod::", "stop::"],
-        systemd: &["container::a", "pod::"],
+        v2: &["container::", "pod::", "stop::", "resources::"],
+        systemd: &["systemd::", "container::", "pod::a", "resources::limits"],
     },
 ];
 

@@ -158,10 +158,11 @@ mod tests {
                 let mut last = String::new();
                 for component in slice.path().as_str().split('/') {
                     let stem = component.strip_suffix(SUFFIX).unwrap();
-                    prop_assert!(last.is_empty() || stem.starts_with(&format!("{last}-")));
+                    let above = format!("{last}-");
+                    prop_assert!(last.is_empty() || stem.starts_with(&above));
                     last = stem.to_owned();
                 }
-                prop_assert_eq!(format!("{last}{SUFFIX}"), slice.name());
+                prop_assert_eq!(last + SUFFIX, slice.name());
             }
         }
     }

@@ -11,7 +11,7 @@ use anyhow::{Context, bail, ensure};
 use cri::client::{Client, Endpoint};
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::sandbox::{Sandbox, child_of, poll};
+use crate::sandbox::{Sandbox, child_of, poll, systemd_driver};
 
 /// The daemon's socket, as the sandbox sees it.
 pub const SOCKET: &str = "/run/longshore/longshore.sock";
@@ -58,9 +58,13 @@ impl Daemon {
         let config = directory.join("config.toml");
         let cgroup = sandbox.cgroup();
         let settings = with_cni(settings, directory);
-        let supervisors = format!("{cgroup}/supervisors");
+        let (driver, supervisors) = match systemd_driver() {
+            // systemd's tree: they stay with the daemon.
+            true => ("systemd", String::new()),
+            false => ("cgroupfs", format!("{cgroup}/supervisors")),
+        };
         let text = format!(
-            "cgroup_parent = {cgroup:?}\nsupervisor_cgroup = {supervisors:?}\nlog = {LOG_FILTER:?}\n{settings}\n"
+            "cgroup_driver = {driver:?}\ncgroup_parent = {cgroup:?}\nsupervisor_cgroup = {supervisors:?}\nlog = {LOG_FILTER:?}\n{settings}\n"
         );
         fs::write(&config, text).with_context(|| format!("write {}", config.display()))?;
         let argument = |flag: &str, path: &Path| format!("{flag}={}", path.display());

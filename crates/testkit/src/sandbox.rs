@@ -77,10 +77,15 @@ impl Sandbox {
         &self.directory
     }
 
-    /// A name for the parent cgroup of this test's pods, `/lst-…`; whatever is below goes with the sandbox.
+    /// A name for the parent cgroup of this test's pods, `/lst-…`; whatever is below goes with the sandbox. Where tests are of the
+    /// systemd cgroup driver it is a slice.
     #[must_use]
     pub fn cgroup(&self) -> String {
-        format!("/{}", self.name)
+        match systemd_driver() {
+            // A dash would be a step down.
+            true => format!("/{}.slice", self.name.replace('-', "_")),
+            false => format!("/{}", self.name),
+        }
     }
 
     /// The holder's PID on the host.
@@ -196,10 +201,18 @@ impl Sandbox {
 
     fn boot(&mut self) -> anyhow::Result<()> {
         self.boots += 1;
-        let holder = Holder::start(&self.name, &self.directory).context("start a sandbox")?;
+        let cgroup = self.cgroup();
+        let holder = Holder::start(cgroup.trim_start_matches('/'), &self.directory)
+            .context("start a sandbox")?;
         self.holder = Some(holder);
         Ok(())
     }
+}
+
+/// Whether daemons of tests have systemd make their cgroups: `LONGSHORE_TEST_CGROUP_DRIVER=systemd`.
+#[must_use]
+pub fn systemd_driver() -> bool {
+    std::env::var_os("LONGSHORE_TEST_CGROUP_DRIVER").is_some_and(|driver| driver == "systemd")
 }
 
 fn on_network_at<T: Send>(path: &Path, work: impl FnOnce() -> T + Send) -> anyhow::Result<T> {

@@ -12,9 +12,10 @@ use cri::{
         PodSandboxConfig, PodSandboxFilter, PodSandboxStatusRequest, PodSandboxStatusResponse,
         PortForwardRequest, PullImageRequest, RemoveContainerRequest, RemoveImageRequest,
         RemovePodSandboxRequest, ReopenContainerLogRequest, RunPodSandboxRequest,
-        StartContainerRequest, StatusRequest, StatusResponse, StopContainerRequest,
-        StopPodSandboxRequest, UpdateContainerResourcesRequest, UpdatePodSandboxResourcesRequest,
-        VersionRequest, VersionResponse,
+        RuntimeConfigRequest, RuntimeConfigResponse, StartContainerRequest, StatusRequest,
+        StatusResponse, StopContainerRequest, StopPodSandboxRequest,
+        UpdateContainerResourcesRequest, UpdatePodSandboxResourcesRequest, VersionRequest,
+        VersionResponse,
     },
 };
 use hyper_util::rt::TokioIo;
@@ -46,6 +47,12 @@ impl Cri {
     pub async fn version(&self) -> Answer<VersionResponse> {
         let request = VersionRequest::default();
         let call = async |mut rpc: Runtime, request| rpc.version(request).await;
+        self.client.runtime(LIMIT, request, call).await
+    }
+
+    pub async fn runtime_config(&self) -> Answer<RuntimeConfigResponse> {
+        let request = RuntimeConfigRequest::default();
+        let call = async |mut rpc: Runtime, request| rpc.runtime_config(request).await;
         self.client.runtime(LIMIT, request, call).await
     }
 

@@ -27,5 +27,6 @@ mod status;
 mod stop;
 mod streams;
 mod streams_crictl;
+mod systemd;
 mod trouble;
 mod volumes;

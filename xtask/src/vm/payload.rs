@@ -78,7 +78,11 @@ impl Payload {
         let mut list = String::new();
         for suite in SUITES {
             if let Some(filters) = suite.filters(boot, filter) {
-                let arguments = ["--color=never".into(), "--test-threads=2".into()];
+                let mut arguments = vec!["--color=never".into(), "--test-threads=2".into()];
+                if boot == Boot::Systemd && suite.target == "e2e" {
+                    // Those that are ignored elsewhere want systemd.
+                    arguments.push("--include-ignored".into());
+                }
                 let words = [suite.name()].into_iter().chain(arguments).chain(filters);
                 list.push_str(&words.collect::<Vec<_>>().join(" "));
                 list.push('\n');
@@ -87,8 +91,12 @@ impl Payload {
         fs::write(self.directory.join("list"), list).context("write the list of tests")?;
         let target = workspace::target()?;
         let environment = format!(
-            "target_directory='{}'\nprogram_limit={PROGRAM_LIMIT}\n",
-            target.display()
+            "target_directory='{}'\nprogram_limit={PROGRAM_LIMIT}\n{}",
+            target.display(),
+            match boot {
+                Boot::V2 => "",
+                Boot::Systemd => "export LONGSHORE_TEST_CGROUP_DRIVER=systemd\n",
+            }
         );
         fs::write(self.directory.join("environment"), environment)
             .context("write the environment of the tests")?;

@@ -32,7 +32,8 @@ settings! {
 
         /// Cgroup of the pods' supervisors, so that neither a limit on the daemon nor one on a pod is theirs; empty leaves them in the
         /// daemon's own. Below no pod's parent, and no cgroup whose processes a service manager ends.
-        supervisor_cgroup: Option<CgroupParent> = "/longshore-supervisors";
+        /// With the systemd driver that is the default: the rest of the tree is systemd's.
+        supervisor_cgroup: Option<CgroupParent> = "/longshore-supervisors" or cgroup_driver.default_supervisors();
 
         /// Where pods' network namespaces are pinned, so that other tools find them.
         netns_directory: PathBuf = "/run/netns";

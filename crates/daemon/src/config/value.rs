@@ -290,6 +290,15 @@ impl CgroupDriver {
     }
 }
 
+impl CgroupDriver {
+    pub(super) fn default_supervisors(self) -> Option<CgroupParent> {
+        match self {
+            Self::Cgroupfs => Some(CgroupParent("/longshore-supervisors".to_owned())),
+            Self::Systemd => None,
+        }
+    }
+}
+
 impl Value for CgroupDriver {
     fn expected() -> String {
         "\"cgroupfs\" or \"systemd\"".to_owned()

@@ -5,6 +5,7 @@
     reason = "these are tests, also where a function is shared by several"
 )]
 
+mod anchor;
 mod attach;
 mod ends;
 mod execs;

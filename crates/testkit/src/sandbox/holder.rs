@@ -15,9 +15,15 @@ use super::poll;
 /// orphans that it inherits. Status 3 means that the directory is still wanted.
 const HOLDER: &str = "
 set -e
+mount -t tmpfs -o mode=755 tmpfs /mnt
+mkdir /mnt/netns /mnt/lock
+if [ \"$LONGSHORE_TEST_CGROUP_DRIVER\" = systemd ]; then
+    mkdir /mnt/systemd
+    touch /mnt/systemd/private
+    mount --bind /run/systemd/private /mnt/systemd/private
+fi
+mount --move /mnt /run
 mount --make-rshared /
-mount -t tmpfs -o mode=755 tmpfs /run
-mkdir /run/netns /run/lock
 mount -t tmpfs -o mode=755 tmpfs /var/log
 ip link set lo up
 echo ready
@@ -33,6 +39,7 @@ name=$1 directory=$2 holder=$3
 unshare --net --mount --pid --ipc --uts --fork --kill-child --propagation=private --mount-proc bash -c \"$holder\"
 status=$?
 exec >/dev/null 2>&1
+[ \"$LONGSHORE_TEST_CGROUP_DRIVER\" != systemd ] || systemctl stop \"$name\"
 for turn in {1..100}; do
     left=
     for top in /sys/fs/cgroup/$name /sys/fs/cgroup/*/$name; do
