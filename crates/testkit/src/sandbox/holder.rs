@@ -15,14 +15,16 @@ use super::poll;
 /// orphans that it inherits. Status 3 means that the directory is still wanted.
 const HOLDER: &str = "
 set -e
-mount -t tmpfs -o mode=755 tmpfs /mnt
-mkdir /mnt/netns /mnt/lock
 if [ \"$LONGSHORE_TEST_CGROUP_DRIVER\" = systemd ]; then
+    mount -t tmpfs -o mode=755 tmpfs /mnt
     mkdir /mnt/systemd
     touch /mnt/systemd/private
     mount --bind /run/systemd/private /mnt/systemd/private
+    mount --no-mtab --move /mnt /run
+else
+    mount -t tmpfs -o mode=755 tmpfs /run
 fi
-mount --move /mnt /run
+mkdir /run/netns /run/lock
 mount --make-rshared /
 mount -t tmpfs -o mode=755 tmpfs /var/log
 ip link set lo up
