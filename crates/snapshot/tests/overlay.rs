@@ -359,7 +359,7 @@ fn a_user_namespace_sees_the_layers_as_its_own() {
 
 #[test]
 fn a_directory_of_an_image_is_a_volume() {
-    for method in METHODS {
+    for method in methods() {
         let root = tempfile::tempdir().unwrap();
         let overlay = Overlay::open_with(root.path(), method).unwrap();
         let layers = [
