@@ -6,6 +6,11 @@
 )]
 #![allow(clippy::unwrap_used, clippy::print_stderr, reason = "these are tests")]
 
+#[path = "cri_log.rs"]
+mod cri_log;
+#[path = "output.rs"]
+mod output;
+
 use std::collections::VecDeque;
 use std::fs;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -19,6 +24,9 @@ use rustix::fs::{Mode, OFlags};
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, OpenTreeFlags};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use supervisor_api::*;
+
+pub(crate) use cri_log::Log;
+pub(crate) use output::{Attached, Output};
 
 /// Longer than anything takes; nothing is measured by it.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
@@ -390,71 +398,6 @@ pub(crate) struct ExecRequest {
     pub(crate) descriptors: Vec<OwnedFd>,
 }
 
-/// The reading end of what a process writes.
-pub(crate) struct Output(pub(crate) OwnedFd);
-
-pub(crate) struct Attached {
-    pub(crate) stdout: Output,
-    pub(crate) stderr: Output,
-    pub(crate) terminal: bool,
-    pub(crate) input: bool,
-    pub(crate) descriptor: Option<OwnedFd>,
-}
-
-impl Attached {
-    pub(crate) fn write(&self, text: &str) {
-        let input = self.descriptor.as_ref().unwrap();
-        assert_eq!(
-            rustix::io::write(input, text.as_bytes()),
-            Ok(text.len()),
-            "{text}"
-        );
-    }
-}
-
-impl Output {
-    /// Reads until that has been said; returns all that was read.
-    pub(crate) fn read_until(&self, end: &str) -> String {
-        let mut text = String::new();
-        while !text.ends_with(end) {
-            let mut buffer = [0; 4096];
-            let mut poll = [rustix::event::PollFd::new(
-                &self.0,
-                rustix::event::PollFlags::IN,
-            )];
-            let patience = rustix::event::Timespec::try_from(PATIENCE).unwrap();
-            assert_ne!(
-                rustix::event::poll(&mut poll, Some(&patience)),
-                Ok(0),
-                "only {text:?}"
-            );
-            let count = rustix::io::read(&self.0, &mut buffer).unwrap();
-            assert_ne!(count, 0, "ended after {text:?}");
-            text.push_str(std::str::from_utf8(&buffer[..count]).unwrap());
-        }
-        text
-    }
-
-    /// Of a terminal's master: to the end that EIO says.
-    pub(crate) fn read_terminal(self) -> String {
-        rustix::io::ioctl_fionbio(&self.0, false).unwrap();
-        let mut bytes = Vec::new();
-        let mut buffer = [0; 4096];
-        while let Ok(count) = rustix::io::read(&self.0, &mut buffer)
-            && count > 0
-        {
-            bytes.extend_from_slice(&buffer[..count]);
-        }
-        String::from_utf8(bytes).unwrap()
-    }
-
-    pub(crate) fn read_to_end(self) -> String {
-        let mut text = String::new();
-        std::io::Read::read_to_string(&mut fs::File::from(self.0), &mut text).unwrap();
-        text
-    }
-}
-
 impl Client {
     pub(crate) fn connect(directory: &Path) -> Self {
         let socket = rustix::net::socket_with(
@@ -592,51 +535,6 @@ impl Client {
             }
             other => panic!("{other:?}"),
         }
-    }
-}
-
-/// A CRI log, taken apart.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Log(pub(crate) Vec<Entry>);
-
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Entry {
-    pub(crate) stream: String,
-    pub(crate) tag: char,
-    pub(crate) content: String,
-}
-
-impl Log {
-    pub(crate) fn parse(bytes: &[u8]) -> Self {
-        let text = std::str::from_utf8(bytes).unwrap();
-        assert!(text.is_empty() || text.ends_with('\n'), "torn: {text:?}");
-        let mut last = String::new();
-        let entries = text.split_terminator('\n').map(|line| {
-            let (time, rest) = line.split_once(' ').unwrap();
-            assert_eq!(time.len(), "2026-11-21T08:00:00.123456789Z".len(), "{line}");
-            assert!(time >= last.as_str(), "{time} after {last}");
-            last = time.to_owned();
-            let (stream, rest) = rest.split_once(' ').unwrap();
-            let (tag, content) = rest.split_once(' ').unwrap();
-            Entry {
-                stream: stream.to_owned(),
-                tag: tag.parse().unwrap(),
-                content: content.to_owned(),
-            }
-        });
-        Self(entries.collect())
-    }
-
-    /// What `kubectl logs` prints of one stream.
-    pub(crate) fn shown(&self, stream: &str) -> String {
-        let mut text = String::new();
-        for entry in self.0.iter().filter(|entry| entry.stream == stream) {
-            text.push_str(&entry.content);
-            if entry.tag == 'F' {
-                text.push('\n');
-            }
-        }
-        text
     }
 }
 
