@@ -73,6 +73,59 @@ fn bench_pods_reports_every_call_and_leaves_nothing() {
 }
 
 #[test]
+fn bench_stream_reports_both_transports() {
+    scenario(async |host| {
+        let image = host.image.clone();
+        let output = run(
+            host,
+            &[
+                "stream",
+                "--image",
+                &image,
+                "--round-trips",
+                "5",
+                "--bytes",
+                "3000000",
+                "--execs",
+                "3",
+                "--connections",
+                "4",
+                "-o",
+                "json",
+            ],
+        )?;
+        anyhow::ensure!(
+            output.status.success(),
+            "{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        let report: Value = serde_json::from_slice(&output.stdout).context("read the report")?;
+        let reference = &report["reference"];
+        assert_eq!(reference["pipe_round_trip"]["count"], 5);
+        assert!(reference["tcp_bytes_per_second"].as_f64().unwrap() > 0.0);
+        let subjects = report["subjects"].as_array().unwrap();
+        let transports: Vec<_> = subjects.iter().map(|s| &s["transport"]).collect();
+        assert_eq!(transports, ["spdy", "websocket"]);
+        for subject in subjects {
+            assert_eq!(subject["round_trip"]["count"], 5);
+            for figure in [
+                "out_bytes_per_second",
+                "in_bytes_per_second",
+                "execs_ms",
+                "connections_ms",
+            ] {
+                assert!(
+                    subject[figure].as_f64().unwrap() > 0.0,
+                    "{figure}: {report}"
+                );
+            }
+        }
+        assert!(host.cri.pods(None).await?.is_empty());
+        Ok(())
+    });
+}
+
+#[test]
 fn bench_that_cannot_run_says_why_in_one_line() {
     scenario(async |host| {
         let missing = format!("{}-of-nobody", host.image);
@@ -98,8 +151,15 @@ fn bench_that_cannot_run_says_why_in_one_line() {
 }
 
 fn bench(host: &Host, arguments: &[&str]) -> anyhow::Result<Output> {
+    let pods: Vec<&str> = std::iter::once("pods")
+        .chain(arguments.iter().copied())
+        .collect();
+    run(host, &pods)
+}
+
+fn run(host: &Host, arguments: &[&str]) -> anyhow::Result<Output> {
     // Inside, the daemon's socket is where it is by default.
     let mut command = host.sandbox.command(binary("longshore")?);
-    command.args(["bench", "pods"]).args(arguments);
+    command.arg("bench").args(arguments);
     command.output().context("run longshore bench")
 }
