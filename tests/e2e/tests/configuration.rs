@@ -82,10 +82,15 @@ fn the_configuration_is_shown_and_judged_without_serving() {
         assert_eq!(checked, format!("good: {}\n", default.display()));
 
         let dump = run(&format!("config dump {config} --state /elsewhere"))?;
+        let text = fs::read_to_string(host.sandbox.view(&file))?;
+        let parent = text
+            .lines()
+            .position(|line| line.starts_with("cgroup_parent"));
+        let parent = parent.context("the test-kit names a cgroup parent")? + 1;
         for (setting, origin) in [
             ("state = \"/elsewhere\"", "--state"),
             ("address = \"/elsewhere/longshore.sock\"", "default"),
-            ("cgroup_parent = ", &format!("{}:1", file.display())),
+            ("cgroup_parent = ", &format!("{}:{parent}", file.display())),
         ] {
             let line = dump.lines().find(|line| line.starts_with(setting));
             let line = line.with_context(|| format!("{setting} in {dump}"))?;
