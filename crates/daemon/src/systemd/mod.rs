@@ -193,12 +193,13 @@ impl Scope {
             unit: self.unit.clone(),
             path: path.to_owned(),
         };
-        if !hierarchies.exists(path).map_err(ScopeError::Anchor)? {
-            return Err(elsewhere());
-        }
-        let own = hierarchies
-            .create(&format!("{path}/anchor"), &oci_plan::Resources::default())
-            .map_err(ScopeError::Anchor)?;
+        let scope = match hierarchies.open_cgroup(path) {
+            Err(cgroup::Error::NotFound { .. }) => return Err(elsewhere()),
+            other => other.map_err(ScopeError::Anchor)?,
+        };
+        // As an exec's: no controller is passed on as long as the anchor is in the scope itself, or the kernel makes that a threaded
+        // cgroup, whose children take no processes.
+        let own = scope.create_exec("anchor").map_err(ScopeError::Anchor)?;
         let pid = rustix::process::Pid::from_raw(anchor).ok_or_else(elsewhere)?;
         own.attach(pid).map_err(ScopeError::Anchor)
     }
