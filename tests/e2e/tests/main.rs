@@ -21,6 +21,7 @@ mod reboot;
 mod recovery;
 mod resources;
 mod room;
+mod security;
 mod service;
 mod stats;
 mod status;

@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     pod::config::{
-        IdMapping, LinuxResources, NamespaceOptions, SecurityProfile, SupplementalGroupsPolicy,
-        is_default, numbered, wrapped_id,
+        IdMapping, LinuxResources, NamespaceOptions, SecurityProfile, SelinuxOptions,
+        SupplementalGroupsPolicy, is_default, numbered, wrapped_id,
     },
     spec::Signal,
 };
@@ -153,6 +153,8 @@ pub(crate) struct ContainerSecurity {
     pub(crate) privileged: bool,
     #[serde(skip_serializing_if = "is_default")]
     pub(crate) namespace_options: NamespaceOptions,
+    #[serde(skip_serializing_if = "is_default")]
+    pub(crate) selinux_options: SelinuxOptions,
     #[serde(skip_serializing_if = "Option::is_none", with = "wrapped_id")]
     pub(crate) run_as_user: Option<u32>,
     /// A name or a number; at most one of it and `run_as_user` is set.

@@ -109,12 +109,14 @@ pub(crate) struct PodLinux {
     pub(crate) resources: Option<LinuxResources>,
 }
 
-/// `LinuxSandboxSecurityContext`. SELinux options are absent: a request that sets them is refused.
+/// `LinuxSandboxSecurityContext`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub(crate) struct PodSecurity {
     #[serde(skip_serializing_if = "is_default")]
     pub(crate) namespace_options: NamespaceOptions,
+    #[serde(skip_serializing_if = "is_default")]
+    pub(crate) selinux_options: SelinuxOptions,
     #[serde(skip_serializing_if = "Option::is_none", with = "wrapped_id")]
     pub(crate) run_as_user: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none", with = "wrapped_id")]
@@ -131,6 +133,20 @@ pub(crate) struct PodSecurity {
     pub(crate) seccomp: Option<SecurityProfile>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) apparmor: Option<SecurityProfile>,
+}
+
+/// `SELinuxOption`: a label, or parts of one.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct SelinuxOptions {
+    #[serde(skip_serializing_if = "is_default")]
+    pub(crate) user: String,
+    #[serde(skip_serializing_if = "is_default")]
+    pub(crate) role: String,
+    #[serde(rename = "type", skip_serializing_if = "is_default")]
+    pub(crate) kind: String,
+    #[serde(skip_serializing_if = "is_default")]
+    pub(crate) level: String,
 }
 
 /// `NamespaceOption`.

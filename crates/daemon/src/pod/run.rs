@@ -21,7 +21,7 @@ use crate::{
     flight::Crashed,
     id::PodId,
     runtime::{EMBEDDED_HANDLER, Runtime, now_ns},
-    spec::{self, SpecError, SysctlDefaults, pod_sysctls},
+    spec::{self, ProfileError, SpecError, SysctlDefaults, pod_sysctls},
     state::{PodRecord, PodStage, RecordError},
     supervisor::{self, CallError, Link, SpawnError, mismatch},
     systemd::{self, Scope, ScopeError},
@@ -56,6 +56,8 @@ pub(crate) enum RunError {
     },
     #[error("pod {0}")]
     Config(String, #[source] SpecError),
+    #[error("pod {0}")]
+    Profile(String, #[source] ProfileError),
     #[error("pod {0}")]
     Spec(PodId, #[source] SpecError),
     #[error("pod {0}: make an id")]
@@ -92,8 +94,8 @@ pub(crate) async fn run(
     handler: String,
 ) -> Result<Arc<Pod>, Arc<RunError>> {
     // Validated before anything is claimed or made.
-    let checked =
-        spec::check_pod(&config).and_then(|()| pod_sysctls(&config, SysctlDefaults::default()));
+    let checked = spec::check_pod(&config, &runtime.host)
+        .and_then(|()| pod_sysctls(&config, SysctlDefaults::default()));
     if let Err(error) = checked {
         return Err(Arc::new(RunError::Config(config.metadata.name, error)));
     }
@@ -102,7 +104,12 @@ pub(crate) async fn run(
     }
     let pod = match runtime.inventory.pod_named(&config.metadata) {
         Some(pod) => pod,
-        None => Arc::new(new_pod(runtime, config.clone(), handler.clone())?),
+        None => {
+            let profile = runtime.seccomp.check_pod(&runtime.paths, &config).await;
+            let name = &config.metadata.name;
+            profile.map_err(|error| RunError::Profile(name.clone(), error))?;
+            Arc::new(new_pod(runtime, config.clone(), handler.clone())?)
+        }
     };
     let pod = match runtime.inventory.claim_pod_name(&pod) {
         Ok(()) => pod,

@@ -79,6 +79,8 @@ coded! {
     }
     RunError: error {
         E::UnknownHandler(_) | E::Config(..) | E::Spec(..) => Code::InvalidArgument,
+        E::Profile(_, ProfileError::Read { source, .. }) => source.code(),
+        E::Profile(..) => Code::InvalidArgument,
         E::Conflict { .. } | E::NotReady { .. } => Code::AlreadyExists,
         E::Overtaken(_) => Code::Aborted,
         E::Sandbox(_, call) => call.code(),

@@ -56,6 +56,8 @@ pub(super) async fn status(
             "state": runtime.config.state,
             "cgroupDriver": runtime.config.cgroup_driver.name(),
             "cgroupMode": format!("{:?}", runtime.hierarchies.mode()),
+            // Where one is false, RuntimeDefault and labels are taken and change nothing.
+            "security": { "apparmor": runtime.host.apparmor, "selinux": runtime.host.selinux },
             "network": { "bridge": &*runtime.config.network.bridge },
         })),
         false => BTreeMap::new(),

@@ -3,7 +3,7 @@
 use std::{fs, path::Path};
 
 use super::{SpecError, SpecInput};
-use crate::pod::config::ProfileType;
+use crate::pod::config::{ProfileType, SelinuxOptions};
 
 /// Looked up once, when the daemon starts.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -93,6 +93,7 @@ pub(super) fn check_labels(input: &SpecInput<'_>) -> Result<(), SpecError> {
             "AppArmor is enabled on this node, and this runtime cannot apply profiles: use Unconfined",
         ));
     }
+    check_selinux(&security.selinux_options, input.host)?;
     let relabelled = input
         .container
         .mounts
@@ -106,4 +107,16 @@ pub(super) fn check_labels(input: &SpecInput<'_>) -> Result<(), SpecError> {
         )),
         Some(_) | None => Ok(()),
     }
+}
+
+/// As with the other labels: without SELinux no label is lost. Users write them into charts that run everywhere.
+pub(super) fn check_selinux(options: &SelinuxOptions, host: &Host) -> Result<(), SpecError> {
+    if !host.selinux || *options == SelinuxOptions::default() {
+        return Ok(());
+    }
+    Err(SpecError::field(
+        "config.linux.security_context.selinux_options",
+        "a label",
+        "SELinux is enabled on this node, and this runtime cannot set labels: leave it out",
+    ))
 }

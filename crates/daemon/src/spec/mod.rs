@@ -4,6 +4,7 @@
 //! [`HostDevice`]s, a localhost [`SeccompProfiles`] file, and once the [`Host`]'s abilities. [`container_spec`] itself is pure.
 
 mod accounts;
+mod annotations;
 mod capabilities;
 mod classes;
 mod devices;
@@ -94,6 +95,7 @@ pub(crate) fn container_spec(input: SpecInput<'_>) -> Result<ContainerSpec, Spec
     if security.privileged && !input.pod.linux.security_context.privileged {
         return Err(SpecError::PrivilegedInPlainPod);
     }
+    annotations::check(&input.container.annotations)?;
     host::check_labels(&input)?;
     classes::check(&input)?;
     let user = user::resolve(security, input.image, input.accounts)?;
@@ -138,7 +140,7 @@ pub(crate) fn container_spec(input: SpecInput<'_>) -> Result<ContainerSpec, Spec
         .set_hostname(None)
         .set_domainname(None)
         .set_hooks(None)
-        .set_annotations(Some(annotations(&input)))
+        .set_annotations(Some(peers_annotations(&input)))
         .set_linux(Some(linux));
     Ok(ContainerSpec { spec, user })
 }
@@ -148,7 +150,7 @@ fn paths(given: &[String]) -> Option<Vec<String>> {
 }
 
 /// The peers' annotations, which external runtimes and tools on the node go by.
-fn annotations(input: &SpecInput<'_>) -> HashMap<String, String> {
+fn peers_annotations(input: &SpecInput<'_>) -> HashMap<String, String> {
     let pod = &input.pod.metadata;
     let image = &input.container.image;
     let image_name = if image.user_specified_image.is_empty() {

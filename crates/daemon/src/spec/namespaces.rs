@@ -6,7 +6,7 @@ use oci_spec::runtime::{
     LinuxIdMapping, LinuxIdMappingBuilder, LinuxNamespace, LinuxNamespaceType,
 };
 
-use super::{SpecError, SpecInput};
+use super::{Host, SpecError, SpecInput, annotations, host::check_selinux};
 use crate::pod::config::{IdMapping, NamespaceMode, NamespaceOptions, PodConfig};
 
 /// Paths of the namespaces that the pod owns, by which any process of the node could join them. `None`: the pod is in the
@@ -36,6 +36,7 @@ pub(super) fn resolve<'a>(input: &SpecInput<'a>) -> Result<Namespaces<'a>, SpecE
     let pod = &input.pod.linux.security_context.namespace_options;
     let container = &input.container.linux.security_context.namespace_options;
     let paths = input.namespaces;
+    refuse_more_than_the_pods(container, pod)?;
     let mut list = vec![namespace(LinuxNamespaceType::Mount, None)];
 
     // A container that says nothing says POD, and the pod may be in the node's.
@@ -130,11 +131,34 @@ impl Namespaces<'_> {
     }
 }
 
-/// What a pod asks for that no pod of ours can be.
-pub(crate) fn check_pod(pod: &PodConfig) -> Result<(), SpecError> {
+/// What a pod asks for that no pod of ours, or none on this node, can be.
+pub(crate) fn check_pod(pod: &PodConfig, host: &Host) -> Result<(), SpecError> {
+    annotations::check(&pod.annotations)?;
+    check_selinux(&pod.linux.security_context.selinux_options, host)?;
     let options = &pod.linux.security_context.namespace_options;
     if options.userns_options.is_some() {
         refuse_node_namespaces(options)?;
+    }
+    Ok(())
+}
+
+/// Whoever lets a pod run lets it run as what it says that it is. Kubelets say the same twice.
+fn refuse_more_than_the_pods(
+    container: &NamespaceOptions,
+    pod: &NamespaceOptions,
+) -> Result<(), SpecError> {
+    for (field, asked, pods) in [
+        ("network", container.network, pod.network),
+        ("pid", container.pid, pod.pid),
+        ("ipc", container.ipc, pod.ipc),
+    ] {
+        if asked == NamespaceMode::Node && pods != NamespaceMode::Node {
+            return Err(SpecError::field(
+                format!("{PATH}.{field}"),
+                "NODE",
+                format!("the pod was made with {pods:?}: make it with NODE as well"),
+            ));
+        }
     }
     Ok(())
 }

@@ -12,7 +12,7 @@ use super::{SpecError, SpecInput, capabilities::Sets};
 use crate::{
     container::config::ContainerConfig,
     paths::{PathError, Paths},
-    pod::config::ProfileType,
+    pod::config::{PodConfig, ProfileType, SecurityProfile},
 };
 
 const PATH: &str = "config.linux.security_context.seccomp";
@@ -63,7 +63,28 @@ impl SeccompProfiles {
         paths: &Paths,
         container: &ContainerConfig,
     ) -> Result<Option<LinuxSeccomp>, ProfileError> {
-        let Some(path) = self.path(container)? else {
+        let path = self.path(container)?;
+        self.read(paths, path).await
+    }
+
+    /// Whether what the pod names is a profile. A pod has no process of its own to confine by it, but who asks for a profile that is not
+    /// there is mistaken.
+    pub(crate) async fn check_pod(
+        &self,
+        paths: &Paths,
+        pod: &PodConfig,
+    ) -> Result<(), ProfileError> {
+        let security = &pod.linux.security_context;
+        let path = self.named(security.seccomp.as_ref(), security.privileged)?;
+        self.read(paths, path).await.map(drop)
+    }
+
+    async fn read(
+        &self,
+        paths: &Paths,
+        path: Option<PathBuf>,
+    ) -> Result<Option<LinuxSeccomp>, ProfileError> {
+        let Some(path) = path else {
             return Ok(None);
         };
         match paths.text(&path, MOST_BYTES).await {
@@ -83,13 +104,19 @@ impl SeccompProfiles {
         container: &ContainerConfig,
     ) -> Result<Option<PathBuf>, ProfileError> {
         let security = &container.linux.security_context;
-        match &security.seccomp {
-            Some(profile) if profile.profile_type == ProfileType::Localhost => {
-                match security.privileged {
-                    true => Ok(None),
-                    false => self.below(&profile.localhost_ref).map(Some),
-                }
-            }
+        self.named(security.seccomp.as_ref(), security.privileged)
+    }
+
+    fn named(
+        &self,
+        profile: Option<&SecurityProfile>,
+        privileged: bool,
+    ) -> Result<Option<PathBuf>, ProfileError> {
+        match profile {
+            Some(profile) if profile.profile_type == ProfileType::Localhost => match privileged {
+                true => Ok(None),
+                false => self.below(&profile.localhost_ref).map(Some),
+            },
             Some(_) | None => Ok(None),
         }
     }

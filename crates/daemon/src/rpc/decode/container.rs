@@ -8,8 +8,8 @@ use super::{
         number, optional_id, optional_path, text, texts,
     },
     linux::{
-        Deprecated, Owner, apparmor_profile, id_mappings, namespace_options, no_selinux, profile,
-        resources,
+        Deprecated, Owner, apparmor_profile, id_mappings, namespace_options, profile, resources,
+        selinux_options,
     },
 };
 use crate::{
@@ -321,7 +321,6 @@ fn security(
     security: v1::LinuxContainerSecurityContext,
 ) -> Result<ContainerSecurity, InvalidField> {
     let at = |field: &str| format!("{path}.{field}");
-    no_selinux(&at("selinux_options"), security.selinux_options)?;
     let run_as_user = optional_id(&at("run_as_user"), security.run_as_user)?;
     let run_as_username = user_name(&at("run_as_username"), security.run_as_username)?;
     let run_as_group = optional_id(&at("run_as_group"), security.run_as_group)?;
@@ -364,6 +363,7 @@ fn security(
             security.namespace_options,
             Owner::Container,
         )?,
+        selinux_options: selinux_options(&at("selinux_options"), security.selinux_options)?,
         run_as_user,
         run_as_username,
         run_as_group,

@@ -9,7 +9,7 @@ use super::field::{
 };
 use crate::pod::config::{
     HugepageLimit, IdMapping, LinuxResources, NamespaceMode, NamespaceOptions, ProfileType,
-    SecurityProfile, UserNamespace,
+    SecurityProfile, SelinuxOptions, UserNamespace,
 };
 
 /// Whose namespace options these are: only a container has a target, and the network is the pod's to choose.
@@ -240,27 +240,29 @@ pub(super) fn apparmor_profile(
     }
 }
 
-/// Kubelets send an empty message, which asks for nothing.
-pub(super) fn no_selinux(
+/// Kubelets send an empty message, which asks for nothing. Whether a label can be had is for `spec` to say, which knows the node.
+pub(super) fn selinux_options(
     field: &str,
     options: Option<v1::SeLinuxOption>,
-) -> Result<(), InvalidField> {
+) -> Result<SelinuxOptions, InvalidField> {
     let options = options.unwrap_or_default();
-    let asked = [
-        ("user", &options.user),
-        ("role", &options.role),
-        ("type", &options.r#type),
-        ("level", &options.level),
-    ];
-    for (part, value) in asked {
-        if !value.is_empty() {
-            return Err(not_implemented(
-                &format!("{field}.{part}"),
+    let part = |part: &str, value: String| {
+        let field = format!("{field}.{part}");
+        if value.chars().any(|c| c.is_whitespace() || c.is_control()) {
+            return Err(invalid(
+                &field,
                 format_args!("{value:?}"),
+                "name a part of a label, such as s0:c1,c2",
             ));
         }
-    }
-    Ok(())
+        Ok(value)
+    };
+    Ok(SelinuxOptions {
+        user: part("user", options.user)?,
+        role: part("role", options.role)?,
+        kind: part("type", options.r#type)?,
+        level: part("level", options.level)?,
+    })
 }
 
 /// The kernel's own bounds of cpu.shares; beyond the upper one it would clamp in silence.

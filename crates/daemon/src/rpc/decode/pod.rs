@@ -10,7 +10,7 @@ use super::{
         unsigned,
     },
     linux::{
-        Deprecated, Owner, apparmor_profile, namespace_options, no_selinux, profile, resources,
+        Deprecated, Owner, apparmor_profile, namespace_options, profile, resources, selinux_options,
     },
 };
 use crate::pod::config::{
@@ -203,7 +203,6 @@ fn security(
     security: v1::LinuxSandboxSecurityContext,
 ) -> Result<PodSecurity, InvalidField> {
     let at = |field: &str| format!("{path}.{field}");
-    no_selinux(&at("selinux_options"), security.selinux_options)?;
     let run_as_user = optional_id(&at("run_as_user"), security.run_as_user)?;
     let run_as_group = optional_id(&at("run_as_group"), security.run_as_group)?;
     if run_as_group.is_some() && run_as_user.is_none() {
@@ -225,6 +224,7 @@ fn security(
             security.namespace_options,
             Owner::Pod,
         )?,
+        selinux_options: selinux_options(&at("selinux_options"), security.selinux_options)?,
         run_as_user,
         run_as_group,
         readonly_rootfs: security.readonly_rootfs,

@@ -362,8 +362,8 @@ fn wrong_pods() {
             "config.linux.security_context.supplemental_groups[1]: 4294967296",
         ),
         (
-            |c| pod_security(c).selinux_options.as_mut().unwrap().level = "s0".into(),
-            "config.linux.security_context.selinux_options.level: \"s0\": not implemented",
+            |c| pod_security(c).selinux_options.as_mut().unwrap().level = "s0\nroot".into(),
+            "config.linux.security_context.selinux_options.level: \"s0\\nroot\": name a part",
         ),
         (
             |c| pod_security(c).namespace_options.as_mut().unwrap().network = 1,

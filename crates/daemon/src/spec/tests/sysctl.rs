@@ -1,6 +1,6 @@
 //! A pod sets parameters of its own namespaces only.
 
-use super::super::{SysctlDefaults, check_pod, pod_sysctls};
+use super::super::{Host, SysctlDefaults, check_pod, pod_sysctls};
 use crate::pod::config::{IdMapping, NamespaceMode, PodConfig, UserNamespace};
 
 fn pod(name: &str, network: NamespaceMode, ipc: NamespaceMode) -> PodConfig {
@@ -100,9 +100,9 @@ fn a_user_namespace_owns_the_others() {
         uids: maps.clone(),
         gids: maps,
     });
-    check_pod(&pod).unwrap();
+    check_pod(&pod, &Host::default()).unwrap();
     pod.linux.security_context.namespace_options.network = NamespaceMode::Node;
-    let error = check_pod(&pod).unwrap_err().to_string();
+    let error = check_pod(&pod, &Host::default()).unwrap_err().to_string();
     assert!(
         error.contains("namespace_options.network: NODE in a user namespace"),
         "{error}"

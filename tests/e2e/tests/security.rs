@@ -1,0 +1,308 @@
+//! What was asked of a container's confinement, and what /proc says of it: for init and for exec.
+
+mod generated;
+
+use std::{
+    fs,
+    time::{Duration, Instant},
+};
+
+use cri::v1::{
+    ContainerConfig, Int64Value, LinuxContainerSecurityContext, NamespaceMode, PodSandboxConfig,
+    SeLinuxOption, SecurityProfile, SupplementalGroupsPolicy, security_profile::ProfileType,
+};
+use e2e::{ContainerSettings, Host, PodSettings, scenario, scenario_with};
+use generated::{Asked, Dice, PodKind};
+use tonic::Code;
+
+/// How long the generated contexts go on; it says nothing of how many there are.
+const GENERATED_FOR: Duration = Duration::from_secs(12);
+
+/// Everything that a security context decides, as the kernel says it.
+const CONFINEMENT: &str = "
+    grep -E '^(Uid|Gid|Groups|Cap[A-Za-z]+|NoNewPrivs|Seccomp):' /proc/self/status
+    for map in uid gid; do echo ${map}_map: $(cat /proc/self/${map}_map); done
+    for n in mnt pid net ipc uts cgroup user; do echo $n: $(readlink /proc/self/ns/$n); done
+    echo root: $(awk '$5 == \"/\" { print $6 }' /proc/self/mountinfo)
+    echo end";
+
+#[test]
+fn generated_contexts_are_as_asked() {
+    scenario(async |host| {
+        let mut dice = Dice::new();
+        let told = told_by(&host.sandbox.sh(CONFINEMENT)?);
+        let mut pods = Vec::new();
+        for kind in PodKind::ALL {
+            let pod = kind.pod();
+            pods.push((kind, host.run_pod(&pod).await?, pod));
+        }
+        let end = Instant::now() + GENERATED_FOR;
+        let mut round = 0;
+        while round < 8 || Instant::now() < end {
+            let (kind, pod_id, pod) = &pods[round % pods.len()];
+            let asked = Asked::roll(&mut dice, *kind, told.bits("CapBnd"));
+            let result = compare(host, pod_id, pod, round, &asked, &told).await;
+            result.map_err(|error| {
+                error.context(format!("seed {}, round {round}: {asked:#?}", dice.seed))
+            })?;
+            round += 1;
+        }
+        println!("{round} contexts of seed {}", dice.seed);
+        Ok(())
+    });
+}
+
+/// Runs a container of this context, and compares.
+async fn compare(
+    host: &Host,
+    pod_id: &str,
+    pod: &PodSettings,
+    round: usize,
+    asked: &Asked,
+    node: &Told,
+) -> anyhow::Result<()> {
+    let context = asked.context();
+    let script =
+        format!("({CONFINEMENT}); trap 'exit 0' TERM; while :; do sleep 1 & wait $!; done");
+    let settings = ContainerSettings::sh(&format!("c{round}"), &script).edited(move |config| {
+        config.linux.get_or_insert_default().security_context = Some(context.clone());
+    });
+    let id = host.run(pod_id, pod, &settings).await?;
+    host.until_logged(pod, &settings, "end\n").await?;
+    let init = told_by(&host.output(pod, &settings)?);
+    let exec = told_by(&host.cri.sh(&id, CONFINEMENT).await?);
+    anyhow::ensure!(init == exec, "exec is not as init: {exec:#?}\n{init:#?}");
+    let wrong = asked.wrong(&init, node);
+    anyhow::ensure!(wrong.is_empty(), "{}\n{init:#?}", wrong.join("\n"));
+    let user = host.cri.container_status(&id).await?.user;
+    let user = user.and_then(|user| user.linux).unwrap_or_default();
+    let mut groups = user.supplemental_groups.clone();
+    groups.sort_unstable();
+    let reported = format!("{} {} {groups:?}", user.uid, user.gid);
+    let expected = format!("{} {} {:?}", asked.uid(), asked.gid(), asked.groups());
+    anyhow::ensure!(reported == expected, "reported: {reported}, not {expected}");
+    host.cri.remove(&id).await?;
+    Ok(())
+}
+
+/// Lines `name: value`.
+#[derive(Debug, PartialEq, Eq)]
+struct Told(std::collections::BTreeMap<String, String>);
+
+impl Told {
+    fn get(&self, name: &str) -> &str {
+        self.0.get(name).map_or("", String::as_str)
+    }
+
+    fn bits(&self, name: &str) -> u64 {
+        u64::from_str_radix(self.get(name), 16).unwrap_or_default()
+    }
+
+    fn numbers(&self, name: &str) -> Vec<i64> {
+        let words = self.get(name).split_whitespace();
+        words.filter_map(|word| word.parse().ok()).collect()
+    }
+}
+
+fn told_by(text: &str) -> Told {
+    let lines = text.lines().filter_map(|line| line.split_once(':'));
+    Told(
+        lines
+            .map(|(name, value)| (name.to_owned(), value.trim().to_owned()))
+            .collect(),
+    )
+}
+
+fn security(config: &mut ContainerConfig) -> &mut LinuxContainerSecurityContext {
+    let linux = config.linux.get_or_insert_default();
+    linux.security_context.get_or_insert_default()
+}
+
+fn profile(profile_type: ProfileType, localhost_ref: &str) -> Option<SecurityProfile> {
+    Some(SecurityProfile {
+        profile_type: profile_type.into(),
+        localhost_ref: localhost_ref.to_owned(),
+    })
+}
+
+#[test]
+fn groups_come_by_either_policy() {
+    scenario(async |host| {
+        let pod = PodSettings::new("groups");
+        let pod_id = host.run_pod(&pod).await?;
+        // The image's /etc/group puts www-data (33) into audio (29) and staff (50).
+        for (name, policy, expected) in [
+            (
+                "merge",
+                SupplementalGroupsPolicy::Merge,
+                vec![29, 33, 50, 4000],
+            ),
+            ("strict", SupplementalGroupsPolicy::Strict, vec![33, 4000]),
+        ] {
+            let settings = ContainerSettings::sleeper(name).edited(move |config| {
+                let security = security(config);
+                security.run_as_user = Some(Int64Value { value: 33 });
+                security.supplemental_groups = vec![4000];
+                security.supplemental_groups_policy = policy.into();
+            });
+            let id = host.run(&pod_id, &pod, &settings).await?;
+            let init = "sed -n 's/^Groups:\\s*//p' /proc/1/status";
+            for groups in [
+                host.cri.sh(&id, "id -G").await?,
+                host.cri.sh(&id, init).await?,
+            ] {
+                let words = groups.split_whitespace();
+                let mut groups: Vec<i64> = words.map(|word| word.parse().unwrap()).collect();
+                groups.sort_unstable();
+                assert_eq!(groups, expected, "{name}");
+            }
+            let user = host.cri.container_status(&id).await?.user.unwrap();
+            let mut reported = user.linux.unwrap().supplemental_groups;
+            reported.sort_unstable();
+            assert_eq!(reported, expected, "{name}");
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn seccomp_profiles_of_the_node_are_applied_and_missing_ones_refused() {
+    // The test's own: a directory of the machine's would be shared with other suites.
+    let directory = tempfile::tempdir().unwrap();
+    let no_mkdir = r#"{"defaultAction": "SCMP_ACT_ALLOW", "syscalls":
+        [{"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO"}]}"#;
+    fs::write(directory.path().join("no-mkdir.json"), no_mkdir).unwrap();
+    fs::write(directory.path().join("broken.json"), "{").unwrap();
+    let settings = format!("seccomp_directory = {:?}", directory.path());
+    let path = directory.path().join("no-mkdir.json").display().to_string();
+    scenario_with(&settings, async |host| {
+        let pod = PodSettings::edited("profiled", |config| {
+            pod_security(config).seccomp = profile(ProfileType::Localhost, "no-mkdir.json");
+        });
+        let pod_id = host.run_pod(&pod).await?;
+        let deprecated = format!("localhost/{path}");
+        let named = ContainerSettings::sleeper("field").edited(|config| {
+            security(config).seccomp = profile(ProfileType::Localhost, "no-mkdir.json");
+        });
+        #[allow(deprecated)]
+        let by_path = ContainerSettings::sleeper("path").edited(move |config| {
+            security(config)
+                .seccomp_profile_path
+                .clone_from(&deprecated);
+        });
+        #[allow(deprecated)]
+        let default = ContainerSettings::sleeper("default").edited(|config| {
+            security(config).seccomp_profile_path = "runtime/default".to_owned();
+        });
+        for (settings, makes) in [(named, false), (by_path, false), (default, true)] {
+            let id = host.run(&pod_id, &pod, &settings).await?;
+            let mode = host.cri.sh(&id, "grep Seccomp: /proc/1/status").await?;
+            assert_eq!(mode, "Seccomp:\t2\n", "{}", settings.name);
+            let made = host.cri.sh(&id, "mkdir /made").await;
+            assert_eq!(made.is_ok(), makes, "{}: {made:?}", settings.name);
+        }
+
+        for missing in ["no-such.json", "broken.json"] {
+            let bad = PodSettings::edited("missing", move |config| {
+                pod_security(config).seccomp = profile(ProfileType::Localhost, missing);
+            });
+            let of_pod = host.cri.run_pod(host.pod_config(&bad)).await.map(drop);
+            let settings = ContainerSettings::sleeper("missing").edited(move |config| {
+                security(config).seccomp = profile(ProfileType::Localhost, missing);
+            });
+            let of_container = host.create(&pod_id, &pod, &settings).await.map(drop);
+            for refusal in [of_pod, of_container] {
+                let refusal = refusal.unwrap_err();
+                assert_eq!(refusal.code(), Code::InvalidArgument, "{refusal}");
+                for word in ["security_context.seccomp", missing] {
+                    assert!(refusal.message().contains(word), "{refusal}");
+                }
+            }
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn without_apparmor_and_selinux_nothing_is_lost() {
+    scenario(async |host| {
+        let info = &host.cri.status(true).await?.info["info"];
+        let info: serde_json::Value = serde_json::from_str(info)?;
+        let here = |module: &str| info["security"][module].as_bool().unwrap();
+        let pod = PodSettings::new("labels");
+        let pod_id = host.run_pod(&pod).await?;
+        let labelled = ContainerSettings::sleeper("labelled").edited(|config| {
+            security(config).selinux_options = Some(SeLinuxOption {
+                r#type: "spc_t".into(),
+                level: "s0:c1,c2".into(),
+                ..Default::default()
+            });
+        });
+        let default = ContainerSettings::sleeper("default").edited(|config| {
+            security(config).apparmor = profile(ProfileType::RuntimeDefault, "");
+        });
+        // Where the module is there, what cannot be honoured is refused.
+        for (settings, refused) in [(labelled, here("selinux")), (default, here("apparmor"))] {
+            let answer = host.create(&pod_id, &pod, &settings).await;
+            assert_eq!(answer.is_err(), refused, "{}: {answer:?}", settings.name);
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn what_would_be_less_than_asked_is_refused() {
+    scenario(async |host| {
+        let pods: [(&str, fn(&mut PodSandboxConfig)); 3] = [
+            ("io.kubernetes.cri-o.userns-mode", |config| {
+                annotate(config, "io.kubernetes.cri-o.userns-mode", "auto");
+            }),
+            ("io.kubernetes.cri-o.seccompNotifierAction", |config| {
+                annotate(config, "io.kubernetes.cri-o.seccompNotifierAction", "stop");
+            }),
+            ("run_as_group", |config| {
+                pod_security(config).run_as_group = Some(Int64Value { value: 5 });
+            }),
+        ];
+        for (word, edit) in pods {
+            let mut config = host.pod_config(&PodSettings::new("bad"));
+            edit(&mut config);
+            let refusal = host.cri.run_pod(config).await.unwrap_err();
+            assert_eq!(refusal.code(), Code::InvalidArgument, "{refusal}");
+            assert!(refusal.message().contains(word), "{refusal}");
+        }
+        let pod = PodSettings::new("plain");
+        let pod_id = host.run_pod(&pod).await?;
+        let node = NamespaceMode::Node;
+        let containers: [(&str, fn(&mut LinuxContainerSecurityContext, NamespaceMode)); 3] = [
+            ("namespace_options.network", |it, node| {
+                it.namespace_options
+                    .get_or_insert_default()
+                    .set_network(node);
+            }),
+            ("namespace_options.pid", |it, node| {
+                it.namespace_options.get_or_insert_default().set_pid(node);
+            }),
+            ("namespace_options.ipc", |it, node| {
+                it.namespace_options.get_or_insert_default().set_ipc(node);
+            }),
+        ];
+        for (word, edit) in containers {
+            let settings = ContainerSettings::sleeper("bad")
+                .edited(move |config| edit(security(config), node));
+            let refusal = host.create(&pod_id, &pod, &settings).await.unwrap_err();
+            assert_eq!(refusal.code(), Code::InvalidArgument, "{refusal}");
+            assert!(refusal.message().contains(word), "{refusal}");
+        }
+        Ok(())
+    });
+}
+
+fn annotate(config: &mut PodSandboxConfig, name: &str, value: &str) {
+    config.annotations.insert(name.to_owned(), value.to_owned());
+}
+
+fn pod_security(config: &mut PodSandboxConfig) -> &mut cri::v1::LinuxSandboxSecurityContext {
+    let linux = config.linux.get_or_insert_default();
+    linux.security_context.get_or_insert_default()
+}
