@@ -8,8 +8,9 @@ use std::{
 };
 
 use cri::v1::{
-    ContainerConfig, Int64Value, LinuxContainerSecurityContext, NamespaceMode, PodSandboxConfig,
-    SeLinuxOption, SecurityProfile, SupplementalGroupsPolicy, security_profile::ProfileType,
+    ContainerConfig, Int64Value, LinuxContainerSecurityContext, NamespaceMode, NamespaceOption,
+    PodSandboxConfig, SeLinuxOption, SecurityProfile, SupplementalGroupsPolicy,
+    security_profile::ProfileType,
 };
 use e2e::{ContainerSettings, Host, PodSettings, scenario, scenario_with};
 use generated::{Asked, Dice, PodKind};
@@ -250,10 +251,13 @@ fn without_apparmor_and_selinux_nothing_is_lost() {
     });
 }
 
+/// What the refusal names, and a change of a good request.
+type Bad<T> = (&'static str, fn(&mut T));
+
 #[test]
 fn what_would_be_less_than_asked_is_refused() {
     scenario(async |host| {
-        let pods: [(&str, fn(&mut PodSandboxConfig)); 3] = [
+        let pods: [Bad<PodSandboxConfig>; 3] = [
             ("io.kubernetes.cri-o.userns-mode", |config| {
                 annotate(config, "io.kubernetes.cri-o.userns-mode", "auto");
             }),
@@ -273,23 +277,21 @@ fn what_would_be_less_than_asked_is_refused() {
         }
         let pod = PodSettings::new("plain");
         let pod_id = host.run_pod(&pod).await?;
-        let node = NamespaceMode::Node;
-        let containers: [(&str, fn(&mut LinuxContainerSecurityContext, NamespaceMode)); 3] = [
-            ("namespace_options.network", |it, node| {
-                it.namespace_options
-                    .get_or_insert_default()
-                    .set_network(node);
+        let containers: [Bad<NamespaceOption>; 3] = [
+            ("namespace_options.network", |it| {
+                it.set_network(NamespaceMode::Node);
             }),
-            ("namespace_options.pid", |it, node| {
-                it.namespace_options.get_or_insert_default().set_pid(node);
+            ("namespace_options.pid", |it| {
+                it.set_pid(NamespaceMode::Node)
             }),
-            ("namespace_options.ipc", |it, node| {
-                it.namespace_options.get_or_insert_default().set_ipc(node);
+            ("namespace_options.ipc", |it| {
+                it.set_ipc(NamespaceMode::Node)
             }),
         ];
         for (word, edit) in containers {
-            let settings = ContainerSettings::sleeper("bad")
-                .edited(move |config| edit(security(config), node));
+            let settings = ContainerSettings::sleeper("bad").edited(move |config| {
+                edit(security(config).namespace_options.get_or_insert_default())
+            });
             let refusal = host.create(&pod_id, &pod, &settings).await.unwrap_err();
             assert_eq!(refusal.code(), Code::InvalidArgument, "{refusal}");
             assert!(refusal.message().contains(word), "{refusal}");
