@@ -96,7 +96,8 @@ fn every_field_of_every_request_is_accounted_for() {
 
 /// The messages that a client can send, in the order in which the schema's calls reach them.
 fn requests() -> Vec<MessageDescriptor> {
-    let pool = DescriptorPool::decode(longshore_cri::DESCRIPTOR_SET).expect("the build has compiled it");
+    let pool =
+        DescriptorPool::decode(longshore_cri::DESCRIPTOR_SET).expect("the build has compiled it");
     let mut order = Vec::new();
     let mut seen = BTreeSet::new();
     let services = pool.services();
@@ -142,7 +143,7 @@ fn problems(tests: &Tests, field: Option<&str>) -> Vec<String> {
     let mut found = Vec::new();
     for test in tests.list() {
         let (path, function) = source(test);
-        let Ok(text) = fs::read_to_string(root().join(&path)) else {
+        let Ok(mut text) = fs::read_to_string(root().join(&path)) else {
             found.push(format!("{test}: there is no {}", path.display()));
             continue;
         };
@@ -151,6 +152,13 @@ fn problems(tests: &Tests, field: Option<&str>) -> Vec<String> {
         {
             let path = path.display();
             found.push(format!("{path} has no test {function}"));
+        }
+        for below in fs::read_dir(root().join(path.with_extension("")))
+            .into_iter()
+            .flatten()
+        {
+            let below = below.expect("the directory can be listed").path();
+            text += &fs::read_to_string(below).unwrap_or_default();
         }
         if let Some(field) = field
             && field != "*"

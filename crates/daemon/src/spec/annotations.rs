@@ -4,22 +4,28 @@ use std::collections::BTreeMap;
 
 use super::SpecError;
 
-/// A name, or how one begins (the container it is for may follow a slash), and what it asks for.
-const ISOLATING: [(&str, &str); 4] = [
+/// Names, which a slash and a container may follow, and what they ask for.
+const ISOLATING: [(&[&str], &str); 4] = [
     (
-        "io.kubernetes.cri-o.userns-mode",
+        &["userns-mode.crio.io", "io.kubernetes.cri-o.userns-mode"],
         "a user namespace: use namespace_options.userns_options (hostUsers: false)",
     ),
     (
-        "io.kubernetes.cri-o.seccompNotifierAction",
+        &[
+            "seccomp-notifier-action.crio.io",
+            "io.kubernetes.cri-o.seccompNotifierAction",
+        ],
         "an end at the first forbidden system call: use a profile of its own with SCMP_ACT_KILL_PROCESS",
     ),
     (
-        "seccomp-profile.kubernetes.cri-o.io",
+        &[
+            "seccomp-profile.crio.io",
+            "seccomp-profile.kubernetes.cri-o.io",
+        ],
         "a seccomp profile from a registry: put it into the profile directory, and use seccomp (Localhost)",
     ),
     (
-        "io.kubernetes.cri.untrusted-workload",
+        &["io.kubernetes.cri.untrusted-workload"],
         "a stronger handler: use runtime_handler (runtimeClassName)",
     ),
 ];
@@ -28,7 +34,7 @@ const ISOLATING: [(&str, &str); 4] = [
 pub(super) fn check(annotations: &BTreeMap<String, String>) -> Result<(), SpecError> {
     for (name, value) in annotations {
         let key = name.split_once('/').map_or(name.as_str(), |(key, _)| key);
-        let asked = ISOLATING.iter().find(|(isolating, _)| *isolating == key);
+        let asked = ISOLATING.iter().find(|(names, _)| names.contains(&key));
         if let Some((_, instead)) = asked
             && !["", "false"].contains(&value.as_str())
         {

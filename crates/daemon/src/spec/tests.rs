@@ -6,6 +6,7 @@
 
 mod accounts;
 mod devices;
+mod pod;
 mod render;
 mod seccomp;
 mod sysctl;

@@ -1,0 +1,48 @@
+//! What no pod of this node can be.
+
+use super::super::{Host, check_pod};
+use crate::pod::config::PodConfig;
+
+#[test]
+fn what_this_node_cannot_do_is_refused() {
+    let mut labelled = PodConfig::default();
+    let security = &mut labelled.linux.security_context;
+    security.selinux_options.level = "s0:c1,c2".to_owned();
+    let without = Host::default();
+    let with = Host {
+        selinux: true,
+        ..Host::default()
+    };
+    check_pod(&labelled, &without).unwrap();
+    let error = check_pod(&labelled, &with).unwrap_err().to_string();
+    assert!(error.contains("selinux_options"), "{error}");
+    check_pod(&PodConfig::default(), &with).unwrap();
+}
+
+#[test]
+fn annotations_that_ask_for_isolation_are_refused_by_name() {
+    let check = |name: &str, value: &str| {
+        let annotations = [(name.to_owned(), value.to_owned())].into();
+        let pod = PodConfig {
+            annotations,
+            ..PodConfig::default()
+        };
+        check_pod(&pod, &Host::default()).map_err(|error| error.to_string())
+    };
+    for name in [
+        "userns-mode.crio.io",
+        "io.kubernetes.cri-o.userns-mode",
+        "seccomp-notifier-action.crio.io",
+        "io.kubernetes.cri-o.seccompNotifierAction/web",
+        "seccomp-profile.crio.io/POD",
+        "seccomp-profile.kubernetes.cri-o.io",
+        "io.kubernetes.cri.untrusted-workload",
+    ] {
+        let error = check(name, "true").unwrap_err();
+        assert!(error.contains(name), "{error}");
+        check(name, "").unwrap();
+    }
+    for name in ["userns-mode", "io.kubernetes.cri-o.Devices", "note"] {
+        check(name, "true").unwrap();
+    }
+}
