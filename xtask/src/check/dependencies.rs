@@ -30,6 +30,18 @@ const NEVER: &[(&str, &[&str])] = &[
             "longshore-testkit",
         ],
     ),
+    (
+        "longshore-validator",
+        &[
+            "longshored",
+            "longshore-pod",
+            "longshore-oci-runtime",
+            "longshore-image",
+            "longshore-snapshot",
+            "longshore-cni",
+            "longshore-testkit",
+        ],
+    ),
     ("longshore-pod", SMALL),
     ("longshore-oci-runtime", SMALL),
     ("longshore-cgroup", SMALL),
