@@ -81,10 +81,12 @@ impl Layer {
         layer
     }
 
-    /// `target` is a name in the archive.
+    /// `target` is a name in the archive. The link repeats its mode, as tar writes it: some runtimes apply what a link says to the file.
     #[must_use]
     pub fn hard_link(self, name: &str, target: &str) -> Self {
-        let mut layer = self.push(name, EntryType::Link, 0o644);
+        let file = self.entries.iter().rev().find(|entry| entry.name == target);
+        let mode = file.map_or(0o644, |file| file.mode);
+        let mut layer = self.push(name, EntryType::Link, mode);
         layer.last().link = Some(target.to_owned());
         layer
     }
