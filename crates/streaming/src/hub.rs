@@ -301,10 +301,10 @@ impl Hub {
         state.settle(id);
     }
 
-    /// The peer's reset.
+    /// The peer's reset. Servers in Go reset every stream when they are done, right behind its last bytes: those count.
     pub(crate) fn receive_reset(&self, id: StreamId) {
         let mut state = self.lock();
-        state.cut(id, Cut::Reset);
+        state.cut_readable(id, Cut::Reset);
         state.with(id, |stream| stream.closed = true);
         state.settle(id);
     }
@@ -595,16 +595,24 @@ impl State {
         }
     }
 
-    /// Nothing more comes or goes. What has come stays readable after a mere end, and is dropped by a reset.
+    /// Nothing more comes or goes, and what has come is dropped, unless its end came too.
     fn cut(&mut self, id: StreamId, cut: Cut) {
+        if let Some(stream) = self.streams.get_mut(&id)
+            && !stream.in_ended
+            && stream.cut.is_none()
+        {
+            self.buffered -= std::mem::take(&mut stream.inbox).len();
+        }
+        self.cut_readable(id, cut);
+    }
+
+    /// Nothing more comes or goes; what has come stays readable.
+    fn cut_readable(&mut self, id: StreamId, cut: Cut) {
         let Some(stream) = self.streams.get_mut(&id) else {
             return;
         };
         if stream.cut.is_none() {
             stream.cut = Some(cut);
-        }
-        if !stream.in_ended {
-            self.buffered -= std::mem::take(&mut stream.inbox).len();
         }
         stream.overrun_since = None;
         stream.outbox = BytesMut::new();

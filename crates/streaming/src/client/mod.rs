@@ -19,11 +19,17 @@
 mod ports;
 mod upgrade;
 
-use std::{io, sync::Arc, time::Duration};
+use std::{
+    io,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
 
 use rustls::ClientConfig;
 use tokio::{
-    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf},
     task::JoinHandle,
 };
 use tokio_tungstenite::tungstenite::protocol::Role as Side;
@@ -134,10 +140,11 @@ impl Session {
     pub async fn ending(&mut self) -> Result<Ending, ClientError> {
         let mut text = Vec::new();
         let mut error = (&mut self.error).take(LONGEST_ERROR);
-        error
-            .read_to_end(&mut text)
-            .await
-            .map_err(ClientError::Lost)?;
+        match error.read_to_end(&mut text).await {
+            // A server in Go ends its streams by resetting them.
+            Err(reset) if reset.kind() == io::ErrorKind::ConnectionReset && !text.is_empty() => {}
+            read => drop(read.map_err(ClientError::Lost)?),
+        }
         Ok(Ending::decode(&text))
     }
 }
@@ -219,7 +226,7 @@ const CHANNELS: StreamId = 5;
 
 fn session(hub: &Arc<Hub>, streams: [Option<StreamId>; 5], link: Link) -> Session {
     let [error, stdin, stdout, stderr, resize] = streams;
-    let read = |id| Box::new(hub.read_half(id)) as Reader;
+    let read = |id| Box::new(Output(hub.read_half(id))) as Reader;
     Session {
         stdin: stdin.map(|id| Box::new(hub.write_half(id)) as Writer),
         stdout: stdout.map(read),
@@ -227,6 +234,25 @@ fn session(hub: &Arc<Hub>, streams: [Option<StreamId>; 5], link: Link) -> Sessio
         resize: resize.map(|id| hub.write_half(id)),
         error: hub.read_half(error.unwrap_or_default()),
         _link: link,
+    }
+}
+
+/// A command's output. A server in Go ends it by resetting the stream behind the last byte; whether the command itself went well, its
+/// status says.
+struct Output(ReadHalf);
+
+impl AsyncRead for Output {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        target: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match Pin::new(&mut self.0).poll_read(context, target) {
+            Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::ConnectionReset => {
+                Poll::Ready(Ok(()))
+            }
+            polled => polled,
+        }
     }
 }
 

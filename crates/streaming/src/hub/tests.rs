@@ -1,5 +1,5 @@
 use futures_util::FutureExt;
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::*;
 
@@ -61,6 +61,19 @@ fn streams_are_bounded_and_make_room_when_they_end() {
     assert!(!hub.admit(9));
     hub.receive_reset(3);
     assert!(hub.admit(9));
+}
+
+#[tokio::test]
+async fn what_came_before_a_reset_is_read_before_it() {
+    let hub = Hub::new(BOUNDS, 2);
+    assert!(hub.admit(1));
+    let mut half = hub.read_half(1);
+    hub.receive(1, b"last words").unwrap();
+    hub.receive_reset(1);
+    let mut text = Vec::new();
+    let error = half.read_to_end(&mut text).await.unwrap_err();
+    assert_eq!(text, b"last words");
+    assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
 }
 
 #[test]
