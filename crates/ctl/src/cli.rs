@@ -51,6 +51,7 @@ pub(crate) enum Command {
     Version(version::Version),
     Info(info::Info),
     RuntimeConfig(runtime_config::RuntimeConfig),
+    UpdateRuntimeConfig(update_runtime_config::UpdateRuntimeConfig),
     Pods(pods::Pods),
     Runp(runp::Runp),
     Stopp(stopp::Stopp),
@@ -81,7 +82,7 @@ pub(crate) enum Command {
     Rmi(rmi::Rmi),
     Bench(bench::Bench),
     #[command(hide = true, name = "checkpoint", aliases = [
-        "completion", "config", "update", "update-runtime-config",
+        "completion", "config", "update",
     ])]
     Later(Later),
 }
@@ -92,6 +93,7 @@ impl Command {
             Self::Version(command) => command.run(session, out).await,
             Self::Info(command) => command.run(session, out).await,
             Self::RuntimeConfig(command) => command.run(session, out).await,
+            Self::UpdateRuntimeConfig(command) => command.run(session).await,
             Self::Pods(command) => command.run(session, out).await,
             Self::Runp(command) => command.run(session, out).await,
             Self::Stopp(command) => command.run(session, out).await,
@@ -120,8 +122,7 @@ impl Command {
             Self::Rmi(command) => command.run(session, out).await,
             Self::Bench(command) => command.run(session, out).await,
             Self::Later(_) => Err(Error::Usage(
-                "checkpoint, completion, config, update and \
-                 update-runtime-config are not implemented in this release"
+                "checkpoint, completion, config and update are not implemented in this release"
                     .to_owned(),
             )),
         }

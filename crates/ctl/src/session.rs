@@ -108,6 +108,20 @@ impl Session {
             "get the runtime's configuration"
         )
     }
+
+    /// An empty CIDR is sent as it is: runtimes leave what they have.
+    pub(crate) async fn update_runtime_config(&self, pod_cidr: String) -> Result<(), Error> {
+        let network_config = Some(NetworkConfig { pod_cidr });
+        let request = UpdateRuntimeConfigRequest {
+            runtime_config: Some(RuntimeConfig { network_config }),
+        };
+        call!(
+            self.runtime.update_runtime_config(request),
+            self.work(),
+            "update the runtime's configuration"
+        )
+        .map(drop)
+    }
 }
 
 /// Pods.

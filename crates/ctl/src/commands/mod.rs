@@ -29,6 +29,7 @@ pub(crate) mod stats;
 pub(crate) mod statsp;
 pub(crate) mod stop;
 pub(crate) mod stopp;
+pub(crate) mod update_runtime_config;
 pub(crate) mod version;
 
 mod each;

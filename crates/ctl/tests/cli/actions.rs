@@ -178,3 +178,26 @@ fn exec_passes_output_and_exit_code_on() {
         streaming.stderr
     );
 }
+
+#[test]
+fn a_pod_cidr_is_told_as_given() {
+    let bench = Bench::start();
+    for arguments in [
+        ["--pod-cidr", "10.9.0.0/24,fd09::/64"],
+        ["-p", "10.9.0.0/24,fd09::/64"],
+        ["--pod-cidr", ""],
+    ] {
+        let [flag, value] = arguments;
+        assert_eq!(bench.output(&["update-runtime-config", flag, value]), "");
+        let told = bench.fake.calls().pop();
+        assert_eq!(told, Some(format!("update-runtime-config {value:?}")));
+    }
+    let outcome = bench.run(&["update-runtime-config", "-p", "10.0.0.0/33"]);
+    assert_eq!(outcome.code, 1);
+    assert_eq!(
+        outcome.stderr,
+        "longshore: update the runtime's configuration: INVALID_ARGUMENT: pod_cidr is no CIDR\n"
+    );
+    assert_ne!(bench.run(&["update-runtime-config"]).code, 0);
+    assert!(bench.fake.calls().is_empty());
+}

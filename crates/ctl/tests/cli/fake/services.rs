@@ -210,6 +210,15 @@ service! {
             let linux = LinuxRuntimeConfiguration { cgroup_driver: CgroupDriver::Cgroupfs.into() };
             Ok(Response::new(RuntimeConfigResponse { linux: Some(linux) }))
         }
+
+        async fn update_runtime_config(&self, request: Request<UpdateRuntimeConfigRequest>) -> Reply<UpdateRuntimeConfigResponse> {
+            let network = request.into_inner().runtime_config.unwrap().network_config.unwrap();
+            if network.pod_cidr == "10.0.0.0/33" {
+                return Err(Status::invalid_argument("pod_cidr is no CIDR"));
+            }
+            self.called(format!("update-runtime-config {:?}", network.pod_cidr));
+            Ok(Response::new(UpdateRuntimeConfigResponse {}))
+        }
     }
     stream_pod_sandboxes(StreamPodSandboxesRequest) -> Self::StreamPodSandboxesStream;
     stream_containers(StreamContainersRequest) -> Self::StreamContainersStream;
@@ -223,7 +232,6 @@ service! {
     pod_sandbox_stats(PodSandboxStatsRequest) -> PodSandboxStatsResponse;
     list_pod_sandbox_stats(ListPodSandboxStatsRequest) -> ListPodSandboxStatsResponse;
     stream_pod_sandbox_stats(StreamPodSandboxStatsRequest) -> Self::StreamPodSandboxStatsStream;
-    update_runtime_config(UpdateRuntimeConfigRequest) -> UpdateRuntimeConfigResponse;
     checkpoint_container(CheckpointContainerRequest) -> CheckpointContainerResponse;
     checkpoint_pod(CheckpointPodRequest) -> CheckpointPodResponse;
     restore_pod(RestorePodRequest) -> RestorePodResponse;
