@@ -23,6 +23,28 @@ pub struct Auth {
     pub registry_token: String,
 }
 
+impl Auth {
+    /// Tells credentials apart without keeping them: pulls join only those of the same.
+    pub(crate) fn fingerprint(auth: Option<&Self>) -> Digest {
+        let parts = auth.map_or([""; 6], |auth| {
+            [
+                &*auth.username,
+                &*auth.password,
+                &*auth.auth,
+                &*auth.server_address,
+                &*auth.identity_token,
+                &*auth.registry_token,
+            ]
+        });
+        Digest::of(format!("{parts:?}").as_bytes())
+    }
+
+    /// Whether they are for the registry at `address` by their own words.
+    pub(crate) fn names(&self, address: &str) -> bool {
+        !self.server_address.is_empty() && server(&self.server_address) == server(address)
+    }
+}
+
 impl fmt::Debug for Auth {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter
@@ -122,15 +144,6 @@ impl Credentials {
             Self::IdentityToken(token) | Self::RegistryToken(token) => vec![token.clone()],
         }
     }
-
-    /// Tells credentials apart without keeping them: pulls join only those of the same.
-    pub(crate) fn fingerprint(&self) -> Digest {
-        let secret = match self {
-            Self::Anonymous => "",
-            Self::Basic(text) | Self::IdentityToken(text) | Self::RegistryToken(text) => text,
-        };
-        Digest::of(format!("{}\0{secret}", self.kind()).as_bytes())
-    }
 }
 
 impl fmt::Debug for Credentials {
@@ -140,7 +153,7 @@ impl fmt::Debug for Credentials {
 }
 
 /// The host and port of a server's address as people write it: `https://index.docker.io/v1/` is docker.io.
-fn server(address: &str) -> String {
+pub(crate) fn server(address: &str) -> String {
     let address = address.split_once("://").map_or(address, |(_, rest)| rest);
     let host = address.split('/').next().unwrap_or_default();
     match host {

@@ -1,6 +1,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::Proxies;
+
 /// What the image store and its registry client need to know.
 #[derive(Debug, Clone)]
 pub struct ImagesConfig {
@@ -8,6 +10,12 @@ pub struct ImagesConfig {
     pub root: PathBuf,
     /// Registries (`host` or `host:port`) that are spoken to in plain HTTP. Loopback addresses always may.
     pub insecure_registries: Vec<String>,
+    /// Holds `HOST/hosts.toml`, containerd's way to name mirrors and certificates; read at each pull.
+    pub hosts_directory: Option<PathBuf>,
+    /// The node's credentials, in the format of docker's `config.json`; read at each pull.
+    pub credentials_file: Option<PathBuf>,
+    /// On the way to registries.
+    pub proxies: Proxies,
     /// Images that must not be collected: references as people write them; a final `*` stands for any rest.
     pub pinned: Vec<String>,
     /// Certificate authorities (PEM files) trusted beside the system's.
@@ -33,6 +41,8 @@ pub struct Timeouts {
     pub min_rate_bytes: u64,
     /// See `min_rate_bytes`.
     pub rate_window: Duration,
+    /// For all that one pull asks of a mirror; then the next is asked. The last host has the whole pull's.
+    pub mirror: Duration,
     /// For a whole pull.
     pub pull: Duration,
     /// How long a pull goes on when nobody waits for it any more.
@@ -49,6 +59,9 @@ impl ImagesConfig {
         Self {
             root: root.into(),
             insecure_registries: Vec::new(),
+            hosts_directory: None,
+            credentials_file: None,
+            proxies: Proxies::default(),
             pinned: Vec::new(),
             ca_files: Vec::new(),
             layers_at_once: 3,
@@ -66,6 +79,7 @@ impl Default for Timeouts {
             idle: Duration::from_secs(30),
             min_rate_bytes: 1024,
             rate_window: Duration::from_secs(30),
+            mirror: Duration::from_secs(30 * 60),
             pull: Duration::from_secs(2 * 3600),
             abandon: Duration::from_secs(300),
             attempts: 5,

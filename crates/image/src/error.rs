@@ -189,6 +189,8 @@ pub enum PullErrorKind {
     Cancelled,
     /// Our own fault.
     Internal,
+    /// The node's configuration of registries or credentials has a mistake.
+    Misconfigured,
 }
 
 /// The stage at which a pull failed.
@@ -203,6 +205,9 @@ pub enum PullCause {
         /// What is wrong; never what they are.
         reason: &'static str,
     },
+    /// The node's configuration of registries and credentials.
+    #[error("the configuration of registries has a mistake")]
+    Configuration(#[from] crate::ConfigurationError),
     /// The conversation with the registry.
     #[error(transparent)]
     Registry(#[from] RegistryError),
@@ -297,6 +302,7 @@ impl PullError {
             PullCause::Reference(_) | PullCause::Credentials { .. } => {
                 PullErrorKind::InvalidArgument
             }
+            PullCause::Configuration(_) => PullErrorKind::Misconfigured,
             PullCause::Registry(error) => error.kind(),
             PullCause::Document { problem, .. } => match problem {
                 DocumentProblem::Digest { .. } | DocumentProblem::Size { .. } => {

@@ -7,11 +7,11 @@ use tokio::sync::{Notify, Semaphore, watch};
 use crate::auth::Credentials;
 use crate::ongoing::{Ongoing, Outcome, PullKey};
 use crate::pull::Pull;
-use crate::registry::Client;
+use crate::registry::{Client, Plan};
 use crate::shelf::Shelf;
 use crate::{
-    Auth, FindError, Image, ImagesConfig, PinError, PullCause, PullError, PullProgress, Reference,
-    ReferenceError, RemoveError, StoreError,
+    Auth, FindError, Image, ImagesConfig, PinError, PullCause, PullError, PullPlan, PullProgress,
+    Reference, ReferenceError, RemoveError, StoreError,
 };
 
 /// The images of one root. Cheap to clone; all clones are one store.
@@ -80,15 +80,32 @@ impl Images {
         };
         let reference =
             Reference::parse(&request.reference).map_err(|error| failed(error.into()))?;
-        let credentials = Credentials::of(request.auth.as_ref(), reference.domain())
+        // Malformed ones are refused before anything is begun.
+        Credentials::of(request.auth.as_ref(), reference.domain())
             .map_err(|reason| failed(PullCause::Credentials { reason }))?;
-        let mut result = self.join_or_start(&request.reference, reference, credentials);
+        let auth = request.auth.clone();
+        let mut result = self.join_or_start(&request.reference, reference, auth);
         let done = result.wait_for(Option::is_some).await;
         match done.as_deref() {
             Ok(Some(outcome)) => outcome.clone(),
             // The task was cut short: the runtime is going down.
             Ok(None) | Err(_) => Err(failed(PullCause::Abandoned)),
         }
+    }
+
+    /// What a pull would try, in which order and as whom, by the configuration as it is now. Asks no registry anything, but one
+    /// on this machine whether it speaks TLS, and the programs that know credentials.
+    pub async fn explain(&self, request: PullRequest) -> Result<PullPlan, PullError> {
+        let failed = |cause: PullCause| PullError {
+            reference: request.reference.clone(),
+            cause: Arc::new(cause),
+        };
+        let reference =
+            Reference::parse(&request.reference).map_err(|error| failed(error.into()))?;
+        let plan = Plan::make(&self.client, &reference, request.auth.as_ref())
+            .await
+            .map_err(failed)?;
+        Ok(plan.shown(&self.client, &reference))
     }
 
     /// How far the pull of an image is; waits for one to begin, without a bound. The channel closes when the pull ends, well or
@@ -193,11 +210,11 @@ impl Images {
         &self,
         written: &str,
         reference: Reference,
-        credentials: Credentials,
+        auth: Option<Auth>,
     ) -> watch::Receiver<Option<Outcome>> {
         let key = PullKey {
             reference: reference.canonical(),
-            credentials: credentials.fingerprint(),
+            credentials: Auth::fingerprint(auth.as_ref()),
         };
         let mut ongoing = self.ongoing.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(pull) = ongoing.get(&key) {
@@ -215,7 +232,7 @@ impl Images {
             client: Arc::clone(&self.client),
             permits: Arc::clone(&self.permits),
             reference,
-            credentials,
+            auth,
             progress,
         };
         let timeouts = self.shelf.config.timeouts.clone();

@@ -96,8 +96,33 @@ impl LayerContext {
         key.ok_or(LayerError::Cut)
     }
 
-    /// The key, or none where the layer needs those below.
+    /// The key, or none where the layer needs those below. What turns out not to be the layer is asked of the next mirror.
     async fn fetch(&self, layer: &Layer, below: Below) -> Result<Option<LayerKey>, LayerError> {
+        loop {
+            let view = below
+                .duplicate()
+                .map_err(|source| LayerError::Thread { source })?;
+            let fetched = self.fetch_once(layer, view).await;
+            let digest = layer.descriptor.digest.as_str();
+            match fetched {
+                Err(error) if error.is_of_bytes() && self.session.distrust(digest) => {
+                    let error = &error as &dyn std::error::Error;
+                    tracing::warn!(
+                        digest,
+                        error,
+                        "what came is not the layer: asking the next host"
+                    );
+                }
+                fetched => return fetched,
+            }
+        }
+    }
+
+    async fn fetch_once(
+        &self,
+        layer: &Layer,
+        below: Below,
+    ) -> Result<Option<LayerKey>, LayerError> {
         // The semaphore is never closed.
         let _permit = self.permits.acquire().await.map_err(|_| LayerError::Cut)?;
         self.report(layer, LayerStage::Fetching);

@@ -13,11 +13,13 @@
 mod auth;
 mod catalogue;
 mod config;
+mod configuration;
 mod digest;
 mod error;
 mod failpoint;
 mod image;
 mod images;
+mod keyring;
 mod layers;
 mod manifest;
 mod ongoing;
@@ -35,6 +37,7 @@ mod unpack;
 
 pub use auth::Auth;
 pub use config::{ImagesConfig, Timeouts};
+pub use configuration::ConfigurationError;
 pub use digest::{Digest, DigestError};
 pub use error::{
     DocumentProblem, FindError, PinError, PullCause, PullError, PullErrorKind, RemoveError,
@@ -44,5 +47,5 @@ pub use image::{Image, ImageConfig, ImageUser};
 pub use images::{Images, PullRequest};
 pub use progress::{LayerProgress, LayerStage, PullProgress, PullStage};
 pub use reference::{Reference, ReferenceError};
-pub use registry::{RegistryError, RegistryFailure};
+pub use registry::{PlannedSource, Proxies, PullPlan, RegistryError, RegistryFailure, Tried};
 pub use unpack::LayerError;

@@ -11,7 +11,6 @@ use snapshot::LayerKey;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 
-use crate::auth::Credentials;
 use crate::digest::chain_id;
 use crate::image::ParsedConfig;
 use crate::layers::{Layer, LayerContext, Placed};
@@ -21,8 +20,8 @@ use crate::shelf::{NewImage, Shelf};
 use crate::store::ImageRecord;
 use crate::unpack::LayerError;
 use crate::{
-    Digest, DocumentProblem, Image, LayerProgress, LayerStage, PullCause, PullProgress, PullStage,
-    Reference, StoreError,
+    Auth, Digest, DocumentProblem, Image, LayerProgress, LayerStage, PullCause, PullProgress,
+    PullStage, Reference, StoreError,
 };
 
 const MAX_CONFIG_BYTES: usize = 8 << 20;
@@ -36,7 +35,7 @@ pub(crate) struct Pull {
     pub(crate) client: Arc<Client>,
     pub(crate) permits: Arc<Semaphore>,
     pub(crate) reference: Reference,
-    pub(crate) credentials: Credentials,
+    pub(crate) auth: Option<Auth>,
     pub(crate) progress: watch::Sender<PullProgress>,
 }
 
@@ -51,7 +50,7 @@ struct Resolved {
 impl Pull {
     pub(crate) async fn run(self) -> Result<Arc<Image>, PullCause> {
         let client = Arc::clone(&self.client);
-        let session = Session::open(client, &self.reference, self.credentials.clone()).await?;
+        let session = Session::open(client, &self.reference, self.auth.as_ref()).await?;
         let session = Arc::new(session);
 
         let (bytes, media_type) = session

@@ -1,19 +1,29 @@
 //! The conversation with a registry: distribution-spec 1.1 over HTTP/1.1.
 //!
-//! A [`Client`] is one for all pulls and keeps connections. A [`Session`] is one pull's: an endpoint, a repository, and who is asking. Where
-//! a registry's mirrors come in, a session will have several endpoints, tried in order.
+//! A [`Client`] is one for all pulls and keeps connections. A [`Plan`] says which hosts a pull asks, in order, and as whom. A [`Session`] is
+//! one pull's: the plan's hosts, and what has become of them.
 
 mod blob;
 mod challenge;
 mod client;
 mod endpoint;
 mod error;
+mod host;
+mod hosts_file;
 mod location;
+mod plan;
+mod proxy;
 mod session;
+mod tls;
 mod words;
 
 pub(crate) use blob::FetchError;
 pub(crate) use client::Client;
-pub(crate) use session::{Session, bearer};
+pub(crate) use host::bearer;
+pub(crate) use hosts_file::read as read_text;
+pub(crate) use plan::Plan;
+pub(crate) use session::Session;
 
-pub use error::{RegistryError, RegistryFailure};
+pub use error::{RegistryError, RegistryFailure, Tried};
+pub use plan::{PlannedSource, PullPlan};
+pub use proxy::Proxies;

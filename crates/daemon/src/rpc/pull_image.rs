@@ -53,5 +53,6 @@ fn code(kind: PullErrorKind) -> Code {
         PullErrorKind::Unsupported => Code::FailedPrecondition,
         PullErrorKind::Cancelled => Code::Cancelled,
         PullErrorKind::Internal => Code::Internal,
+        PullErrorKind::Misconfigured => Code::FailedPrecondition,
     }
 }

@@ -6,7 +6,8 @@ use http::{Response, StatusCode};
 use hyper::body::Incoming;
 use tokio::sync::mpsc;
 
-use super::session::{Failed, Session};
+use super::host::{Failed, Host, Patience};
+use super::session::{Candidates, Capability, Session};
 use super::{RegistryError, RegistryFailure};
 
 /// Why a blob was not handed over.
@@ -22,7 +23,7 @@ const PROGRESS_BYTES: u64 = 1 << 20;
 
 impl Session {
     /// Streams a blob of `size` bytes to `sink`. A body that breaks off is continued where it did, by range where the server has
-    /// ranges. `progress` is told how many bytes have come.
+    /// ranges; also by the next host: the digest says that it is the same. `progress` is told how many bytes have come.
     pub(crate) async fn blob(
         &self,
         digest: &str,
@@ -30,28 +31,61 @@ impl Session {
         sink: mpsc::Sender<Bytes>,
         progress: impl Fn(u64),
     ) -> Result<(), FetchError> {
-        let path = format!("{}/blobs/{digest}", self.repository());
+        let request = format!("GET blob {digest}");
+        let path = format!("blobs/{digest}");
         let mut stream = Stream {
             sink,
             size,
             sent: 0,
             closed: false,
         };
-        let mut attempt = 1;
-        loop {
+        let Candidates { hosts, mut tried } =
+            (self.candidates(Capability::Pull, &request)).map_err(FetchError::Registry)?;
+        let mut hosts = hosts.into_iter().peekable();
+        while let Some((index, host)) = hosts.next() {
+            let patience = match hosts.peek() {
+                Some(_) => Patience::Short,
+                None => Patience::Full,
+            };
             let before = stream.sent;
-            let result = self.stream(&path, &mut stream, &progress).await;
+            let work = host.blob(&path, &mut stream, &progress, patience);
+            let result = host.within_its_time(patience, work).await;
+            if stream.sent > before {
+                self.gave(digest, index);
+            }
             if stream.closed {
                 return Err(FetchError::Closed);
             }
+            match result {
+                Ok(()) => return Ok(()),
+                Err(failure) if patience == Patience::Full => {
+                    let error = self.error(host, request, tried, failure);
+                    return Err(FetchError::Registry(error));
+                }
+                Err(failure) => tried.push(self.go_on(host, &request, &failure)),
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Host {
+    async fn blob(
+        &self,
+        path: &str,
+        stream: &mut Stream,
+        progress: &impl Fn(u64),
+        patience: Patience,
+    ) -> Result<(), RegistryFailure> {
+        let mut attempt = 1;
+        loop {
+            let before = stream.sent;
+            let result = self.stream(path, stream, progress).await;
             let Err(failed) = result else { return Ok(()) };
             if stream.sent - before >= PROGRESS_BYTES {
                 attempt = 1;
             }
-            if let Err(failure) = self.wait(failed, &mut attempt).await {
-                let error = self.error(format!("GET blob {digest}"), failure);
-                return Err(FetchError::Registry(error));
-            }
+            self.wait(failed, &mut attempt, patience).await?;
         }
     }
 

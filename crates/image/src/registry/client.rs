@@ -1,5 +1,4 @@
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -11,37 +10,81 @@ use hyper_util::client::legacy::Client as HyperClient;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use rustls::RootCertStore;
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject;
 use tokio::sync::OnceCell;
 
 use super::RegistryFailure;
 use super::endpoint::is_loopback;
+use super::proxy::{Proxies, Route};
+use super::tls::{self, Certificates};
 use crate::{ImagesConfig, Timeouts};
 
 pub(super) const USER_AGENT: &str = concat!("longshore/", env!("CARGO_PKG_VERSION"));
 
+type Https = HyperClient<HttpsConnector<Route>, Full<Bytes>>;
+
 /// One for all pulls; keeps connections for a while.
 #[derive(Debug)]
 pub(crate) struct Client {
-    plain: HyperClient<HttpConnector, Full<Bytes>>,
-    /// Made when it is first wanted: the certificates take time and memory, and there may be none.
-    tls: OnceCell<HyperClient<HttpsConnector<HttpConnector>, Full<Bytes>>>,
+    plain: HyperClient<Route, Full<Bytes>>,
+    /// The system's certificate authorities and the configured ones. Read when first wanted: they take time and memory, and there
+    /// may be none.
+    roots: OnceCell<RootCertStore>,
+    tls: OnceCell<Https>,
+    pub(super) proxies: Proxies,
     pub(super) timeouts: Timeouts,
     insecure: Vec<String>,
     ca_files: Vec<PathBuf>,
+    pub(super) hosts_directory: Option<PathBuf>,
+    pub(super) credentials_file: Option<PathBuf>,
+}
+
+/// How a host with settings of its own is reached; otherwise as all are. Cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Transport {
+    plain: Option<HyperClient<Route, Full<Bytes>>>,
+    tls: Option<Https>,
 }
 
 impl Client {
     pub(crate) fn new(config: &ImagesConfig) -> Self {
         let timeouts = config.timeouts.clone();
+        let route = Route::new(connector(timeouts.connect), config.proxies.clone());
         Self {
-            plain: builder().build(connector(&timeouts)),
+            plain: builder().build(route),
+            roots: OnceCell::new(),
             tls: OnceCell::new(),
+            proxies: config.proxies.clone(),
             timeouts,
             insecure: config.insecure_registries.clone(),
             ca_files: config.ca_files.clone(),
+            hosts_directory: config.hosts_directory.clone(),
+            credentials_file: config.credentials_file.clone(),
         }
+    }
+
+    /// One with certificates of its own, or with its own patience.
+    pub(super) async fn transport(
+        &self,
+        secure: bool,
+        certificates: Option<&Certificates>,
+        dial_timeout: Option<Duration>,
+    ) -> Result<Transport, RegistryFailure> {
+        let connect = dial_timeout.unwrap_or(self.timeouts.connect);
+        let route = || Route::new(connector(connect), self.proxies.clone());
+        let mut transport = Transport::default();
+        match (secure, certificates, dial_timeout) {
+            (true, Some(certificates), _) => {
+                let config = certificates.config(self.roots().await?)?;
+                transport.tls = Some(https(config, route()));
+            }
+            (true, None, Some(_)) => {
+                let config = tls::system_config(self.roots().await?)?;
+                transport.tls = Some(https(config, route()));
+            }
+            (false, _, Some(_)) => transport.plain = Some(builder().build(route())),
+            (_, None, None) | (false, _, None) => {}
+        }
+        Ok(transport)
     }
 
     /// Whether a registry (`host` or `host:port`) is spoken to in plain HTTP by configuration.
@@ -52,13 +95,24 @@ impl Client {
     /// Sends a request and waits for the head of its response.
     pub(super) async fn send(
         &self,
-        request: Request<Full<Bytes>>,
+        mut request: Request<Full<Bytes>>,
+        transport: &Transport,
     ) -> Result<Response<Incoming>, RegistryFailure> {
         let secure = request.uri().scheme_str() == Some("https");
+        if let Some((name, value)) = self.proxies.authorization(request.uri()) {
+            request.headers_mut().insert(name, value);
+        }
         let exchange = async {
-            match secure {
-                true => self.tls().await?.request(request).await,
-                false => self.plain.request(request).await,
+            match (secure, transport) {
+                (true, Transport { tls: Some(tls), .. }) => tls.request(request).await,
+                (true, _) => self.tls().await?.request(request).await,
+                (
+                    false,
+                    Transport {
+                        plain: Some(plain), ..
+                    },
+                ) => plain.request(request).await,
+                (false, _) => self.plain.request(request).await,
             }
             .map_err(|error| RegistryFailure::Transport(error.into()))
         };
@@ -126,74 +180,50 @@ impl Client {
             .header(http::header::USER_AGENT, USER_AGENT)
             .body(Full::default());
         let Ok(request) = request else { return true };
-        match self.send(request).await {
+        match self.send(request, &Transport::default()).await {
             // Go's and nginx's answer to plain HTTP on a TLS port.
             Ok(response) => response.status() != http::StatusCode::BAD_REQUEST,
-            Err(RegistryFailure::Transport(error)) => {
-                // No connection at all says nothing; a conversation that breaks off does.
-                error
-                    .downcast_ref::<hyper_util::client::legacy::Error>()
-                    .is_some_and(hyper_util::client::legacy::Error::is_connect)
-            }
+            // No connection at all says nothing; a conversation that breaks off does.
+            Err(failure @ RegistryFailure::Transport(_)) => failure.is_unreachable(),
             Err(_) => true,
         }
     }
 
-    async fn tls(
-        &self,
-    ) -> Result<&HyperClient<HttpsConnector<HttpConnector>, Full<Bytes>>, RegistryFailure> {
+    async fn tls(&self) -> Result<&Https, RegistryFailure> {
         self.tls
             .get_or_try_init(|| async {
+                let config = tls::system_config(self.roots().await?)?;
+                let route = Route::new(connector(self.timeouts.connect), self.proxies.clone());
+                Ok(https(config, route))
+            })
+            .await
+    }
+
+    async fn roots(&self) -> Result<&RootCertStore, RegistryFailure> {
+        self.roots
+            .get_or_try_init(|| async {
                 let files = self.ca_files.clone();
-                let roots = tokio::task::spawn_blocking(move || roots(&files))
+                tokio::task::spawn_blocking(move || tls::roots(&files))
                     .await
-                    .map_err(|error| unusable(&error))??;
-                let provider = Arc::new(rustls::crypto::ring::default_provider());
-                let config = rustls::ClientConfig::builder_with_provider(provider)
-                    .with_safe_default_protocol_versions()
-                    .map_err(|error| unusable(&error))?
-                    .with_root_certificates(roots)
-                    .with_no_client_auth();
-                let https = HttpsConnectorBuilder::new()
-                    .with_tls_config(config)
-                    .https_or_http()
-                    .enable_http1()
-                    .wrap_connector(connector(&self.timeouts));
-                Ok(builder().build(https))
+                    .map_err(|error| tls::unusable(&error))?
             })
             .await
     }
 }
 
-fn unusable(error: &dyn std::fmt::Display) -> RegistryFailure {
-    RegistryFailure::Request {
-        reason: format!("TLS cannot be set up: {error}"),
-    }
+fn https(config: rustls::ClientConfig, route: Route) -> Https {
+    let https = HttpsConnectorBuilder::new()
+        .with_tls_config(config)
+        .https_or_http()
+        .enable_http1()
+        .wrap_connector(route);
+    builder().build(https)
 }
 
-fn roots(files: &[PathBuf]) -> Result<RootCertStore, RegistryFailure> {
-    let mut roots = RootCertStore::empty();
-    // Certificates that do not parse are the system's problem; the others do.
-    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-    for path in files {
-        let bad = |error: &dyn std::fmt::Display| {
-            unusable(&format_args!(
-                "{} has no certificates: {error}",
-                path.display()
-            ))
-        };
-        for certificate in CertificateDer::pem_file_iter(path).map_err(|error| bad(&error))? {
-            let certificate = certificate.map_err(|error| bad(&error))?;
-            roots.add(certificate).map_err(|error| bad(&error))?;
-        }
-    }
-    Ok(roots)
-}
-
-fn connector(timeouts: &Timeouts) -> HttpConnector {
+fn connector(timeout: Duration) -> HttpConnector {
     let mut connector = HttpConnector::new();
     connector.enforce_http(false);
-    connector.set_connect_timeout(Some(timeouts.connect));
+    connector.set_connect_timeout(Some(timeout));
     connector.set_nodelay(true);
     connector
 }

@@ -32,6 +32,37 @@ impl Endpoint {
         })
     }
 
+    /// An address as people configure it: `https://mirror.io/proxy`, whose API lies below `/proxy/v2`, or below `/proxy` if it is to be
+    /// taken as it is. Without a scheme it is HTTPS.
+    pub(crate) fn parse(text: &str, as_is: bool) -> Result<Self, &'static str> {
+        let full = match text.contains("://") {
+            true => text.to_owned(),
+            false => format!("https://{text}"),
+        };
+        let uri: Uri = full.parse().map_err(|_| "is no address")?;
+        let scheme = match uri.scheme() {
+            Some(scheme) if *scheme == Scheme::HTTP || *scheme == Scheme::HTTPS => scheme.clone(),
+            _ => return Err("is neither http:// nor https://"),
+        };
+        let authority = uri.authority().ok_or("is no address")?.clone();
+        if authority.as_str().contains('@') {
+            return Err("has credentials, which belong into the credentials file");
+        }
+        if uri.query().is_some() {
+            return Err("has a query, which an address of a registry has not");
+        }
+        let path = uri.path().trim_end_matches('/');
+        let prefix = match as_is || path.ends_with("/v2") {
+            true => path.to_owned(),
+            false => format!("{path}/v2"),
+        };
+        Ok(Self {
+            scheme,
+            authority,
+            prefix,
+        })
+    }
+
     /// `https://registry-1.docker.io`.
     pub(crate) fn origin(&self) -> String {
         format!("{}://{}", self.scheme, self.authority)

@@ -4,7 +4,7 @@ use crate::PullErrorKind;
 
 /// Why a registry did not give what it was asked for.
 #[derive(Debug, thiserror::Error)]
-#[error("{request} of {repository} at {host}")]
+#[error("{request} of {repository} at {host}{}", before(tried))]
 pub struct RegistryError {
     /// Scheme, host and port.
     pub host: String,
@@ -12,9 +12,32 @@ pub struct RegistryError {
     pub repository: String,
     /// What was tried: `GET manifest 1.36`.
     pub request: String,
+    /// What came of it at the hosts that were asked before, in order.
+    pub tried: Vec<Tried>,
     /// What came of it.
     #[source]
     pub failure: RegistryFailure,
+}
+
+/// A host that did not give what it was asked for, after which another was asked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tried {
+    /// Scheme, host and port.
+    pub host: String,
+    /// What came of it, with its causes.
+    pub outcome: String,
+}
+
+fn before(tried: &[Tried]) -> String {
+    let mut text = String::new();
+    for Tried { host, outcome } in tried {
+        text.push_str(if text.is_empty() { " (before: " } else { "; " });
+        text.push_str(&format!("{host}: {outcome}"));
+    }
+    if !text.is_empty() {
+        text.push(')');
+    }
+    text
 }
 
 /// What came of a request.
@@ -31,8 +54,8 @@ pub enum RegistryFailure {
     /// The server wants credentials, and those there are (if any) did not do.
     #[error("the server wants other credentials than {given}{said}")]
     Unauthenticated {
-        /// `none`, or the kind of what was given; never what they are.
-        given: &'static str,
+        /// The kind of what was given and where it is from, or `none` and why; never what they are.
+        given: String,
         /// The server's words, at most 1 KiB, after `: `; or empty.
         said: String,
     },
@@ -60,6 +83,18 @@ pub enum RegistryFailure {
         found: u64,
         /// The bound.
         least: u64,
+    },
+    /// A mirror's answer to a digest has another one.
+    #[error("what it sent has the digest {found}")]
+    Digest {
+        /// The digest.
+        found: String,
+    },
+    /// No host is configured to be asked this.
+    #[error("hosts.toml has no host with the capability {capability:?}")]
+    Incapable {
+        /// Such as `resolve`.
+        capability: &'static str,
     },
     /// More than was promised or than is allowed.
     #[error("the body is larger than {limit} bytes")]
@@ -116,7 +151,9 @@ impl RegistryError {
             | RegistryFailure::TimedOut { .. }
             | RegistryFailure::TooSlow { .. }
             | RegistryFailure::Redirect { .. } => PullErrorKind::Unavailable,
+            RegistryFailure::Incapable { .. } => PullErrorKind::Misconfigured,
             RegistryFailure::TooLarge { .. }
+            | RegistryFailure::Digest { .. }
             | RegistryFailure::Truncated { .. }
             | RegistryFailure::Mismatch { .. } => PullErrorKind::DataLoss,
             RegistryFailure::Request { .. } => PullErrorKind::InvalidArgument,
@@ -140,9 +177,53 @@ impl RegistryFailure {
             Self::Unauthenticated { .. }
             | Self::Challenge { .. }
             | Self::TooLarge { .. }
+            | Self::Digest { .. }
+            | Self::Incapable { .. }
             | Self::Mismatch { .. }
             | Self::Redirect { .. }
             | Self::Request { .. } => false,
         }
+    }
+
+    /// No connection could be had.
+    pub(super) fn is_unreachable(&self) -> bool {
+        match self {
+            Self::Transport(error) => error
+                .downcast_ref::<hyper_util::client::legacy::Error>()
+                .is_some_and(hyper_util::client::legacy::Error::is_connect),
+            _ => false,
+        }
+    }
+
+    /// Whether it tells of what was asked for, not of the host: the host may well have other things.
+    pub(super) fn is_of_the_object(&self) -> bool {
+        match self {
+            Self::Status { status, .. } => {
+                *status == StatusCode::NOT_FOUND || *status == StatusCode::GONE
+            }
+            Self::Digest { .. }
+            | Self::TooLarge { .. }
+            | Self::Truncated { .. }
+            | Self::Mismatch { .. } => true,
+            Self::Unauthenticated { .. }
+            | Self::Challenge { .. }
+            | Self::Transport(_)
+            | Self::TimedOut { .. }
+            | Self::TooSlow { .. }
+            | Self::Redirect { .. }
+            | Self::Incapable { .. }
+            | Self::Request { .. } => false,
+        }
+    }
+
+    /// With its causes, on one line.
+    pub(super) fn with_causes(&self) -> String {
+        let mut text = self.to_string();
+        let mut cause = std::error::Error::source(self);
+        while let Some(error) = cause {
+            text.push_str(&format!(": {error}"));
+            cause = error.source();
+        }
+        text
     }
 }

@@ -85,6 +85,23 @@ pub enum LayerError {
 }
 
 impl LayerError {
+    /// Whether another server's bytes may do better: these are not those of the digest, or did not get so far as to show it.
+    pub(crate) fn is_of_bytes(&self) -> bool {
+        match self {
+            Self::Digest { .. } | Self::Decompress { .. } | Self::Archive(_) => true,
+            Self::Registry(_)
+            | Self::DiffId { .. }
+            | Self::Entry { .. }
+            | Self::Extract { .. }
+            | Self::TooLarge { .. }
+            | Self::Below(_)
+            | Self::Store(_)
+            | Self::Thread { .. }
+            | Self::Cut
+            | Self::Kind { .. } => false,
+        }
+    }
+
     /// What a caller may do about it.
     pub fn kind(&self) -> PullErrorKind {
         match self {

@@ -26,6 +26,17 @@ pub(crate) enum Below {
     View(OwnedFd),
 }
 
+impl Below {
+    /// The same once more, for another attempt.
+    pub(crate) fn duplicate(&self) -> std::io::Result<Self> {
+        Ok(match self {
+            Self::Nothing => Self::Nothing,
+            Self::Unknown => Self::Unknown,
+            Self::View(view) => Self::View(view.try_clone()?),
+        })
+    }
+}
+
 #[derive(Debug)]
 pub(super) enum PlaceError {
     /// The layer cannot be unpacked on its own.
