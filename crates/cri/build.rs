@@ -5,7 +5,11 @@ use prost::Message;
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo::rerun-if-changed=proto");
     let files = protox::compile(
-        ["runtime/v1/cri.proto", "longshore/v1/progress.proto"],
+        [
+            "runtime/v1/cri.proto",
+            "longshore/v1/progress.proto",
+            "longshore/v1/images.proto",
+        ],
         ["proto"],
     )?;
     // For tools that print and read messages as JSON by reflection. Comments and positions stay out.
@@ -19,8 +23,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut config = prost_build::Config::new();
     config.enable_type_names();
     tonic_prost_build::configure()
-        // AuthConfig's Debug is written by hand: it must not print secrets.
-        .skip_debug(["runtime.v1.AuthConfig"])
+        // Their Debug is written by hand: it must not print secrets.
+        .skip_debug(["runtime.v1.AuthConfig", "longshore.v1.PullCredentials"])
         .btree_map(".")
         .compile_fds_with_config(files, config)?;
     Ok(())

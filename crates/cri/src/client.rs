@@ -31,6 +31,7 @@ use tonic::transport::Channel;
 use tonic::{Request, Response, Status};
 
 use crate::MAX_MESSAGE_BYTES;
+use crate::progress::images_client::ImagesClient;
 use crate::progress::progress_client::ProgressClient;
 use crate::v1::image_service_client::ImageServiceClient;
 use crate::v1::runtime_service_client::RuntimeServiceClient;
@@ -221,6 +222,11 @@ impl Client {
         ImageServiceClient::new(self.channel.clone())
             .max_decoding_message_size(MAX_MESSAGE_BYTES)
             .max_encoding_message_size(MAX_MESSAGE_BYTES)
+    }
+
+    /// The generated client of the service that tells of images what CRI does not; only Longshore has it.
+    pub fn images_service(&self) -> ImagesClient<Channel> {
+        ImagesClient::new(self.channel.clone())
     }
 
     /// The generated client of the progress service, which only Longshore has.

@@ -19,7 +19,7 @@ pub mod v1 {
     tonic::include_proto!("runtime.v1");
 }
 
-/// Messages and the service of package `longshore.v1`: progress, which CRI does not tell. Generated from `proto/`.
+/// Messages and the service of package `longshore.v1`: progress and plans of pulls, which CRI does not tell. Generated from `proto/`.
 #[allow(missing_debug_implementations, unreachable_pub, clippy::unwrap_used)]
 pub mod progress {
     tonic::include_proto!("longshore.v1");
@@ -33,6 +33,16 @@ pub const DEFAULT_SOCKET: &str = "/run/longshore/longshore.sock";
 
 /// CRI requests and replies may be this large (bytes); gRPC's own default is 4 MiB.
 pub const MAX_MESSAGE_BYTES: usize = 16 * 1024 * 1024;
+
+impl fmt::Debug for progress::PullCredentials {
+    /// Shows whose they are and no secret.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PullCredentials")
+            .field("username", &self.username)
+            .field("server_address", &self.server_address)
+            .finish_non_exhaustive()
+    }
+}
 
 impl fmt::Debug for v1::AuthConfig {
     /// Names the fields that are set and shows none of the secrets.

@@ -77,6 +77,7 @@ pub(crate) enum Command {
     #[command(visible_aliases = ["image", "img"])]
     Images(images::Images),
     Pull(pull::Pull),
+    ExplainPull(explain_pull::ExplainPull),
     Inspecti(inspecti::Inspecti),
     Imagefsinfo(imagefsinfo::Imagefsinfo),
     Rmi(rmi::Rmi),
@@ -117,6 +118,7 @@ impl Command {
             Self::Events(command) => command.run(session, out).await,
             Self::Images(command) => command.run(session, out).await,
             Self::Pull(command) => command.run(session, out).await,
+            Self::ExplainPull(command) => command.run(session, out).await,
             Self::Inspecti(command) => command.run(session, out).await,
             Self::Imagefsinfo(command) => command.run(session, out).await,
             Self::Rmi(command) => command.run(session, out).await,

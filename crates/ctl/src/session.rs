@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use cri::client::Client;
-use cri::progress::{PullProgress, WatchPullRequest};
+use cri::progress::{ExplainPullRequest, ExplainPullResponse, PullProgress, WatchPullRequest};
 use cri::v1::*;
 use futures_util::{Stream, StreamExt, future, stream};
 use streaming::client::Wanted;
@@ -476,6 +476,19 @@ impl Session {
         let name = request.image.as_ref().map_or("", |i| &i.image).to_owned();
         call!(self.image.pull_image(request), bound, "pull image {name}")
             .map(|reply| reply.image_ref)
+    }
+
+    /// What a pull would try. Only Longshore says.
+    pub(crate) async fn explain_pull(
+        &self,
+        request: ExplainPullRequest,
+    ) -> Result<ExplainPullResponse, Error> {
+        let operation = format!("explain a pull of {}", request.image);
+        let mut service = self.image().await?.images_service();
+        let reply = service.explain_pull(request).await;
+        reply
+            .map(Response::into_inner)
+            .map_err(|status| Error::rpc(operation, status))
     }
 
     /// How far a pull is. Ends with it, and at once where the runtime does not tell: nothing depends on it.

@@ -11,10 +11,10 @@ use cni::{
     plugins::{Plugins, PluginsConfig},
 };
 use cri::{
-    progress::progress_server::ProgressServer,
+    progress::{images_server::ImagesServer, progress_server::ProgressServer},
     v1::{image_service_server::ImageServiceServer, runtime_service_server::RuntimeServiceServer},
 };
-use image::{Images, ImagesConfig};
+use image::{Images, ImagesConfig, Proxies};
 use rustix::process::{Resource, Rlimit};
 use snapshot::Overlay;
 use tokio::{net::UnixListener, sync::Notify};
@@ -120,11 +120,7 @@ async fn build(config: Config) -> anyhow::Result<Runtime> {
         None => None,
     };
     let overlay = Arc::new(Overlay::open(&config.root)?);
-    let mut images = ImagesConfig::new(&config.root);
-    images
-        .insecure_registries
-        .clone_from(&config.registries.insecure);
-    let images = Images::open(images, Arc::clone(&overlay)).await?;
+    let images = Images::open(images(&config), Arc::clone(&overlay)).await?;
     let network = Bridge::open(bridge(&config)).await?;
     let plugins = Plugins::open(plugins(&config)).await?;
     watch_networks(&config, &plugins);
@@ -162,6 +158,22 @@ async fn build(config: Config) -> anyhow::Result<Runtime> {
         config,
         _locks: [lock, root_lock],
     })
+}
+
+fn images(config: &Config) -> ImagesConfig {
+    let registries = &config.registries;
+    let mut images = ImagesConfig::new(&config.root);
+    images.insecure_registries.clone_from(&registries.insecure);
+    images.hosts_directory = Some(registries.hosts.clone());
+    images.credentials_file = Some(registries.credentials.clone());
+    images
+        .credential_programs
+        .clone_from(&registries.credential_programs);
+    images.proxies = Proxies::from_environment();
+    images.timeouts.min_rate_bytes = registries.min_rate.get().into();
+    images.timeouts.mirror = registries.mirror_deadline;
+    images.timeouts.pull = registries.pull_deadline;
+    images
 }
 
 fn bridge(config: &Config) -> BridgeConfig {
@@ -303,7 +315,8 @@ async fn accept(
         .layer(RewriteOlderPackage)
         .add_service(runtime_service)
         .add_service(image_service)
-        .add_service(ProgressServer::new(cri))
+        .add_service(ProgressServer::new(cri.clone()))
+        .add_service(ImagesServer::new(cri))
         .serve_with_incoming_shutdown(UnixListenerStream::new(listener), asking.notified())
         .await
         .context("serve CRI")

@@ -14,6 +14,8 @@ pub struct ImagesConfig {
     pub hosts_directory: Option<PathBuf>,
     /// The node's credentials, in the format of docker's `config.json`; read at each pull.
     pub credentials_file: Option<PathBuf>,
+    /// Where programs that the credentials file names are looked for, before `PATH`.
+    pub credential_programs: Option<PathBuf>,
     /// On the way to registries.
     pub proxies: Proxies,
     /// Images that must not be collected: references as people write them; a final `*` stands for any rest.
@@ -61,6 +63,7 @@ impl ImagesConfig {
             insecure_registries: Vec::new(),
             hosts_directory: None,
             credentials_file: None,
+            credential_programs: None,
             proxies: Proxies::default(),
             pinned: Vec::new(),
             ca_files: Vec::new(),

@@ -13,16 +13,22 @@
 mod program;
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde_json::{Map, Value};
 
 use crate::auth::{Auth, Credentials, server};
 use crate::{ConfigurationError, registry};
 
+/// Some programs ask a cloud's token service.
+const PATIENCE: Duration = Duration::from_secs(30);
+
 /// What the file says; empty if there is none.
 #[derive(Default)]
 pub(crate) struct Keyring {
     path: PathBuf,
+    /// Where programs are looked for before `PATH`.
+    directory: Option<PathBuf>,
     auths: Map<String, Value>,
     programs: Map<String, Value>,
     store: Option<String>,
@@ -46,7 +52,7 @@ impl Found {
 
 impl Keyring {
     /// Blocks.
-    pub(crate) fn read(path: &Path) -> Result<Self, ConfigurationError> {
+    pub(crate) fn read(path: &Path, programs: Option<PathBuf>) -> Result<Self, ConfigurationError> {
         let text = match registry::read_text(path) {
             Ok(text) => text,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
@@ -57,7 +63,10 @@ impl Keyring {
             }
             Err(error) => return Err(ConfigurationError::of_file(path, error)),
         };
-        Self::parse(&text, path)
+        Ok(Self {
+            directory: programs,
+            ..Self::parse(&text, path)?
+        })
     }
 
     fn parse(text: &str, path: &Path) -> Result<Self, ConfigurationError> {
@@ -82,6 +91,7 @@ impl Keyring {
         };
         Ok(Self {
             path: path.to_owned(),
+            directory: None,
             auths,
             programs,
             store,
@@ -168,7 +178,12 @@ impl Keyring {
             "docker.io" => "https://index.docker.io/v1/".to_owned(),
             host => host.to_owned(),
         };
-        match program::get(name, &address).await {
+        let program = PathBuf::from(format!("docker-credential-{name}"));
+        let program = (self.directory.iter())
+            .map(|directory| directory.join(&program))
+            .find(|path| path.exists())
+            .unwrap_or(program);
+        match program::get(&program, &address, PATIENCE).await {
             Ok(Some(credentials)) => Ok(Found {
                 source: format!("{} of {said}", credentials.kind()),
                 credentials,

@@ -55,6 +55,8 @@ pub struct LoggedRequest {
     pub range: Option<String>,
     /// The `Authorization` header: tests only have secrets of their own.
     pub authorization: Option<String>,
+    /// All headers, by lower-case name.
+    pub headers: Vec<(String, String)>,
     pub status: u16,
 }
 

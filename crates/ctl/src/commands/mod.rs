@@ -5,6 +5,7 @@ pub(crate) mod bench;
 pub(crate) mod create;
 pub(crate) mod events;
 pub(crate) mod exec;
+pub(crate) mod explain_pull;
 pub(crate) mod imagefsinfo;
 pub(crate) mod images;
 pub(crate) mod info;

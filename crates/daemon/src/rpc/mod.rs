@@ -12,6 +12,7 @@ mod create_container;
 mod deadline;
 mod exec;
 mod exec_sync;
+mod explain_pull;
 mod get_container_events;
 mod image_fs_info;
 mod image_status;
@@ -44,7 +45,7 @@ mod watch_pull;
 use std::{pin::Pin, sync::Arc};
 
 use cri::{
-    progress::{self, progress_server::Progress},
+    progress::{self, images_server::Images, progress_server::Progress},
     v1::{self, image_service_server::ImageService, runtime_service_server::RuntimeService},
 };
 pub(crate) use deadline::CallersDeadline;
@@ -441,6 +442,18 @@ impl ImageService for Cri {
         request: Request<v1::ImageFsInfoRequest>,
     ) -> Reply<v1::ImageFsInfoResponse> {
         image_fs_info::image_fs_info(&self.runtime, request)
+            .await
+            .map(Response::new)
+    }
+}
+
+#[tonic::async_trait]
+impl Images for Cri {
+    async fn explain_pull(
+        &self,
+        request: Request<progress::ExplainPullRequest>,
+    ) -> Reply<progress::ExplainPullResponse> {
+        explain_pull::explain_pull(&self.runtime, request)
             .await
             .map(Response::new)
     }

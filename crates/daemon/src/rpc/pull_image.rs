@@ -1,7 +1,7 @@
 use std::sync::Arc;
 
 use cri::v1;
-use image::{Auth, PullErrorKind, PullRequest};
+use image::{Auth, PullError, PullErrorKind, PullRequest};
 use tonic::{Code, Request, Status};
 
 use super::status::chain;
@@ -33,11 +33,15 @@ pub(super) async fn pull_image(
             image_ref: image.id.clone(),
         }),
         Err(error) => {
-            let message = chain(&error);
-            tracing::warn!(message, "a pull failed");
-            Err(Status::new(code(error.kind()), message))
+            let status = status(&error);
+            tracing::warn!(message = status.message(), "a pull failed");
+            Err(status)
         }
     }
+}
+
+pub(super) fn status(error: &PullError) -> Status {
+    Status::new(code(error.kind()), chain(error))
 }
 
 fn code(kind: PullErrorKind) -> Code {

@@ -1,6 +1,7 @@
 //! Programs that know credentials: `docker-credential-NAME get`, which is told a registry on stdin and answers in JSON on stdout
 //! (<https://github.com/docker/docker-credential-helpers>).
 
+use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -11,8 +12,6 @@ use tokio::process::{Child, Command};
 
 use crate::auth::Credentials;
 
-/// Some ask a cloud's token service.
-const BOUND: Duration = Duration::from_secs(30);
 const MAX_ANSWER_BYTES: u64 = 256 << 10;
 
 /// Instead of a user where the secret is an identity token.
@@ -33,8 +32,12 @@ pub(super) fn is_name(name: &str) -> bool {
 }
 
 /// What the program knows of `address`. Why it did not answer never has its words: they may be the secret.
-pub(super) async fn get(name: &str, address: &str) -> Result<Option<Credentials>, String> {
-    let child = Command::new(format!("docker-credential-{name}"))
+pub(super) async fn get(
+    program: &Path,
+    address: &str,
+    bound: Duration,
+) -> Result<Option<Credentials>, String> {
+    let child = Command::new(program)
         .arg("get")
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -47,9 +50,9 @@ pub(super) async fn get(name: &str, address: &str) -> Result<Option<Credentials>
     // Dropped with this future, if that is.
     let mut running = Running { group, child };
     unprotect(&running.child);
-    match tokio::time::timeout(BOUND, running.converse(address)).await {
+    match tokio::time::timeout(bound, running.converse(address)).await {
         Ok(answer) => answer,
-        Err(_late) => Err(format!("it took longer than {} s", BOUND.as_secs())),
+        Err(_late) => Err(format!("it took longer than {} s", bound.as_secs())),
     }
 }
 
@@ -105,5 +108,87 @@ impl Drop for Running {
 fn unprotect(child: &Child) {
     if let Some(pid) = child.id() {
         let _advice = std::fs::write(format!("/proc/{pid}/oom_score_adj"), "0");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A program that no fork of ours ever had open for writing.
+    fn script(directory: &Path, text: &str) -> std::path::PathBuf {
+        let (source, program) = (directory.join("source"), directory.join("program"));
+        std::fs::write(&source, format!("#!/bin/sh\n{text}\n")).unwrap();
+        let made = std::process::Command::new("install")
+            .args(["-m", "755"])
+            .args([&source, &program])
+            .status()
+            .unwrap();
+        assert!(made.success());
+        program
+    }
+
+    #[tokio::test]
+    async fn answers_of_every_kind() {
+        let answer = |user: &str| {
+            format!(
+                r#"read at; [ "$1" = get ] && echo "{{\"ServerURL\":\"$at\",\"Username\":\"{user}\",\"Secret\":\"of $at\"}}""#
+            )
+        };
+        let basic = Ok(Some(Credentials::Basic("me:of r.io:5000".into())));
+        let token = Ok(Some(Credentials::IdentityToken("of r.io:5000".into())));
+        let failed = |said: &str| Err(said.to_owned());
+        for (text, wanted) in [
+            (answer("me"), basic),
+            (answer(TOKEN_USER), token),
+            (
+                "echo credentials not found in native keychain; exit 1".into(),
+                Ok(None),
+            ),
+            (
+                "echo s3cret; exit 3".into(),
+                failed("it ended with exit status: 3"),
+            ),
+            (
+                "echo s3cret".into(),
+                failed("its answer is not the protocol's"),
+            ),
+            (
+                "yes s3cret".into(),
+                failed("it said more than 262144 bytes"),
+            ),
+        ] {
+            let directory = tempfile::tempdir().unwrap();
+            let program = script(directory.path(), &text);
+            let got = get(&program, "r.io:5000", Duration::from_secs(60)).await;
+            assert!(got == wanted, "{text}: {got:?}");
+        }
+        let missing = get(
+            Path::new("/nowhere/docker-credential-x"),
+            "r.io",
+            Duration::from_secs(60),
+        );
+        assert!(missing.await.unwrap_err().contains("does not start"));
+    }
+
+    #[tokio::test]
+    async fn one_that_hangs_is_killed_with_what_it_has_started() {
+        let directory = tempfile::tempdir().unwrap();
+        let mark = directory.path().join("pid");
+        let text = format!("sleep 1000 & echo $! > {}; wait", mark.display());
+        let program = script(directory.path(), &text);
+        let error = get(&program, "r.io", Duration::from_secs(2)).await;
+        assert_eq!(error, Err("it took longer than 2 s".into()));
+        let pid = std::fs::read_to_string(&mark).unwrap();
+        let state = format!("/proc/{}/stat", pid.trim());
+        // Killed; whoever inherits it reaps it some time.
+        let lives = || std::fs::read_to_string(&state).is_ok_and(|stat| !stat.contains(") Z"));
+        for _ in 0..1000 {
+            if !lives() {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        panic!("it is still there");
     }
 }

@@ -36,6 +36,7 @@ pub(crate) struct Client {
     ca_files: Vec<PathBuf>,
     pub(super) hosts_directory: Option<PathBuf>,
     pub(super) credentials_file: Option<PathBuf>,
+    pub(super) credential_programs: Option<PathBuf>,
 }
 
 /// How a host with settings of its own is reached; otherwise as all are. Cheap to clone.
@@ -59,6 +60,7 @@ impl Client {
             ca_files: config.ca_files.clone(),
             hosts_directory: config.hosts_directory.clone(),
             credentials_file: config.credentials_file.clone(),
+            credential_programs: config.credential_programs.clone(),
         }
     }
 

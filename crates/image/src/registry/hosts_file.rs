@@ -472,7 +472,7 @@ ca = "all.crt"
         assert_eq!(file.server.tls.ca, [path("/c/r.io/all.crt")]);
         assert_eq!(
             file.ignored,
-            [r#"/c/r.io/hosts.toml:14: host."a.io:5000/proxy/".unheard"#]
+            [r#"/c/r.io/hosts.toml:15: host."a.io:5000/proxy/".unheard"#]
         );
         assert!(parse("").unwrap().server.endpoint.is_none());
     }

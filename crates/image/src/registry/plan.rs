@@ -205,10 +205,11 @@ async fn files(
         client.hosts_directory.clone(),
         client.credentials_file.clone(),
     );
+    let programs = client.credential_programs.clone();
     let domain = domain.to_owned();
     let read = move || -> Result<_, ConfigurationError> {
         let keyring = match &credentials {
-            Some(path) => Keyring::read(path)?,
+            Some(path) => Keyring::read(path, programs)?,
             None => Keyring::default(),
         };
         let file = match &root {

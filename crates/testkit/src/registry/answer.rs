@@ -36,6 +36,13 @@ pub(crate) async fn answer(
     };
     let (range, authorization) = (header(header::RANGE), header(header::AUTHORIZATION));
 
+    let headers = (request.headers().iter())
+        .map(|(name, value)| {
+            let value = String::from_utf8_lossy(value.as_bytes()).into_owned();
+            (name.to_string(), value)
+        })
+        .collect();
+
     let (plain, fault) = {
         let mut state = shared.state();
         let fault = state
@@ -55,6 +62,7 @@ pub(crate) async fn answer(
             path,
             range,
             authorization,
+            headers,
             status: plain.response.status().as_u16(),
         });
         (plain, fault)
