@@ -22,6 +22,7 @@ mod recovery;
 mod resources;
 mod room;
 mod security;
+mod selection;
 mod service;
 mod stats;
 mod status;

@@ -48,12 +48,26 @@ fn the_socket_is_for_root_and_its_group() {
 fn what_is_not_there_says_so() {
     scenario(async |host| {
         let mut rpc = host.cri.client.runtime_service();
-        let refusals = [(
-            "CheckpointContainer",
-            rpc.checkpoint_container(cri::v1::CheckpointContainerRequest::default())
-                .await
-                .map(drop),
-        )];
+        let refusals = [
+            (
+                "CheckpointContainer",
+                rpc.checkpoint_container(cri::v1::CheckpointContainerRequest::default())
+                    .await
+                    .map(drop),
+            ),
+            (
+                "CheckpointPod",
+                rpc.checkpoint_pod(cri::v1::CheckpointPodRequest::default())
+                    .await
+                    .map(drop),
+            ),
+            (
+                "RestorePod",
+                rpc.restore_pod(cri::v1::RestorePodRequest::default())
+                    .await
+                    .map(drop),
+            ),
+        ];
         for (name, refusal) in refusals {
             let refusal = refusal.unwrap_err();
             assert_eq!(refusal.code(), Code::Unimplemented, "{name}: {refusal}");
