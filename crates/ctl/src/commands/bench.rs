@@ -84,7 +84,7 @@ struct Pods {
 /// Exec and port-forward: round trips, throughput, many at once, memory, over SPDY and WebSocket
 #[derive(Debug, Args)]
 struct Stream {
-    /// Image with `sh`, `sleep`, `cat`, `head` and `true`; pulled where it is missing
+    /// Image with `sh`, `sleep`, `cat`, `dd` and `true`; pulled where it is missing
     #[arg(
         long,
         value_name = "IMAGE",

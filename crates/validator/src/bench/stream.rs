@@ -24,7 +24,7 @@ use super::{
 /// What `bench stream` does at each endpoint.
 #[derive(Debug, Clone)]
 pub struct StreamSettings {
-    /// Must have `sh`, `sleep`, `cat`, `head` and `true`. Pulled where it is missing.
+    /// Must have `sh`, `sleep`, `cat`, `dd` and `true`. Pulled where it is missing.
     pub image: String,
     /// Round trips of one byte.
     pub round_trips: usize,
@@ -90,6 +90,9 @@ pub struct StreamSubjectReport {
     /// What the daemon's private memory grew by for each of their streams (two a connection) while they idled, bytes.
     pub bytes_per_idle_stream: u64,
 }
+
+/// What the container reads and writes at a time.
+const BLOCK: u64 = 64 * 1024;
 
 /// How long one stream may take before the run is given up.
 const BOUND: Duration = Duration::from_secs(120);
@@ -251,8 +254,11 @@ impl<'a> Pod<'a> {
     }
 
     async fn out(&self, options: &Options, bytes: u64) -> Result<f64, BenchError> {
-        let count = bytes.to_string();
-        let command = ["head", "-c", &count, "/dev/zero"];
+        // Not head(1): busybox's moves bytes one by one.
+        let bytes = bytes.next_multiple_of(BLOCK);
+        let count = format!("count={}", bytes / BLOCK);
+        let block = format!("bs={BLOCK}");
+        let command = ["dd", "if=/dev/zero", &block, &count];
         let begun = Instant::now();
         let mut session = self.exec(options, &command, false).await?;
         let mut stdout = session.stdout.take().ok_or_else(|| missing("stdout"))?;
@@ -275,9 +281,9 @@ impl<'a> Pod<'a> {
     async fn into(&self, options: &Options, bytes: u64) -> Result<f64, BenchError> {
         let begun = Instant::now();
         // The status comes when the last byte has been read.
-        let mut session = self
-            .exec(options, &["sh", "-c", "cat > /dev/null"], true)
-            .await?;
+        let block = format!("bs={BLOCK}");
+        let command = ["dd", "of=/dev/null", &block];
+        let mut session = self.exec(options, &command, true).await?;
         let mut stdin = session.stdin.take().ok_or_else(|| missing("stdin"))?;
         within("write into a container", reference::pour(&mut stdin, bytes)).await?;
         self.ended(&mut session).await?;
