@@ -9,6 +9,7 @@
 //! a writer waits when its outbox is full, and the driver asks [`Hub::is_blocked`] before it reads on.
 
 mod halves;
+mod relief;
 mod stream;
 
 use std::{
@@ -19,9 +20,10 @@ use std::{
 };
 
 use bytes::{Buf, Bytes, BytesMut};
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 
 pub(crate) use self::halves::{Both, ReadHalf, WriteHalf};
+pub(crate) use self::relief::Relief;
 use self::stream::Stream;
 
 /// The number of a stream (SPDY) or of a channel (WebSocket).
@@ -170,6 +172,14 @@ impl Hub {
     /// Drops what the stream has buffered, and tells the peer `status`.
     pub(crate) fn reset(&self, id: StreamId, status: u32) {
         let mut state = self.lock();
+        if state
+            .streams
+            .get(&id)
+            .is_none_or(|stream| stream.cut.is_some())
+        {
+            // One of the two ends has said so already.
+            return;
+        }
         state.cut(id, Cut::Reset);
         state.with(id, |stream| {
             stream.announcement = None;
@@ -217,6 +227,22 @@ impl Hub {
     pub(crate) fn write_half(self: &Arc<Self>, id: StreamId) -> WriteHalf {
         self.forsake(id);
         WriteHalf::new(Arc::clone(self), id)
+    }
+
+    /// Resolves when the stream is reset because it held up the others: never, if that does not happen.
+    pub(crate) fn stall(&self, id: StreamId) -> impl Future<Output = ()> + use<> {
+        let (sender, stalled) = oneshot::channel();
+        self.lock().with(id, |stream| stream.stalled = Some(sender));
+        async move {
+            if stalled.await.is_err() {
+                std::future::pending().await
+            }
+        }
+    }
+
+    /// Whether the connection has ended.
+    pub(crate) fn is_lost(&self) -> bool {
+        *self.lost.borrow()
     }
 
     /// Resolves when the connection has ended.
@@ -425,6 +451,11 @@ impl Hub {
                 stream = id,
                 "nobody reads this stream, and it holds up the others of its connection: reset"
             );
+            self.lock().with(id, |stream| {
+                // Before its reader learns of the reset, which has no reason. It may be nobody's.
+                let told = stream.stalled.take();
+                let _nobody = told.map(|told| told.send(()));
+            });
             self.reset(id, status);
         }
         next

@@ -4,10 +4,13 @@
 
 mod support;
 
+use std::time::Duration;
+
 use longshore_streaming::client::{self, Forwarded, Forwarder};
 use support::{BOTH, GUARD, Stage, over};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
     time::timeout,
 };
 
@@ -88,19 +91,11 @@ async fn one_stalled_one_reset_one_half_closed_and_all_others_progress() {
         // Nobody reads at port 3: it takes what its window allows, and no more.
         let mut stalled = forwarder.connect(3).unwrap();
         let endless = stalled.stream.write_all(&[7; 4 << 20]);
-        assert!(
-            timeout(std::time::Duration::from_millis(300), endless)
-                .await
-                .is_err()
-        );
+        assert!(timeout(Duration::from_millis(300), endless).await.is_err());
         // Here it is we who do not read.
         let mut unread = forwarder.connect(90).unwrap();
         let endless = unread.stream.write_all(&[7; 4 << 20]);
-        assert!(
-            timeout(std::time::Duration::from_millis(300), endless)
-                .await
-                .is_err()
-        );
+        assert!(timeout(Duration::from_millis(300), endless).await.is_err());
 
         let reset = forwarder.connect(91).unwrap();
         drop(reset);
@@ -139,5 +134,111 @@ async fn a_server_that_ends_says_so_to_each_connection() {
         drop(open);
         timeout(GUARD, forwarder.closed()).await.unwrap();
         timeout(GUARD, shutdown).await.unwrap().unwrap();
+    }
+}
+
+/// The older form over WebSocket: channels have no windows, so all of a connection wait for one that nobody reads, but not for ever.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stalled_channel_is_given_up_with_a_reason_and_the_others_go_on() {
+    let stage = Stage::with(|config| {
+        config.limits.stall = Duration::from_millis(200);
+        config.limits.overrun = 256 * 1024;
+    })
+    .await;
+    let url = stage.ports(&[3, 80]);
+    let mut channels = Channels::connect(&url).await;
+    stage.until_running(2).await;
+    // Port 3 reads nothing. What goes to port 80 is behind what it was sent.
+    for _ in 0..20 {
+        channels.send(0, &[7; 60_000]).await;
+    }
+    channels.send(2, b"through").await;
+    let (mut words, mut back) = (Vec::new(), Vec::new());
+    while !(words.ends_with(b"wait for it") && back.ends_with(b"80:through")) {
+        match channels.next().await {
+            (1, bytes) => words.extend(bytes),
+            (2, bytes) => back.extend(bytes),
+            other => panic!("{other:?}"),
+        }
+    }
+    let words = String::from_utf8_lossy(&words);
+    assert!(
+        words.contains("forward port 3: what was sent has not been read"),
+        "{words}"
+    );
+    // Its session is over as well, and the connection as good as new.
+    stage.until_running(1).await;
+    for _ in 0..20 {
+        channels.send(0, &[7; 60_000]).await;
+    }
+    channels.send(2, b", again").await;
+    while !back.ends_with(b"80:through, again") {
+        let (channel, bytes) = channels.next().await;
+        assert_eq!(channel, 2);
+        back.extend(bytes);
+    }
+    drop(channels);
+    stage.until_running(0).await;
+}
+
+/// A client of the older form, by hand.
+struct Channels(TcpStream);
+
+impl Channels {
+    /// Takes the two greetings of each port.
+    async fn connect(url: &str) -> Self {
+        let (host, path) = url
+            .strip_prefix("http://")
+            .unwrap()
+            .split_once('/')
+            .unwrap();
+        let mut socket = TcpStream::connect(host).await.unwrap();
+        let request = format!(
+            "GET /{path} HTTP/1.1\r\nHost: {host}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Protocol: v4.channel.k8s.io\r\n\r\n"
+        );
+        socket.write_all(request.as_bytes()).await.unwrap();
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            head.push(timeout(GUARD, socket.read_u8()).await.unwrap().unwrap());
+        }
+        assert!(head.starts_with(b"HTTP/1.1 101"));
+        let mut channels = Self(socket);
+        for (channel, port) in [(0, 3_u16), (1, 3), (2, 80), (3, 80)] {
+            assert_eq!(
+                channels.next().await,
+                (channel, port.to_le_bytes().to_vec())
+            );
+        }
+        channels
+    }
+
+    /// One binary message (RFC 6455, 5.2), masked with zeroes.
+    async fn send(&mut self, channel: u8, bytes: &[u8]) {
+        let mut message = vec![0x82, 0xfe];
+        message.extend(u16::try_from(bytes.len() + 1).unwrap().to_be_bytes());
+        message.extend([0, 0, 0, 0, channel]);
+        message.extend(bytes);
+        timeout(GUARD, self.0.write_all(&message))
+            .await
+            .unwrap()
+            .unwrap();
+    }
+
+    /// The next message of the server: short ones are all that it has to send here.
+    async fn next(&mut self) -> (u8, Vec<u8>) {
+        let mut head = [0; 3];
+        timeout(GUARD, self.0.read_exact(&mut head))
+            .await
+            .unwrap()
+            .unwrap();
+        let [0x82, length @ 1..126, channel] = head else {
+            panic!("{head:02x?}");
+        };
+        let mut bytes = vec![0; usize::from(length) - 1];
+        timeout(GUARD, self.0.read_exact(&mut bytes))
+            .await
+            .unwrap()
+            .unwrap();
+        (channel, bytes)
     }
 }

@@ -18,7 +18,7 @@ use super::Effect;
 ///
 /// Whatever [`Value::read`] accepts, it accepts again from [`Value::write`], and makes the same of it.
 pub(crate) trait Value: Sized {
-    /// When a changed value counts; only [`Live`](super::Live) is different.
+    /// When a changed value counts; only [`Live`](super::live::Live) is different.
     const EFFECT: Effect = Effect::Restart;
 
     /// What a file has to say, to go behind "is not".

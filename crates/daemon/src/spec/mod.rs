@@ -64,7 +64,7 @@ pub(crate) struct SpecInput<'a> {
     pub(crate) volumes: &'a [Volume],
     /// One for each mount of an image.
     pub(crate) image_trees: &'a [ImageTree],
-    /// Of [`devices`].
+    /// Of [`devices()`].
     pub(crate) devices: &'a [HostDevice],
     pub(crate) namespaces: &'a NamespacePaths,
     /// Of a seccomp profile of type `Localhost`, which [`SeccompProfiles::localhost`] reads.

@@ -3,6 +3,7 @@
 use std::{task::Waker, time::Instant};
 
 use bytes::BytesMut;
+use tokio::sync::oneshot;
 
 use super::{Announcement, Cut, FRAME, Outgoing, StreamId};
 
@@ -21,6 +22,8 @@ pub(super) struct Stream {
     pub(super) grant: usize,
     /// When the session last read something, or the inbox came over its bound.
     pub(super) overrun_since: Option<Instant>,
+    /// Who wants to know that it was reset for having held up the others.
+    pub(super) stalled: Option<oneshot::Sender<()>>,
 
     pub(super) announcement: Option<Announcement>,
     pub(super) outbox: BytesMut,
@@ -53,6 +56,7 @@ impl Stream {
             consumed: 0,
             grant: 0,
             overrun_since: None,
+            stalled: None,
             announcement: None,
             outbox: BytesMut::new(),
             out_ending: false,

@@ -164,6 +164,12 @@ pub(super) async fn forward<S: Sessions>(
     tokio::pin!(session);
     let outcome = tokio::select! {
         biased;
+        // Before the session, which sees no more than a reset.
+        () = hub.stall(data) => {
+            Err(SessionError::new(format!(
+                "forward port {port}: what was sent has not been read for too long, and other connections had to wait for it"
+            )))
+        }
         outcome = &mut session => outcome.unwrap_or_else(|_| {
             Err(SessionError::new(format!("forward port {port}: the runtime has failed")))
         }),
@@ -182,6 +188,11 @@ pub(super) async fn forward<S: Sessions>(
         Ok(()) => hub.end(data),
         Err(error) => {
             let text = error.chain();
+            if hub.is_lost() {
+                // Why is said once, for the connection, and not for each that it carried.
+                tracing::debug!(port, error = text, "a forwarded connection is lost");
+                return;
+            }
             tracing::info!(port, error = text, "a forwarded connection failed");
             drop(words.write_all(text.as_bytes()).await);
             drop(words.shutdown().await);

@@ -29,6 +29,8 @@ struct State {
     acceptor: TlsAcceptor,
     stamp: Stamp,
     looked: Instant,
+    /// The last that could not be used: said once, however often it is tried.
+    unusable: Option<Stamp>,
 }
 
 impl std::fmt::Debug for State {
@@ -68,6 +70,7 @@ impl Certificate {
             acceptor,
             stamp,
             looked: Instant::now(),
+            unusable: None,
         };
         let state = Mutex::new(state);
         Ok(Self { files, state })
@@ -98,11 +101,14 @@ impl Certificate {
             }
             // Perhaps only one of the two has been replaced so far: the next glance tells.
             Err(error) => {
-                let error = crate::chain(&error);
-                tracing::warn!(
-                    error,
-                    "the streaming certificate has changed and cannot be used: the old one stays"
-                );
+                let said = self.lock().unusable.replace(found) == Some(found);
+                if !said {
+                    let error = crate::chain(&error);
+                    tracing::warn!(
+                        error,
+                        "the streaming certificate has changed and cannot be used: the old one stays"
+                    );
+                }
                 current
             }
         }

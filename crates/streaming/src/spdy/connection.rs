@@ -27,7 +27,7 @@ use super::{
     header_block::Headers,
     outgoing::Queue,
 };
-use crate::hub::{Announcement, DEFAULT_WINDOW, Hub, Outgoing, StreamId};
+use crate::hub::{Announcement, DEFAULT_WINDOW, Hub, Outgoing, Relief, StreamId};
 
 /// Bytes read at once, on the stack: what has been read goes into inboxes at once, so a connection needs no buffer of its own.
 const READ: usize = 64 * 1024;
@@ -86,7 +86,7 @@ pub(crate) struct Connection<I> {
     received: u32,
     active: Instant,
     timer: Pin<Box<Sleep>>,
-    stalled: Option<Pin<Box<Sleep>>>,
+    relief: Relief,
 }
 
 #[derive(Debug)]
@@ -129,7 +129,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Connection<I> {
             received: 0,
             active: now,
             timer: Box::pin(tokio::time::sleep_until(now + patience.idle)),
-            stalled: None,
+            relief: Relief::new(patience.stall),
         }
     }
 
@@ -205,21 +205,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Connection<I> {
 
     /// Ready when the connection has outlived its time.
     fn poll_timers(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Broken>> {
-        if let (Some(patience), true) = (self.patience.stall, self.hub.is_blocked()) {
-            loop {
-                let stalled = self
-                    .stalled
-                    .get_or_insert_with(|| Box::pin(tokio::time::sleep(patience)));
-                if stalled.as_mut().poll(context).is_pending() {
-                    break;
-                }
-                let next = self.hub.relieve(patience, status::FLOW_CONTROL_ERROR);
-                let next = next.unwrap_or(patience).max(Duration::from_millis(10));
-                stalled.as_mut().reset(Instant::now() + next);
-            }
-        } else {
-            self.stalled = None;
-        }
+        self.relief.poll(&self.hub, context);
         loop {
             ready!(self.timer.as_mut().poll(context));
             match &self.phase {

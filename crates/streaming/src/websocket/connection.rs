@@ -23,7 +23,7 @@ use tokio_tungstenite::{
 
 use super::codec::{Codec, Message, MessageError};
 use crate::{
-    hub::{Hub, Outgoing},
+    hub::{Hub, Outgoing, Relief},
     spdy::connection::Patience,
 };
 
@@ -48,6 +48,7 @@ pub(crate) struct Connection<I> {
     farewell: Option<(Instant, Option<Broken>)>,
     active: Instant,
     timer: Pin<Box<Sleep>>,
+    relief: Relief,
 }
 
 impl<I: AsyncRead + AsyncWrite + Unpin> Connection<I> {
@@ -69,6 +70,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Connection<I> {
             farewell: None,
             active: now,
             timer: Box::pin(tokio::time::sleep_until(now + patience.idle)),
+            relief: Relief::new(patience.stall),
         }
     }
 
@@ -137,6 +139,8 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Connection<I> {
     }
 
     fn poll_timer(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Broken>> {
+        // The reset itself cannot be told on a channel; its reason can, on the one for errors.
+        self.relief.poll(&self.hub, context);
         loop {
             ready!(self.timer.as_mut().poll(context));
             let end = match &self.farewell {

@@ -3,6 +3,9 @@
 #![allow(dead_code, reason = "each test file uses a part")]
 #![allow(clippy::unwrap_used, reason = "part of tests")]
 
+pub(crate) mod log;
+pub(crate) mod raw;
+
 use std::{
     sync::{
         Arc,
