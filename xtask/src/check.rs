@@ -9,6 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, ensure};
 
 use crate::{
+    fuzz,
     step::{self, Steps},
     workspace,
 };
@@ -42,6 +43,8 @@ pub(crate) fn run() -> anyhow::Result<()> {
                 .env("RUSTDOCFLAGS", "--deny=warnings");
             step::run(&mut doc, LIMIT)
         }),
+        // A workspace of its own, which none of the above looks into.
+        steps.time("fuzz targets", fuzz::check),
     ];
     steps.print();
     let failures: Vec<String> = results

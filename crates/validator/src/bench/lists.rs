@@ -13,7 +13,7 @@ use super::{
 /// How long the kubelet's two periodic lists take with many containers running.
 #[derive(Debug, Clone, Serialize)]
 pub struct ListsReport {
-    /// Running containers, in pods of [`CONTAINERS_A_POD`] on the node's network.
+    /// Running containers, in pods of `CONTAINERS_A_POD` on the node's network.
     pub containers: usize,
     /// ListContainers, milliseconds.
     pub list_containers: Summary,

@@ -6,7 +6,7 @@ use serde::Serialize;
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Samples(Vec<Duration>);
 
-/// The distribution of [`Samples`], milliseconds. Percentiles are by nearest rank: each is a duration that was seen.
+/// The distribution of durations of one kind, milliseconds. Percentiles are by nearest rank: each is a duration that was seen.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Summary {
     /// How many were taken.
