@@ -11,6 +11,7 @@ use std::process::{Child, Command, Stdio};
 
 use longshore_image::{Auth, PullErrorKind};
 use support::Store;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 /// A registry process, ended when dropped.
 struct DockerRegistry {
@@ -156,13 +157,38 @@ async fn images_of_others_from_the_registry_of_others() {
     }
 }
 
+/// A proxy that leads every CONNECT to `target`.
+async fn tunnel_to(target: String) -> String {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    tokio::spawn(async move {
+        loop {
+            let (mut client, _) = listener.accept().await.unwrap();
+            let target = target.clone();
+            tokio::spawn(async move {
+                let mut head = Vec::new();
+                while !head.ends_with(b"\r\n\r\n") {
+                    head.push(client.read_u8().await.unwrap());
+                }
+                assert!(head.starts_with(b"CONNECT registry.test:443 "));
+                let answer = b"HTTP/1.1 200 OK\r\n\r\n";
+                client.write_all(answer).await.unwrap();
+                let mut server = tokio::net::TcpStream::connect(target).await.unwrap();
+                // Either end may break it off.
+                let _ = tokio::io::copy_bidirectional(&mut client, &mut server).await;
+            });
+        }
+    });
+    address
+}
+
 #[tokio::test]
 async fn a_registry_with_a_certificate_and_a_password() {
     let directory = tempfile::tempdir().unwrap();
     let at = |name: &str| directory.path().join(name).to_str().unwrap().to_owned();
     let (key, certificate) = (at("key.pem"), at("cert.pem"));
     let request = "[req]\ndistinguished_name = name\nx509_extensions = extensions\nprompt = no\n[name]\nCN = registry\n\
-                   [extensions]\nsubjectAltName = IP:127.0.0.1\nbasicConstraints = critical, CA:FALSE\n";
+                   [extensions]\nsubjectAltName = IP:127.0.0.1, DNS:registry.test\nbasicConstraints = critical, CA:FALSE\n";
     fs::write(at("request.cnf"), request).unwrap();
     let curve = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"];
     let fixed = ["req", "-x509", "-nodes", "-days", "2", "-config"];
@@ -205,6 +231,27 @@ async fn a_registry_with_a_certificate_and_a_password() {
         "{}",
         support::text(&error)
     );
+
+    // The same by hosts.toml, through a proxy: the name is known to nobody but that.
+    let hosts = directory.path().join("certs.d/registry.test");
+    fs::create_dir_all(&hosts).unwrap();
+    let proxy = tunnel_to(registry.address.clone()).await;
+    let by_file = Store::open_with(|config| {
+        config.hosts_directory = Some(directory.path().join("certs.d"));
+        config.proxies = longshore_image::Proxies::new("", &format!("http://{proxy}"), "");
+        config.timeouts.attempts = 1;
+    })
+    .await;
+    let name = "registry.test/team/app:v1";
+    fs::write(hosts.join("hosts.toml"), "").unwrap();
+    let error = by_file.pull_as(name, auth.clone()).await.unwrap_err();
+    assert_eq!(error.kind(), PullErrorKind::Unavailable);
+    for trust in ["ca = \"../../cert.pem\"", "skip_verify = true"] {
+        fs::write(hosts.join("hosts.toml"), trust).unwrap();
+        let pulled = by_file.pull_as(name, auth.clone()).await.unwrap();
+        assert_eq!(pulled.origin, "https://registry.test");
+        by_file.images.remove(name).await.unwrap();
+    }
 
     // Without its certificate it is nobody.
     let store = Store::open_with(|config| config.timeouts.attempts = 1).await;
