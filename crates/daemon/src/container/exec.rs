@@ -21,6 +21,8 @@ use crate::{
 pub(crate) enum ExecError {
     #[error("cmd is empty: give the program to run and its arguments")]
     NoCommand,
+    #[error("cmd[{index}] holds a NUL character: remove it")]
+    Nul { index: usize },
     #[error("exec in container {0}: it is not running")]
     NotRunning(ContainerId),
     #[error("exec in container {0}: read how the container was made")]
@@ -95,6 +97,9 @@ impl End {
 pub(crate) fn check_exec(container: &Container, args: &[String]) -> Result<(), ExecError> {
     if args.is_empty() {
         return Err(ExecError::NoCommand);
+    }
+    if let Some(index) = args.iter().position(|arg| arg.contains('\0')) {
+        return Err(ExecError::Nul { index });
     }
     match container.phase() {
         Phase::Running { .. } => Ok(()),

@@ -209,12 +209,12 @@ pub(crate) struct LinuxResources {
     /// Microseconds.
     #[serde(skip_serializing_if = "is_default")]
     pub(crate) cpu_period: u64,
-    /// Microseconds per period; negative is unlimited.
+    /// Microseconds per period; -1 is unlimited.
     #[serde(skip_serializing_if = "is_default")]
     pub(crate) cpu_quota: i64,
     #[serde(skip_serializing_if = "is_default")]
     pub(crate) cpu_shares: u64,
-    /// Negative is unlimited.
+    /// -1 is unlimited.
     #[serde(skip_serializing_if = "is_default")]
     pub(crate) memory_limit_in_bytes: i64,
     /// −1000 to 1000.
@@ -228,7 +228,7 @@ pub(crate) struct LinuxResources {
     pub(crate) hugepage_limits: Vec<HugepageLimit>,
     #[serde(skip_serializing_if = "is_default")]
     pub(crate) unified: BTreeMap<String, String>,
-    /// Memory and swap together; negative is unlimited.
+    /// Memory and swap together; -1 is unlimited.
     #[serde(skip_serializing_if = "is_default")]
     pub(crate) memory_swap_limit_in_bytes: i64,
 }

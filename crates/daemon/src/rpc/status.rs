@@ -155,7 +155,7 @@ coded! {
         E::Supervisor(_, call) => call.code(),
     }
     ExecError: error {
-        E::NoCommand => Code::InvalidArgument,
+        E::NoCommand | E::Nul { .. } => Code::InvalidArgument,
         E::NotRunning(_) => Code::FailedPrecondition,
         E::Supervisor { source, .. } => source.code(),
         // The kubelet turns this code into a probe's timeout.

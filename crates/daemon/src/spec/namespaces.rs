@@ -7,7 +7,7 @@ use oci_spec::runtime::{
 };
 
 use super::{Host, SpecError, SpecInput, annotations, host::check_selinux};
-use crate::pod::config::{IdMapping, NamespaceMode, NamespaceOptions, PodConfig};
+use crate::pod::config::{IdMapping, NamespaceMode, NamespaceOptions, PodConfig, UserNamespace};
 
 /// Paths of the namespaces that the pod owns, by which any process of the node could join them. `None`: the pod is in the
 /// node's.
@@ -76,8 +76,10 @@ pub(super) fn resolve<'a>(input: &SpecInput<'a>) -> Result<Namespaces<'a>, SpecE
     }
 
     let user = pod.userns_options.as_ref();
+    let node = |asked: &UserNamespace| asked.mode == NamespaceMode::Node;
     if let Some(asked) = &container.userns_options
         && Some(asked) != user
+        && !(node(asked) && user.is_none())
     {
         return Err(SpecError::field(
             format!("{PATH}.userns_options"),

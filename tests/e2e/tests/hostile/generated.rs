@@ -1,19 +1,26 @@
 //! Requests that nobody has thought of, built from the schema: every RPC answers in time, the daemon neither panics nor dies, and what was
 //! made can be removed.
 //!
-//! `LONGSHORE_HOSTILE_SECONDS` (default 20) and `LONGSHORE_HOSTILE_SEED` (default: from the clock; printed when it fails).
+//! `LONGSHORE_HOSTILE_SECONDS` (default 20) and `LONGSHORE_HOSTILE_SEED` (default: from the clock). The seed is printed whichever way the
+//! test fails, a panic and the end of its time included.
 
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
 
+use cri::v1::{ContainerFilter, ContainerState, ContainerStateValue};
 use e2e::{ContainerSettings, Host, PodSettings, Raw, long_scenario};
 use proptest::{
     prelude::Rng,
     test_runner::{RngAlgorithm, TestRng},
 };
-use prost_reflect::{Kind, MessageDescriptor};
+use prost_reflect::{FieldDescriptor, Kind, MessageDescriptor};
 use serde_json::{Map, Value, json};
+use tokio::time::timeout;
+use tonic::Code;
 
-use super::{POOL, call, encode};
+use super::{POOL, as_json, call, encode};
 
 /// An answer that takes longer is none.
 const ANSWER_WITHIN: Duration = Duration::from_secs(30);
@@ -35,6 +42,11 @@ impl Generator {
         (self.rng.next_u64() % bound.max(1) as u64) as usize
     }
 
+    fn one(&mut self, of: &[String]) -> String {
+        let at = self.below(of.len());
+        of.get(at).cloned().unwrap_or_default()
+    }
+
     fn pick<'a>(&mut self, from: &[&'a str]) -> &'a str {
         from[self.below(from.len())]
     }
@@ -46,36 +58,70 @@ impl Generator {
             if self.below(10) >= 8_usize.saturating_sub(depth) || depth > 7 {
                 continue;
             }
-            let value = if field.is_map() {
-                let mut map = Map::new();
-                for _ in 0..self.below(3) {
-                    map.insert(self.text(words, "key"), self.text(words, "value").into());
-                }
-                let texts = field.kind();
-                let texts = texts
-                    .as_message()
-                    .map(|entry| entry.map_entry_value_field().kind());
-                match texts {
-                    Some(Kind::String) => Value::Object(map),
-                    _ => json!({}),
-                }
-            } else if field.is_list() {
-                let count = self.below(3);
-                let items =
-                    (0..count).map(|_| self.value(words, field.name(), &field.kind(), depth));
-                items.collect()
-            } else {
-                self.value(words, field.name(), &field.kind(), depth)
-            };
+            let value = self.field(words, &field, depth);
             fields.insert(field.json_name().to_owned(), value);
         }
         // Of alternatives only one can be set.
         for alternatives in message.oneofs().filter(|oneof| !oneof.is_synthetic()) {
-            for field in alternatives.fields().skip(1) {
-                fields.remove(field.json_name());
+            let set: Vec<_> = alternatives
+                .fields()
+                .filter(|field| fields.contains_key(field.json_name()))
+                .collect();
+            let kept = self.below(set.len());
+            for (index, field) in set.iter().enumerate() {
+                if index != kept {
+                    fields.remove(field.json_name());
+                }
             }
         }
         Value::Object(fields)
+    }
+
+    /// A good request with some fields of any depth replaced: what only random fields make up is refused at the door.
+    fn spoilt(&mut self, words: &Words, message: &MessageDescriptor, mut good: Value) -> Value {
+        for _ in 0..self.below(4) {
+            self.spoil(words, message, &mut good, 0);
+        }
+        good
+    }
+
+    fn spoil(&mut self, words: &Words, message: &MessageDescriptor, at: &mut Value, depth: usize) {
+        let fields: Vec<_> = message.fields().collect();
+        if fields.is_empty() {
+            return;
+        }
+        let field = &fields[self.below(fields.len())];
+        let place = &mut at[field.json_name()];
+        let below = field.kind();
+        match below.as_message() {
+            Some(below) if place.is_object() && !field.is_map() && self.below(8) > 0 => {
+                self.spoil(words, below, place, depth + 1);
+            }
+            _ => *place = self.field(words, field, depth),
+        }
+    }
+
+    fn field(&mut self, words: &Words, field: &FieldDescriptor, depth: usize) -> Value {
+        if field.is_map() {
+            let mut map = Map::new();
+            for _ in 0..self.below(3) {
+                map.insert(self.text(words, "key"), self.text(words, "value").into());
+            }
+            let texts = field.kind();
+            let texts = texts
+                .as_message()
+                .map(|entry| entry.map_entry_value_field().kind());
+            match texts {
+                Some(Kind::String) => Value::Object(map),
+                _ => json!({}),
+            }
+        } else if field.is_list() {
+            let count = self.below(3);
+            let items = (0..count).map(|_| self.value(words, field.name(), &field.kind(), depth));
+            items.collect()
+        } else {
+            self.value(words, field.name(), &field.kind(), depth)
+        }
     }
 
     fn value(&mut self, words: &Words, name: &str, kind: &Kind, depth: usize) -> Value {
@@ -125,8 +171,7 @@ impl Generator {
         ];
         match name {
             "id" | "container_id" | "pod_sandbox_id" | "target_id" if self.below(8) > 0 => {
-                let at = self.below(words.ids.len());
-                words.ids.get(at).cloned().unwrap_or_default()
+                self.one(&words.ids)
             }
             "image" | "user_specified_image" | "image_ref" => match self.below(4) {
                 0 => self
@@ -187,17 +232,18 @@ fn every_rpc_answers_whatever_is_asked() {
     let clock = SystemTime::now().duration_since(UNIX_EPOCH);
     let clock = clock.map_or(0, |since| u64::from(since.subsec_nanos()));
     let seed = number("LONGSHORE_HOSTILE_SEED").unwrap_or(clock);
+    // What a test prints is shown when it fails.
+    println!("LONGSHORE_HOSTILE_SEED={seed}");
     long_scenario(Duration::from_secs(seconds + 100), async |host| {
-        let run = Box::pin(throw(host, seed, Duration::from_secs(seconds))).await;
-        run.map_err(|error| error.context(format!("LONGSHORE_HOSTILE_SEED={seed}")))
+        Box::pin(throw(host, seed, Duration::from_secs(seconds))).await
     });
 }
 
 async fn throw(host: &mut Host, seed: u64, length: Duration) -> anyhow::Result<()> {
     let pod = PodSettings::new("real");
-    let pod_id = host.run_pod(&pod).await?;
-    host.run(&pod_id, &pod, &ContainerSettings::sleeper("main"))
-        .await?;
+    let container = ContainerSettings::sleeper("main");
+    let good_pod = as_json(&host.pod_config(&pod), "runtime.v1.PodSandboxConfig")?;
+    let good_container = as_json(&container.config(&host.image), "runtime.v1.ContainerConfig")?;
     let raw = Raw::connect(host.daemon.socket()).await?;
     let mut bytes = [0; 32];
     bytes[..8].copy_from_slice(&seed.to_le_bytes());
@@ -210,12 +256,30 @@ async fn throw(host: &mut Host, seed: u64, length: Duration) -> anyhow::Result<(
         .collect();
     let directory = host.sandbox.directory().display().to_string();
     let end = Instant::now() + length;
-    let mut answered = 0_u32;
+    let mut answered = BTreeMap::<String, u32>::new();
+    let mut watching = Vec::new();
     while Instant::now() < end {
+        // It may have been removed, and most of the rest needs it.
+        if host.cri.image(&host.image).await?.is_none() {
+            host.cri.pull(&host.image).await?;
+        }
+        let running = ContainerStateValue {
+            state: ContainerState::ContainerRunning.into(),
+        };
+        let running = ContainerFilter {
+            state: Some(running),
+            ..ContainerFilter::default()
+        };
+        if host.cri.containers(Some(running)).await?.is_empty() {
+            host.remove_all_pods().await?;
+            let id = host.run_pod(&pod).await?;
+            host.run(&id, &pod, &container).await?;
+        }
         let pods = host.cri.pods(None).await?.into_iter().map(|pod| pod.id);
+        let pods: Vec<_> = pods.collect();
         let containers = host.cri.containers(None).await?.into_iter().map(|it| it.id);
         let words = Words {
-            ids: pods.chain(containers).collect(),
+            ids: pods.iter().cloned().chain(containers).collect(),
             image: host.image.clone(),
             directory: directory.clone(),
             cgroup: host.sandbox.cgroup(),
@@ -229,21 +293,49 @@ async fn throw(host: &mut Host, seed: u64, length: Duration) -> anyhow::Result<(
                 _ => methods.get(generator.below(methods.len())),
             };
             let Some(method) = method else { continue };
-            // What our own stream of progress waits for may never come.
-            if method.name() == "RemoveImage" || method.parent_service().name() == "Progress" {
-                continue;
-            }
-            let request = generator.message(&words, &method.input(), 0);
+            let input = method.input();
+            let good = match method.name() {
+                "RunPodSandbox" => Some(json!({"config": good_pod})),
+                "CreateContainer" => Some(json!({
+                    "podSandboxId": generator.one(&pods),
+                    "config": good_container,
+                    "sandboxConfig": good_pod,
+                })),
+                _ => None,
+            };
+            let request = match good {
+                Some(good) if generator.below(4) > 0 => generator.spoilt(&words, &input, good),
+                _ => generator.message(&words, &input, 0),
+            };
             let shown: String = request.to_string().chars().take(2000).collect();
             let encoded = encode(method, request)?;
-            let asked = tokio::time::timeout(ANSWER_WITHIN, call(&raw, method, encoded)).await;
-            anyhow::ensure!(asked.is_ok(), "no answer: {} {shown}", method.name());
-            let log_ok = host.daemon.ended()?.is_none();
-            anyhow::ensure!(log_ok, "the daemon died of {} {shown}", method.name());
-            answered += 1;
+            let question = format!("{} {shown}", method.name());
+            // It waits for a pull that may never come; the others need not wait with it.
+            if method.name() == "WatchPull" {
+                let (raw, method) = (raw.clone(), method.clone());
+                watching.push(tokio::spawn(async move {
+                    let asked = timeout(ANSWER_WITHIN, call(&raw, &method, encoded)).await;
+                    asked.is_ok().then_some(()).ok_or(question)
+                }));
+                continue;
+            }
+            let asked = timeout(ANSWER_WITHIN, call(&raw, method, encoded)).await;
+            let answer = asked.map_err(|_| anyhow::anyhow!("no answer: {question}"))?;
+            let alive = host.daemon.ended()?.is_none();
+            anyhow::ensure!(alive, "the daemon died of {question}");
+            let code = answer.err().map_or(Code::Ok, |status| status.code());
+            let answer = format!("{} {code:?}", method.name());
+            *answered.entry(answer).or_default() += 1;
         }
         anyhow::ensure!(!host.daemon.log().contains("panicked at"), "a panic");
     }
-    anyhow::ensure!(answered > 20, "{answered} requests in {length:?}");
+    for watched in watching {
+        let answer = watched.await?;
+        answer.map_err(|question| anyhow::anyhow!("no answer: {question}"))?;
+    }
+    host.cri.pull(&host.image).await?;
+    println!("{answered:#?}");
+    let all: u32 = answered.values().sum();
+    anyhow::ensure!(all > 20, "{all} answers in {length:?}");
     Ok(())
 }

@@ -68,14 +68,15 @@ pub(super) fn namespace_options(
         pid,
         ipc,
         target_id: text(&at("target_id"), options.target_id)?,
-        userns_options: user_namespace(&at("userns_options"), options.userns_options)?,
+        userns_options: user_namespace(&at("userns_options"), options.userns_options, owner)?,
     })
 }
 
-/// `Node` without mappings is what no user namespace means, and reads as that.
+/// `Node` without mappings is what no user namespace means, and reads as that of a pod. Of a container it may contradict the pod's.
 fn user_namespace(
     path: &str,
     options: Option<v1::UserNamespace>,
+    owner: Owner,
 ) -> Result<Option<UserNamespace>, InvalidField> {
     let Some(options) = options else {
         return Ok(None);
@@ -84,7 +85,10 @@ fn user_namespace(
     let uids = id_mappings(&format!("{path}.uids"), options.uids)?;
     let gids = id_mappings(&format!("{path}.gids"), options.gids)?;
     match number(&mode_field, options.mode)? {
-        NamespaceMode::Node if uids.is_empty() && gids.is_empty() => Ok(None),
+        mode @ NamespaceMode::Node if uids.is_empty() && gids.is_empty() => Ok(match owner {
+            Owner::Pod => None,
+            Owner::Container => Some(UserNamespace { mode, uids, gids }),
+        }),
         NamespaceMode::Node => Err(invalid(
             path,
             "mode NODE with mappings",
@@ -323,6 +327,23 @@ pub(super) fn resource_change(
             resources.cpu_quota,
             "use at least 1000 microseconds, -1 (unlimited) or 0",
         ));
+    }
+    for (field, limit) in [
+        ("cpu_quota", resources.cpu_quota),
+        ("memory_limit_in_bytes", resources.memory_limit_in_bytes),
+        (
+            "memory_swap_limit_in_bytes",
+            resources.memory_swap_limit_in_bytes,
+        ),
+    ] {
+        // Any other would be a mistake of whoever computed it, and no limit is the worst answer to that.
+        if limit < -1 {
+            return Err(invalid(
+                &at(field),
+                limit,
+                "use a limit, -1 (unlimited) or 0 (not specified)",
+            ));
+        }
     }
     let cpu_shares = unsigned(&at("cpu_shares"), resources.cpu_shares)?;
     if cpu_shares > CPU_SHARES {

@@ -584,6 +584,18 @@ fn wrong_containers() {
             "config.linux.resources.cpu_quota: 1",
         ),
         (
+            |c| resources_of(c).cpu_quota = -2,
+            "config.linux.resources.cpu_quota: -2: use a limit, -1",
+        ),
+        (
+            |c| resources_of(c).memory_limit_in_bytes = -5,
+            "config.linux.resources.memory_limit_in_bytes: -5: use a limit, -1",
+        ),
+        (
+            |c| resources_of(c).memory_swap_limit_in_bytes = i64::MIN,
+            "config.linux.resources.memory_swap_limit_in_bytes: -9223372036854775808: use a limit, -1",
+        ),
+        (
             |c| resources_of(c).oom_score_adj = 1001,
             "config.linux.resources.oom_score_adj: 1001",
         ),
