@@ -203,9 +203,9 @@ fn a_table_of_bad_requests() {
     long_scenario(TABLE_LIMIT, async |host| {
         let pod = PodSettings::new("good");
         let pod_id = host.run_pod(&pod).await?;
-        let settings = ContainerSettings::sleeper("main");
+        // Without children that come and go.
+        let settings = ContainerSettings::new("main", ["sleep", "3600"]);
         let main = host.run(&pod_id, &pod, &settings).await?;
-        host.until_logged(&pod, &settings, "up").await?;
         let of_another = PodSettings::new("other");
         let other = host.run_pod(&of_another).await?;
         let other = host.run(&other, &of_another, &settings).await?;
