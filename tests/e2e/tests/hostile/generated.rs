@@ -334,8 +334,7 @@ async fn throw(host: &mut Host, seed: u64, length: Duration) -> anyhow::Result<(
         answer.map_err(|question| anyhow::anyhow!("no answer: {question}"))?;
     }
     host.cri.pull(&host.image).await?;
-    println!("{answered:#?}");
     let all: u32 = answered.values().sum();
-    anyhow::ensure!(all > 20, "{all} answers in {length:?}");
+    anyhow::ensure!(all > 20, "{all} answers in {length:?}: {answered:#?}");
     Ok(())
 }
