@@ -34,6 +34,14 @@ pub(crate) fn build<'r>(
     // Unmounting the old tree must not reach the host's.
     let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
     rustix::mount::mount_change("/", private).at(Stage::AttachRoot, "(private mounts)")?;
+    // A tree copied from a shared mount, as every mount is where systemd runs, is the original's peer: what is mounted below would lie on
+    // both. Nor can a shared mount be pivoted to.
+    let unshared = MountAttributes {
+        propagation: MountPropagationFlags::PRIVATE,
+        recursive: true,
+        ..MountAttributes::none()
+    };
+    set_mount_attributes(root, unshared).at(Stage::AttachRoot, "(make it private)")?;
     rustix::mount::move_mount(root, "", CWD, "/", MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
         .at(Stage::AttachRoot, "(its detached mount)")?;
     let root = Root::new(root);
@@ -49,12 +57,6 @@ pub(crate) fn build<'r>(
 
 /// In the child, last: the root's own attributes, and nothing of the old tree.
 pub(crate) fn pivot(root: &Root<'_>, plan: &ContainerPlan) -> Result<(), Error> {
-    // A tree copied from a shared mount, as every mount is where systemd runs, is shared itself, and no root to pivot to.
-    let private = MountAttributes {
-        propagation: MountPropagationFlags::PRIVATE,
-        ..MountAttributes::none()
-    };
-    set_mount_attributes(root.descriptor(), private).at(Stage::Pivot, "(make it private)")?;
     if plan.rootfs.readonly {
         set_readonly(root.descriptor()).at(Stage::ReadOnly, "/")?;
     }

@@ -4,8 +4,8 @@ use std::os::fd::AsFd;
 
 use oci_plan::{DeviceNode, MountFlags, MountSource, NodeType, PodNamespaces, Propagation};
 use oci_runtime::Kind;
-use rustix::fs::{Mode, mkdirat, symlinkat};
-use rustix::mount::MountPropagationFlags;
+use rustix::fs::{CWD, Mode, mkdirat, symlinkat};
+use rustix::mount::{MountPropagationFlags, MoveMountFlags, move_mount};
 
 use crate::bench::{Bench, bind, filesystem, mappings, plan, rootfs, tree, write_file};
 
@@ -29,6 +29,10 @@ pub(crate) const CASES: &[crate::Case] = &[
         masked_and_read_only_paths,
     ),
     ("filesystem::propagation", propagation),
+    (
+        "filesystem::a_root_copied_from_a_shared_mount",
+        a_root_copied_from_a_shared_mount,
+    ),
     ("filesystem::idmapped", idmapped),
     ("filesystem::the_pods_shm", the_pods_shm),
     ("filesystem::bad_mounts_say_why", bad_mounts_say_why),
@@ -434,6 +438,41 @@ fn propagation() {
         }
     }
     rustix::mount::unmount(&whole, rustix::mount::UnmountFlags::DETACH).unwrap();
+}
+
+/// Where systemd runs every mount is shared, and a copy of one is its peer.
+fn a_root_copied_from_a_shared_mount() {
+    let scratch = Scratch::new();
+    let whole = scratch.path("");
+    rustix::mount::mount_bind_recursive(&whole, &whole).unwrap();
+    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
+    move_mount(rootfs(), "", CWD, &whole, flags).unwrap();
+    let shared = MountPropagationFlags::SHARED | MountPropagationFlags::REC;
+    rustix::mount::mount_change("/", shared).unwrap();
+    let mounts = || std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+    let before = mounts();
+    let bench = Bench::new();
+    for propagation in [
+        Propagation::Private,
+        Propagation::Slave,
+        Propagation::Shared,
+    ] {
+        let mut plan = plan(&["/bin/sh", "-c", "echo ready; exec sleep 100"]);
+        plan.rootfs.propagation = propagation;
+        let mut running = bench.launch(&plan, &[tree(&whole)]).unwrap();
+        assert_eq!(running.line(), "ready");
+        assert_eq!(
+            mounts(),
+            before,
+            "{propagation:?}: a mount of the container's is the host's"
+        );
+        running.kill();
+    }
+    let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
+    rustix::mount::mount_change("/", private).unwrap();
+    for _ in 0..2 {
+        rustix::mount::unmount(&whole, rustix::mount::UnmountFlags::DETACH).unwrap();
+    }
 }
 
 fn idmapped() {
