@@ -1,5 +1,6 @@
 use std::fs;
 use std::os::fd::AsRawFd;
+use std::path::Path;
 
 use oci_plan::*;
 use supervisor_api::*;
@@ -339,10 +340,11 @@ fn limits_can_be_changed() {
     let log = pod.log_file("limited");
     pod.create_with(plan, log, true).unwrap();
     pod.start("limited").unwrap();
-    let file = format!(
-        "/sys/fs/cgroup/memory/{}/limited/memory.limit_in_bytes",
-        pod.cgroup
-    );
+    let cgroup = format!("{}/limited", pod.cgroup);
+    let file = match Path::new("/sys/fs/cgroup/cgroup.controllers").exists() {
+        true => format!("/sys/fs/cgroup/{cgroup}/memory.max"),
+        false => format!("/sys/fs/cgroup/memory/{cgroup}/memory.limit_in_bytes"),
+    };
     assert_eq!(fs::read_to_string(&file).unwrap().trim(), "67108864");
     let update = |bytes| RequestBody::UpdateResources {
         id: "limited".to_owned(),
