@@ -14,6 +14,7 @@ pub(crate) struct Host {
     pub(crate) selinux: bool,
     /// cgroup v2 alone, not a hybrid.
     pub(crate) cgroup_v2: bool,
+    /// The kernel can limit swap by cgroup.
     pub(crate) swap_accounting: bool,
     /// That a cgroup can limit: `2MB`, `1GB`.
     pub(crate) hugepage_sizes: Vec<String>,
@@ -31,7 +32,12 @@ impl Host {
             selinux: Path::new("/sys/fs/selinux/enforce").exists(),
             cgroup_v2: controllers.is_some(),
             swap_accounting: match &controllers {
-                Some(_) => own_v2_cgroup_has("memory.swap.max"),
+                // What the command line may have switched off is found when a container's limit is written: the root has no such
+                // file to look for, and the daemon's own cgroup has one only if somebody limits memory there.
+                Some(controllers) => {
+                    controllers.split_whitespace().any(|one| one == "memory")
+                        && Path::new("/proc/swaps").exists()
+                }
                 None => cgroup.join("memory/memory.memsw.limit_in_bytes").exists(),
             },
             hugepage_sizes: match hugetlb {
@@ -40,13 +46,6 @@ impl Host {
             },
         }
     }
-}
-
-/// The root cgroup has no such files, the daemon's own may.
-fn own_v2_cgroup_has(file: &str) -> bool {
-    let own = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
-    let path = own.lines().find_map(|line| line.strip_prefix("0::/"));
-    path.is_some_and(|path| Path::new("/sys/fs/cgroup").join(path).join(file).exists())
 }
 
 /// `hugepages-2048kB` of the kernel's directory is `2MB` to cgroups.
