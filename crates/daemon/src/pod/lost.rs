@@ -252,7 +252,8 @@ fn kill_supervisor(supervisor: &SupervisorRecord) -> Result<(), KillError> {
     };
     let pidfd = match rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()) {
         Ok(pidfd) => pidfd,
-        Err(rustix::io::Errno::SRCH) => return Ok(()),
+        // EINVAL: the process is gone, and its number is kept by a process group or session that it led (before Linux 6.15 or so).
+        Err(rustix::io::Errno::SRCH | rustix::io::Errno::INVAL) => return Ok(()),
         Err(error) => return Err(failed(error)),
     };
     // Compared after the pidfd pins the process: the pid cannot come round in between.
