@@ -37,6 +37,8 @@ pub enum ErrorKind {
     Internal,
     /// The request's own time was over before the thing was done: an exec's timeout that falls into its launch.
     DeadlineExceeded,
+    /// Somebody else who is needed is not there at the moment: systemd while it executes itself anew. Worth another try.
+    Unavailable,
 }
 
 /// A datagram's payload after descriptors have been taken off.

@@ -16,7 +16,7 @@ use rustix::process::Signal;
 use supervisor_api::{ReplyBody, WireError};
 
 use crate::connection::Asker;
-use crate::runtime::{failed_precondition, internal};
+use crate::runtime::{failed_precondition, internal, unavailable};
 use crate::supervisor::{Supervisor, take_slot};
 
 #[derive(Debug)]
@@ -44,8 +44,14 @@ impl Supervisor {
         if self.anchor.is_some() {
             return Err(failed_precondition("the pod has an anchor".to_owned()));
         }
-        let (anchor, connection) = Anchor::start(socket.as_fd())
-            .map_err(|error| internal(format!("start the pod's anchor: {error}")))?;
+        let (anchor, connection) = Anchor::start(socket.as_fd()).map_err(|errno| {
+            let message = format!("start the pod's anchor: {errno}");
+            match errno {
+                // Nobody listens there (any more), or has come to accept as many as wait.
+                Errno::CONNREFUSED | Errno::AGAIN => unavailable(message),
+                _ => internal(message),
+            }
+        })?;
         let pid = anchor.pid;
         self.anchor = Some(anchor);
         Ok((pid, connection))

@@ -4,7 +4,8 @@
 use std::{io, os::fd::OwnedFd, sync::Arc};
 
 use oci_plan::{FdSlot, IdMap, IdMappings, Resources, SandboxPlan};
-use supervisor_api::{ReplyBody, RequestBody};
+use supervisor_api::{ErrorKind, ReplyBody, RequestBody};
+use tokio::time::Instant;
 
 use super::{
     Phase, Pod, Turn,
@@ -314,10 +315,21 @@ async fn enter_scope(
 ) -> Result<(), RunError> {
     let sandbox = |error| RunError::Sandbox(pod.id.clone(), error);
     let failed = |error| RunError::Scope(pod.id.clone(), error);
-    let socket = systemd::socket().map_err(failed)?;
+    let deadline = Instant::now() + systemd::ANSWER_WITHIN;
     let greeting = link.greet().await.map_err(sandbox)?;
-    let request = RequestBody::Anchor { socket: FdSlot(0) };
-    let anchored = link.call(request, vec![socket]).await;
+    let anchored = loop {
+        let socket = systemd::socket().map_err(failed)?;
+        let request = RequestBody::Anchor { socket: FdSlot(0) };
+        match link.call(request, vec![socket]).await {
+            // While systemd executes itself anew, its socket is one that nobody listens at, and then another.
+            Err(CallError::Refused(error))
+                if error.kind == ErrorKind::Unavailable && Instant::now() < deadline =>
+            {
+                tokio::time::sleep(systemd::TRY_AGAIN).await;
+            }
+            other => break other,
+        }
+    };
     greeting.answered().await.map_err(sandbox)?;
     let (anchor, connection) = match anchored.map_err(sandbox)? {
         (ReplyBody::Anchored { pid }, mut descriptors) => match descriptors.pop() {

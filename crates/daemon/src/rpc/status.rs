@@ -188,6 +188,7 @@ coded! {
             ErrorKind::ResourceExhausted => Code::ResourceExhausted,
             ErrorKind::Internal => Code::Internal,
             ErrorKind::DeadlineExceeded => Code::DeadlineExceeded,
+            ErrorKind::Unavailable => Code::Unavailable,
         },
         E::Gone => Code::Unavailable,
         E::Silent => Code::DeadlineExceeded,

@@ -32,7 +32,10 @@ use message::{Argument, Incoming, Kind, Method, Value, Writer};
 const SOCKET: &str = "/run/systemd/private";
 
 /// For one request, with its wait for a turn. systemd runs jobs one after the other; one that takes longer is not well.
-const ANSWER_WITHIN: Duration = Duration::from_secs(30);
+pub(crate) const ANSWER_WITHIN: Duration = Duration::from_secs(30);
+
+/// Between attempts at a socket where nobody listens at the moment.
+pub(crate) const TRY_AGAIN: Duration = Duration::from_millis(50);
 
 /// Every connection hears of every job: more at once are slower, not faster.
 const AT_ONCE: usize = 8;

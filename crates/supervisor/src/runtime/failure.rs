@@ -22,6 +22,10 @@ pub(crate) fn internal(message: String) -> WireError {
     wire(ErrorKind::Internal, message)
 }
 
+pub(crate) fn unavailable(message: String) -> WireError {
+    wire(ErrorKind::Unavailable, message)
+}
+
 pub(crate) fn resource_exhausted(message: String) -> WireError {
     wire(ErrorKind::ResourceExhausted, message)
 }

@@ -20,7 +20,7 @@ use supervisor_api::WireError;
 
 pub(crate) use embedded::Embedded;
 pub(crate) use failure::{
-    core, failed_precondition, internal, invalid, not_found, resource_exhausted,
+    core, failed_precondition, internal, invalid, not_found, resource_exhausted, unavailable,
 };
 pub(crate) use oci_runtime::{Launch, Progress};
 

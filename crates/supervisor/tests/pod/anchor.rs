@@ -68,4 +68,5 @@ fn nobody_at_the_socket_is_an_error_and_a_killed_anchor_is_replaced() {
     };
     let error = other.client.call(request, vec![socket]).unwrap_err();
     assert!(error.message.contains("refused"), "{error:?}");
+    assert_eq!(error.kind, ErrorKind::Unavailable);
 }
