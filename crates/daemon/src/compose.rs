@@ -288,6 +288,7 @@ async fn streaming_server(runtime: &Arc<Runtime>) -> anyhow::Result<sessions::Se
         limits: streaming::Limits {
             creation: settings.creation_timeout,
             idle: settings.idle_timeout,
+            vanished: settings.client_timeout,
             ..streaming::Limits::default()
         },
     };

@@ -29,6 +29,7 @@ mod status;
 mod stop;
 mod streams;
 mod streams_crictl;
+mod streams_limits;
 mod systemd;
 mod trouble;
 mod volumes;

@@ -15,16 +15,16 @@ use tokio::{
 };
 use tonic::Code;
 
-const TRANSPORTS: [Transport; 2] = [Transport::Spdy, Transport::WebSocket];
+pub(super) const TRANSPORTS: [Transport; 2] = [Transport::Spdy, Transport::WebSocket];
 
-const OUTPUT: Streams = Streams {
+pub(super) const OUTPUT: Streams = Streams {
     stdin: false,
     stdout: true,
     stderr: true,
     tty: false,
 };
 
-const ALL: Streams = Streams {
+pub(super) const ALL: Streams = Streams {
     stdin: true,
     ..OUTPUT
 };
@@ -36,7 +36,7 @@ const TERMINAL: Streams = Streams {
     tty: true,
 };
 
-fn over(transport: Transport) -> Options {
+pub(super) fn over(transport: Transport) -> Options {
     Options {
         transport,
         ..Options::default()
@@ -44,7 +44,7 @@ fn over(transport: Transport) -> Options {
 }
 
 /// Runs a client where the daemon's URLs lead to it.
-fn inside<T: Send>(
+pub(super) fn inside<T: Send>(
     host: &Host,
     client: impl AsyncFnOnce() -> anyhow::Result<T> + Send,
 ) -> anyhow::Result<T> {
@@ -89,7 +89,7 @@ async fn write(session: &mut Session, text: &str) -> anyhow::Result<()> {
     Ok(stdin.flush().await?)
 }
 
-async fn sleeper(host: &Host, name: &str) -> anyhow::Result<(String, String)> {
+pub(super) async fn sleeper(host: &Host, name: &str) -> anyhow::Result<(String, String)> {
     let pod = PodSettings::new(name);
     let pod_id = host.run_pod(&pod).await?;
     let id = host
@@ -225,7 +225,7 @@ fn descriptors(host: &Host) -> anyhow::Result<usize> {
 }
 
 /// Waits until a process with that argument runs, or none does.
-fn processes_come(host: &Host, argument: &str, wanted: bool) -> bool {
+pub(super) fn processes_come(host: &Host, argument: &str, wanted: bool) -> bool {
     testkit::sandbox::poll(Duration::from_secs(20), || {
         let processes = host.sandbox.processes();
         let runs = processes

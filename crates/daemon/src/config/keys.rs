@@ -139,6 +139,9 @@ settings! {
 
         /// How long a client may take from its connection to the last of its streams.
         creation_timeout: Duration = "30s";
+
+        /// A client whose machine or network acknowledges nothing for this long has vanished, and its commands are killed.
+        client_timeout: Duration = "150s";
     }
 }
 

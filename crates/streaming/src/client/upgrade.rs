@@ -1,6 +1,6 @@
 //! The HTTP request that a session begins with.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use bytes::Bytes;
@@ -25,6 +25,9 @@ pub(super) struct Agreed {
 
 /// A refusal's words that are worth keeping.
 const LONGEST_REFUSAL: usize = 16 * 1024;
+
+/// A server that has acknowledged nothing for this long is lost.
+const VANISHED: Duration = Duration::from_secs(150);
 
 pub(super) async fn upgrade(
     url: &str,
@@ -58,7 +61,7 @@ pub(super) async fn upgrade(
         source,
     };
     let socket = TcpStream::connect((name, port)).await.map_err(connect)?;
-    keepalive::set(&socket);
+    keepalive::set(&socket, VANISHED);
     let ask = Ask {
         uri: &uri,
         host: &host,

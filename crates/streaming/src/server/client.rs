@@ -43,7 +43,7 @@ pub(super) async fn serve<S: Sessions>(
     socket: TcpStream,
     newcomer: Newcomer,
 ) {
-    keepalive::set(&socket);
+    keepalive::set(&socket, shared.limits.vanished);
     let welcomed = timeout(shared.limits.creation, welcome(&shared, socket)).await;
     let plan = match welcomed {
         Ok(Ok(Some(plan))) => plan,

@@ -47,6 +47,8 @@ pub struct Limits {
     pub creation: Duration,
     /// A connection that carries nothing in either direction, pings included, is closed after this.
     pub idle: Duration,
+    /// A client that has acknowledged nothing for this long has vanished.
+    pub vanished: Duration,
     /// How long a session may go on after its client has vanished, and the server waits for a client to take the end of its streams.
     pub farewell: Duration,
     /// Streams of one SPDY connection. A forwarded connection takes two.
@@ -71,6 +73,7 @@ impl Default for Limits {
             half_open: 512,
             creation: Duration::from_secs(30),
             idle: Duration::from_secs(4 * 60 * 60),
+            vanished: Duration::from_secs(150),
             farewell: Duration::from_secs(10),
             streams: 2048,
             headers: 16 * 1024,
