@@ -44,10 +44,14 @@ const TESTS: &[(&str, &str)] = &[
         "libseccomp-dev",
         "the oracle that seccomp programs are tested against",
     ),
+    ("e2fsprogs", "makes the small disks that tests fill up"),
+];
+
+/// Packages of the virtual machine, beside those of the tests.
+const MACHINES: &[(&str, &str)] = &[
     ("qemu-system-x86", "the machine with cgroup v2"),
     ("mmdebstrap", "makes that machine's Debian"),
-    ("e2fsprogs", "makes its disks"),
-    ("binutils", "strips what is put on them"),
+    ("binutils", "strips what is put on its disks"),
 ];
 
 /// What the end-to-end tests find in a virtual machine as well.
@@ -60,16 +64,17 @@ pub(crate) fn of_machines() -> impl Iterator<Item = &'static str> {
 pub(crate) enum Purpose {
     Demo,
     Tests,
+    Machines,
 }
 
 /// Installs what is missing.
 pub(crate) fn install(purpose: Purpose) -> anyhow::Result<()> {
-    let more = if purpose == Purpose::Tests {
-        TESTS
-    } else {
-        &[]
+    let (tests, machines) = match purpose {
+        Purpose::Demo => (&[][..], &[][..]),
+        Purpose::Tests => (TESTS, &[][..]),
+        Purpose::Machines => (TESTS, MACHINES),
     };
-    let packages = || BOTH.iter().chain(more);
+    let packages = || BOTH.iter().chain(tests).chain(machines);
     for (package, reason) in packages() {
         println!("    {package:<16} {reason}");
     }

@@ -132,7 +132,7 @@ pub(crate) fn run(arguments: &[&str]) -> anyhow::Result<()> {
         }
     }
     let mut steps = Steps::default();
-    packages::install(packages::Purpose::Tests)?;
+    packages::install(packages::Purpose::Machines)?;
     let stage = steps.time("build the binaries", || build::run(Profile::Debug))?;
     let system = steps.time("Debian for the virtual machine", debian::System::get)?;
     let payload = steps.time("the machine's tests", || payload::Payload::build(&stage))?;
@@ -153,24 +153,6 @@ pub(crate) fn run(arguments: &[&str]) -> anyhow::Result<()> {
     ensure!(count.failed == 0, "tests failed");
     ensure!(count.passed > 0, "no test has that in its name");
     Ok(())
-}
-
-/// Both machines, as parts of `cargo xtask test`.
-pub(crate) fn run_all(
-    stage: &std::path::Path,
-    steps: &mut Steps,
-    count: &mut Count,
-) -> anyhow::Result<()> {
-    let system = steps.time("Debian for the virtual machine", debian::System::get)?;
-    let payload = steps.time("the machine's tests", || payload::Payload::build(stage))?;
-    let mut result = Ok(());
-    for boot in Boot::ALL {
-        let ran = steps.time(boot.describe(), || {
-            machine::run(boot, None, &system, &payload, count)
-        });
-        result = result.and(ran);
-    }
-    result
 }
 
 /// Where the machine's parts are kept.
