@@ -95,8 +95,16 @@ const SUITES: &[Suite] = &[
     Suite {
         package: "longshore-e2e",
         target: "e2e",
-        v2: &["container::", "pod::", "stop::", "resources::"],
-        systemd: &["systemd::", "container::", "pod::a", "resources::limits"],
+        v2: &[
+            "container::",
+            "pod::",
+            "stop::",
+            "resources::",
+            "exec::",
+            "stats::",
+            "isolation::",
+        ],
+        systemd: &["systemd::", "container::", "pod::", "resources::"],
     },
 ];
 
