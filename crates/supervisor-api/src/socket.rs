@@ -170,11 +170,21 @@ pub fn sealed_memfd(body: &[u8]) -> Result<OwnedFd, Errno> {
         let written = rustix::io::write(&memfd, rest)?;
         rest = &rest[written..];
     }
-    rustix::fs::fcntl_add_seals(
-        &memfd,
-        SealFlags::WRITE | SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL,
-    )?;
+    seal(&memfd)?;
     Ok(memfd)
+}
+
+/// Nobody maps the file or holds its pages, yet F_SEAL_WRITE answers EBUSY while the kernel itself
+/// holds one of them for a moment (migration, compaction): so a few times again, then the error.
+fn seal(memfd: &OwnedFd) -> Result<(), Errno> {
+    let seals = SealFlags::WRITE | SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL;
+    for pause in [1, 5, 25, 125, 500] {
+        match rustix::fs::fcntl_add_seals(memfd, seals) {
+            Err(Errno::BUSY) => std::thread::sleep(std::time::Duration::from_millis(pause)),
+            answer => return answer,
+        }
+    }
+    rustix::fs::fcntl_add_seals(memfd, seals)
 }
 
 /// Seals come first: any other kind of file could block, or change while it is read.
