@@ -1,78 +1,50 @@
-//! What it costs to start a program from a process of the daemon's size: by the standard library (vfork, and the cgroup entered
-//! from outside), and by ours (a copy of the page tables, born in the cgroup).
-//!
-//! `cargo run --release -p longshore-sys --example spawn-cost CGROUP`, where CGROUP is a directory of a cgroup2 tree.
+//! What starting a program takes, by how much memory the caller has: `spawn-cost MEGABYTES...`.
 
-#![allow(clippy::print_stdout, clippy::unwrap_used)] // A measurement, not a part of anything.
+#![allow(unsafe_code, clippy::unwrap_used, clippy::print_stdout)] // An example of the crate that has it.
 
 use std::{
     ffi::CString,
-    fs::File,
-    os::fd::AsFd,
-    process::{Command, Stdio},
-    time::{Duration, Instant},
+    os::fd::{AsFd, OwnedFd},
+    time::Instant,
 };
 
 use longshore_sys::{CStrings, Program, spawn};
 use rustix::process::{WaitId, WaitIdOptions};
 
-const ROUNDS: usize = 60;
+const PAGE: usize = 4096;
+const ROUNDS: usize = 200;
 
 fn main() {
-    let cgroup = std::env::args().nth(1).expect("a cgroup2 directory");
-    // Resident, as the daemon is.
-    let memory = vec![1_u8; 16 << 20];
-    let _thread = std::thread::spawn(|| std::thread::sleep(Duration::from_secs(3600)));
-    let directory = File::open(&cgroup).unwrap();
-    let null = File::open("/dev/null").unwrap();
-    let (args, env) = (
-        CStrings::new(vec![CString::new("true").unwrap()]),
-        CStrings::new(Vec::new()),
-    );
-    let born = |cgroup| {
-        let started = Instant::now();
-        let spawned = spawn(&Program {
-            path: c"/bin/true",
-            args: &args,
-            env: &env,
-            stdio: [null.as_fd(); 3],
-            cgroup,
-            tasks: &[],
-        });
-        let took = started.elapsed();
-        let id = spawned.unwrap().pidfd;
-        let _status = rustix::process::waitid(WaitId::PidFd(id.as_fd()), WaitIdOptions::EXITED);
-        took
-    };
-    let library = |moved: bool| {
-        let mut command = Command::new("/bin/sleep");
-        command.arg("1000").stdin(Stdio::null());
-        let started = Instant::now();
-        let mut child = command.spawn().unwrap();
-        if moved {
-            std::fs::write(format!("{cgroup}/cgroup.procs"), child.id().to_string()).unwrap();
-        }
-        let took = started.elapsed();
-        child.kill().unwrap();
-        child.wait().unwrap();
-        took
-    };
-    measure("standard library", || library(false));
-    measure("standard library, then moved", || library(true));
-    measure("ours", || born(None));
-    measure("ours, born in the cgroup", || born(Some(directory.as_fd())));
-    drop(memory);
+    let mut memory = Vec::new();
+    for megabytes in std::env::args().skip(1) {
+        memory.resize(megabytes.parse::<usize>().unwrap() << 20, 1_u8);
+        let mut samples: Vec<_> = (0..ROUNDS).map(|_| round(&mut memory)).collect();
+        samples.sort();
+        let at = |part: usize| samples[ROUNDS * part / 100].as_secs_f64() * 1000.0;
+        println!("{megabytes} MB: p50 {:.3} ms, p90 {:.3} ms", at(50), at(90));
+    }
 }
 
-fn measure(name: &str, mut once: impl FnMut() -> Duration) {
-    let mut all: Vec<Duration> = (0..ROUNDS)
-        .map(|_| {
-            // As pods come: not one upon the other.
-            std::thread::sleep(Duration::from_millis(50));
-            once()
-        })
-        .collect();
-    all.sort();
-    let (half, most) = (all[ROUNDS / 2], all[ROUNDS * 9 / 10]);
-    println!("{name:30} p50 {half:>10.3?}  p90 {most:>10.3?}");
+/// Until the program runs, and the pages that the daemon would write to next are written to.
+fn round(memory: &mut [u8]) -> std::time::Duration {
+    let null = OwnedFd::from(std::fs::File::open("/dev/null").unwrap());
+    let strings = |text: &str| CStrings::new(vec![CString::new(text).unwrap()]);
+    let begun = Instant::now();
+    let spawned = spawn(&Program {
+        path: c"/bin/true",
+        args: &strings("true"),
+        env: &strings("A=b"),
+        stdio: [null.as_fd(), null.as_fd(), null.as_fd()],
+        cgroup: None,
+        tasks: &[],
+    })
+    .unwrap();
+    memory
+        .iter_mut()
+        .step_by(PAGE * 16)
+        .for_each(|byte| *byte ^= 1);
+    let took = begun.elapsed();
+    let id = WaitId::PidFd(spawned.pidfd.as_fd());
+    rustix::process::waitid(id, WaitIdOptions::EXITED).unwrap();
+    took
 }

@@ -87,6 +87,14 @@ impl CloneArgs {
         }
         args
     }
+
+    /// As with `vfork(2)`: the child uses the caller's memory, and this part of it as its stack, while the caller waits.
+    #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+    pub(crate) fn share_memory(&mut self, stack: u64, bytes: u64) {
+        self.flags |= (libc::CLONE_VM | libc::CLONE_VFORK) as u64;
+        self.stack = stack;
+        self.stack_size = bytes;
+    }
 }
 
 /// `clone3(2)` like `fork(2)`: the child has a copy of the memory and goes on where the caller was. It is born in `cgroup` (a

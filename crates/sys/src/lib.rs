@@ -11,6 +11,7 @@ mod mount_attributes;
 mod namespaces;
 mod replace;
 mod seccomp;
+mod share;
 mod signals;
 mod spawn;
 mod stdio;

@@ -1,11 +1,12 @@
-use std::ffi::CStr;
+use std::ffi::{CStr, c_void};
 use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use rustix::io::Errno;
 use rustix::pipe::PipeFlags;
 
-use crate::clone::{CloneArgs, CloneFlags, check, exit_process, last_error};
+use crate::clone::{CloneArgs, CloneFlags, check, exit_process};
 use crate::exec::{CStrings, execute};
+use crate::share::clone_sharing_memory;
 use crate::signals::{Signals, replace_mask, reset_signals};
 use crate::stdio::place_descriptor;
 
@@ -40,9 +41,16 @@ pub enum SpawnStep {
     Execute,
 }
 
+/// What the child needs of its parent's memory.
+struct Errand<'a> {
+    program: &'a Program<'a>,
+    saying: BorrowedFd<'a>,
+}
+
 /// Starts a program in `/`, with default signals. Unlike the standard library's `Command` it can be born in a cgroup; unlike
-/// [`clone_process`](crate::clone_process) it may be called by a process with threads, because the child only makes system calls
-/// before the program takes its place.
+/// [`clone_process`](crate::clone_process) it may be called by a process with threads, and costs the same however much memory the caller has:
+/// the child only makes system calls before the program takes its place, and borrows the caller's memory for them. The calling thread waits for
+/// that.
 ///
 /// # Errors
 ///
@@ -55,31 +63,15 @@ pub fn spawn(program: &Program<'_>) -> Result<Spawned, (SpawnStep, Errno)> {
         rustix::pipe::pipe_with(PipeFlags::CLOEXEC).map_err(at(SpawnStep::Prepare))?;
     let mut pidfd: libc::c_int = -1;
     let mut args = CloneArgs::new(CloneFlags::empty(), &mut pidfd, program.cgroup);
-    // A handler of the parent's must not run in the child: it may write to what both have open.
+    let errand = Errand {
+        program,
+        saying: saying.as_fd(),
+    };
+    // A handler of the parent's must not run in the child: it may write to what both have open, and to the memory that they share.
     let mask = replace_mask(Signals::all()).map_err(at(SpawnStep::Prepare))?;
-    // SAFETY: `args` is a valid `struct clone_args` of the size given, and without CLONE_VM or a stack the child runs on its own copy of
-    // this stack. Other threads may hold locks that stay locked in the copy: the child takes none, it allocates nothing, and only makes
-    // system calls up to `execve(2)` or `exit_group(2)`.
-    let pid = unsafe {
-        libc::syscall(
-            libc::SYS_clone3,
-            &raw mut args,
-            std::mem::size_of::<CloneArgs>(),
-        )
-    };
-    if pid == 0 {
-        let (step, error) = run(program);
-        let mut words = [0_u8; 5];
-        words[0] = step as u8;
-        words[1..].copy_from_slice(&error.raw_os_error().to_ne_bytes());
-        // The parent takes silence for success only if the pipe closed at `execve(2)`, and then reaps status 127.
-        let _unheard = rustix::io::write(&saying, &words);
-        exit_process(127);
-    }
-    let cloned = match pid {
-        -1 => Err(last_error()),
-        pid => Ok(pid),
-    };
+    // SAFETY: signals are blocked. `run_errand` takes no lock, allocates and drops nothing, and only makes system calls up to `execve(2)` or
+    // `exit_group(2)`; descriptors, directory and actions of signals are the child's own copies. `errand` is what it expects.
+    let cloned = unsafe { clone_sharing_memory(&mut args, run_errand, (&raw const errand).cast()) };
     // The mask was good before.
     let _restored = replace_mask(mask);
     let pid = cloned.map_err(at(SpawnStep::Clone))?;
@@ -93,10 +85,20 @@ pub fn spawn(program: &Program<'_>) -> Result<Spawned, (SpawnStep, Errno)> {
         let error = i32::from_ne_bytes([words[1], words[2], words[3], words[4]]);
         return Err((step(words[0]), Errno::from_raw_os_error(error)));
     }
-    Ok(Spawned {
-        pid: pid as i32,
-        pidfd,
-    })
+    Ok(Spawned { pid, pidfd })
+}
+
+/// The child. A pipe carries its last words, not the memory that both share: so it is the same whether it fails or is killed.
+extern "C" fn run_errand(errand: *const c_void) -> ! {
+    // SAFETY: `spawn` passes a pointer to an `Errand`, and waits until this process is done with it.
+    let errand = unsafe { &*errand.cast::<Errand<'_>>() };
+    let (step, error) = run(errand.program);
+    let mut words = [0_u8; 5];
+    words[0] = step as u8;
+    words[1..].copy_from_slice(&error.raw_os_error().to_ne_bytes());
+    // The parent takes silence for success only if the pipe closed at `execve(2)`, and then reaps status 127.
+    let _unheard = rustix::io::write(errand.saying, &words);
+    exit_process(127);
 }
 
 /// The child's way to its program; returns only if it fails.

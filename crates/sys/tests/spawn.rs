@@ -75,3 +75,76 @@ fn what_cannot_start_says_why_and_leaves_no_child() {
     let outside = start("/bin/true", &["x"], stdio, &tasks).unwrap_err();
     assert_eq!(outside, (SpawnStep::EnterCgroup, Errno::BADF));
 }
+
+/// Pages of this thread's that had to be mapped or copied so far (getrusage(2)).
+fn page_faults() -> i64 {
+    let stat = std::fs::read_to_string("/proc/thread-self/stat").unwrap();
+    let (_, fields) = stat.rsplit_once(')').unwrap();
+    fields
+        .split_ascii_whitespace()
+        .nth(7)
+        .unwrap()
+        .parse()
+        .unwrap()
+}
+
+#[test]
+fn the_callers_memory_is_not_copied() {
+    const PAGE: usize = 4096;
+    const PAGES: usize = 8192;
+    let null = OwnedFd::from(std::fs::File::open("/dev/null").unwrap());
+    let stdio = [null.as_fd(), null.as_fd(), null.as_fd()];
+    let mut memory = vec![0_u8; PAGES * PAGE];
+    let mut touch = || memory.iter_mut().step_by(PAGE).for_each(|byte| *byte += 1);
+    touch();
+    let before = page_faults();
+    let spawned = start("/bin/true", &["true"], stdio, &[]).unwrap();
+    // After a fork(2) each page that is written to is one fault.
+    touch();
+    let faults = page_faults() - before;
+    assert_eq!(status(&spawned).exit_status(), Some(0));
+    assert!(
+        faults < PAGES as i64 / 4,
+        "{faults} faults for {PAGES} pages"
+    );
+    assert!(memory.iter().step_by(PAGE).all(|byte| *byte == 2));
+}
+
+#[test]
+fn many_threads_start_programs_while_others_work() {
+    const THREADS: usize = 4;
+    const PROGRAMS: usize = 50;
+    let done = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        // The allocator's locks are held at any moment.
+        scope.spawn(|| {
+            let mut kept = std::collections::VecDeque::new();
+            while !done.load(std::sync::atomic::Ordering::Relaxed) {
+                kept.push_back(vec![7_u8; 100 + kept.len() * 13]);
+                if kept.len() > 100 {
+                    assert!(kept.pop_front().unwrap().iter().all(|byte| *byte == 7));
+                }
+            }
+        });
+        let threads: Vec<_> = (0..THREADS)
+            .map(|thread| {
+                scope.spawn(move || {
+                    let null = OwnedFd::from(std::fs::File::open("/dev/null").unwrap());
+                    let stdio = [null.as_fd(), null.as_fd(), null.as_fd()];
+                    for number in 0..PROGRAMS {
+                        let wanted = (thread * PROGRAMS + number) as i32 % 100;
+                        let exit = format!("exit {wanted}");
+                        let spawned = start("/bin/sh", &["sh", "-c", &exit], stdio, &[]).unwrap();
+                        assert_eq!(status(&spawned).exit_status(), Some(wanted));
+                        let missing = start("/nonexistent", &["x"], stdio, &[]).unwrap_err();
+                        assert_eq!(missing, (SpawnStep::Execute, Errno::NOENT));
+                    }
+                })
+            })
+            .collect();
+        for thread in threads {
+            thread.join().unwrap();
+        }
+        done.store(true, std::sync::atomic::Ordering::Relaxed);
+    });
+}
