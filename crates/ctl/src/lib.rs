@@ -27,7 +27,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, FromArgMatches};
 
-use cli::Cli;
+use cli::{Cli, Command};
 use error::Error;
 use output::Output;
 use session::Session;
@@ -73,6 +73,13 @@ fn program(arguments: &[OsString]) -> &'static str {
 }
 
 fn run(program: &'static str, cli: Cli, out: &mut Output) -> Result<(), Error> {
+    let command = match cli.command {
+        Command::Config(config) => return config.run(program, &cli.global, out),
+        Command::Completion(completion) => {
+            return completion.run(Cli::command().name(program).bin_name(program), out);
+        }
+        command => command,
+    };
     let settings = Settings::resolve(program, &cli.global, |name| std::env::var(name).ok())?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -82,5 +89,5 @@ fn run(program: &'static str, cli: Cli, out: &mut Output) -> Result<(), Error> {
             source,
         })?;
     let session = Session::new(settings);
-    runtime.block_on(cli.command.run(&session, out))
+    runtime.block_on(command.run(&session, out))
 }

@@ -333,6 +333,43 @@ impl Session {
         .map(drop)
     }
 
+    pub(crate) async fn update_container(
+        &self,
+        id: &str,
+        resources: LinuxContainerResources,
+    ) -> Result<(), Error> {
+        let request = UpdateContainerResourcesRequest {
+            container_id: id.to_owned(),
+            linux: Some(resources),
+            ..UpdateContainerResourcesRequest::default()
+        };
+        call!(
+            self.runtime.update_container_resources(request),
+            self.work(),
+            "update container {id}"
+        )
+        .map(drop)
+    }
+
+    /// `location` is a file that the runtime writes. Unbounded: a checkpoint is as long as the memory is large.
+    pub(crate) async fn checkpoint_container(
+        &self,
+        id: &str,
+        location: String,
+    ) -> Result<(), Error> {
+        let request = CheckpointContainerRequest {
+            container_id: id.to_owned(),
+            location,
+            timeout: 0,
+        };
+        call!(
+            self.runtime.checkpoint_container(request),
+            None,
+            "checkpoint container {id}"
+        )
+        .map(drop)
+    }
+
     /// `timeout_seconds` of 0 lets the command take as long as it likes.
     pub(crate) async fn exec_sync(
         &self,

@@ -3,21 +3,22 @@ use std::io::Write;
 use clap::Args;
 
 use crate::error::Error;
-use crate::output::{Format, Output, json};
+use crate::output::Output;
+use crate::output::json::{self, Names};
+use crate::output::template::{Form, Shape};
 use crate::session::Session;
 
 /// Show what happens to containers and pods, until interrupted
 #[derive(Debug, Args)]
 pub(crate) struct Events {
-    /// Output format
-    #[arg(long, short, default_value = "json")]
-    output: Format,
+    #[command(flatten)]
+    shape: Shape,
 }
 
 impl Events {
     pub(crate) async fn run(self, session: &Session, out: &mut Output) -> Result<(), Error> {
-        let format = self.output.supported()?;
-        if format == Format::Table {
+        let form = self.shape.form()?;
+        if form.is_table() {
             return Err(Error::Usage(
                 "events have no table: use -o json or -o yaml".to_owned(),
             ));
@@ -27,7 +28,11 @@ impl Events {
             let next = events.message().await;
             let next = next.map_err(|status| Error::rpc("read events", status))?;
             let Some(event) = next else { return Ok(()) };
-            json::write_message(out, format, &event)?;
+            match &form {
+                // A message has the schema's order, a value its keys sorted.
+                Form::Plain(format) => json::write_message(out, *format, &event)?,
+                Form::Template(_) => form.write(out, &json::value(&event, Names::Json))?,
+            }
             // Whoever reads it wants it now.
             out.flush()?;
         }

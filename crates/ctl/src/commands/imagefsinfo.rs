@@ -5,29 +5,29 @@ use cri::v1::FilesystemUsage;
 
 use super::status;
 use crate::error::Error;
+use crate::output::Output;
 use crate::output::json::{self, Names};
 use crate::output::size::human;
-use crate::output::{Format, Output};
+use crate::output::template::Shape;
 use crate::session::Session;
 
 /// Show the file systems of images and containers
 #[derive(Debug, Args)]
 pub(crate) struct Imagefsinfo {
-    /// Output format
-    #[arg(long, short, default_value = "json")]
-    output: Format,
+    #[command(flatten)]
+    shape: Shape,
 }
 
 impl Imagefsinfo {
     pub(crate) async fn run(self, session: &Session, out: &mut Output) -> Result<(), Error> {
-        let format = self.output.supported()?;
+        let form = self.shape.form()?;
         let info = session.image_fs_info().await?;
-        if format == Format::Table {
+        if form.is_table() {
             table(out, "Container", &info.container_filesystems)?;
             return table(out, "Image", &info.image_filesystems);
         }
         let object = status::with_info(json::value(&info, Names::Json), Default::default());
-        status::write(out, format, vec![object])
+        status::write(out, &form, vec![object])
     }
 }
 

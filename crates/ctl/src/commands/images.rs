@@ -54,7 +54,7 @@ pub(crate) struct Conditions {
 
 impl Images {
     pub(crate) async fn run(self, session: &Session, out: &mut Output) -> Result<(), Error> {
-        let format = self.output.supported()?;
+        let format = self.output;
         let images = self.conditions.list(session, &self.reference).await?;
         if format != Format::Table {
             return json::write_message(out, format, &ListImagesResponse { images });

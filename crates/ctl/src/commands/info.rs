@@ -3,16 +3,16 @@ use serde_json::Value;
 
 use super::status;
 use crate::error::Error;
+use crate::output::Output;
 use crate::output::json::{self, Names};
-use crate::output::{Format, Output};
+use crate::output::template::Shape;
 use crate::session::Session;
 
 /// Show the runtime's status and features
 #[derive(Debug, Args)]
 pub(crate) struct Info {
-    /// Output format
-    #[arg(long, short, default_value = "json")]
-    output: Format,
+    #[command(flatten)]
+    shape: Shape,
     /// Leave out verbose information
     #[arg(long, short)]
     quiet: bool,
@@ -20,14 +20,12 @@ pub(crate) struct Info {
 
 impl Info {
     pub(crate) async fn run(self, session: &Session, out: &mut Output) -> Result<(), Error> {
-        let format = match self.output.supported()? {
-            Format::Table => {
-                return Err(Error::Usage(
-                    "info has no table; use -o json or yaml".to_owned(),
-                ));
-            }
-            format => format,
-        };
+        let form = self.shape.form()?;
+        if form.is_table() {
+            return Err(Error::Usage(
+                "info has no table; use -o json or yaml".to_owned(),
+            ));
+        }
         let reply = session.status(!self.quiet).await?;
         let runtime_status = reply.status.unwrap_or_default();
         let mut object = status::with_info(json::value(&runtime_status, Names::Json), reply.info);
@@ -42,6 +40,6 @@ impl Info {
         if let Some(features) = &reply.features {
             object.insert("features".to_owned(), json::value(features, Names::Proto));
         }
-        status::write(out, format, vec![object])
+        status::write(out, &form, vec![object])
     }
 }

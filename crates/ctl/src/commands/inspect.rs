@@ -7,9 +7,10 @@ use serde_json::Value;
 use super::status;
 use crate::error::Error;
 use crate::ids;
+use crate::output::Output;
 use crate::output::json::{self, Names};
+use crate::output::template::Shape;
 use crate::output::time::{ago, now_ns};
-use crate::output::{Format, Output};
 use crate::select::{ContainerSelection, write_maps};
 use crate::session::Session;
 
@@ -21,9 +22,8 @@ pub(crate) struct Inspect {
     ids: Vec<String>,
     #[command(flatten)]
     selection: ContainerSelection,
-    /// Output format
-    #[arg(long, short, default_value = "json")]
-    output: Format,
+    #[command(flatten)]
+    shape: Shape,
     /// Leave out verbose information
     #[arg(long, short)]
     quiet: bool,
@@ -31,7 +31,7 @@ pub(crate) struct Inspect {
 
 impl Inspect {
     pub(crate) async fn run(self, session: &Session, out: &mut Output) -> Result<(), Error> {
-        let format = self.output.supported()?;
+        let form = self.shape.form()?;
         let targets = if self.ids.is_empty() {
             let containers = self.selection.list(session, None).await?;
             containers
@@ -49,17 +49,17 @@ impl Inspect {
         let mut objects = Vec::new();
         for target in targets {
             let reply = session.container_status(&target?, !self.quiet).await?;
-            if format == Format::Table {
+            if form.is_table() {
                 table(out, &reply, !self.quiet, now_ns())?;
                 continue;
             }
             let value = value(&reply.status.unwrap_or_default());
             objects.push(status::with_info(value, reply.info));
         }
-        if format == Format::Table {
+        if form.is_table() {
             return Ok(());
         }
-        status::write(out, format, objects)
+        status::write(out, &form, objects)
     }
 }
 

@@ -6,9 +6,10 @@ use cri::v1::{Image, ImageStatusResponse};
 use super::images::Conditions;
 use super::status;
 use crate::error::Error;
+use crate::output::Output;
 use crate::output::json::{self, Names};
 use crate::output::size::human;
-use crate::output::{Format, Output};
+use crate::output::template::Shape;
 use crate::session::Session;
 
 /// Show the status of images
@@ -22,9 +23,8 @@ pub(crate) struct Inspecti {
     name: String,
     #[command(flatten)]
     conditions: Conditions,
-    /// Output format
-    #[arg(long, short, default_value = "json")]
-    output: Format,
+    #[command(flatten)]
+    shape: Shape,
     /// Leave out verbose information
     #[arg(long, short)]
     quiet: bool,
@@ -32,7 +32,7 @@ pub(crate) struct Inspecti {
 
 impl Inspecti {
     pub(crate) async fn run(self, session: &Session, out: &mut Output) -> Result<(), Error> {
-        let format = self.output.supported()?;
+        let form = self.shape.form()?;
         let names = if self.images.is_empty() {
             let images = self.conditions.list(session, &self.name).await?;
             images.into_iter().map(|image| image.id).collect()
@@ -50,7 +50,7 @@ impl Inspecti {
             let Some(image) = &reply.image else {
                 return Err(Error::Refused(format!("no such image {name:?}")));
             };
-            if format == Format::Table {
+            if form.is_table() {
                 table(out, image, &reply, !self.quiet)?;
             } else {
                 objects.push(status::with_info(
@@ -59,10 +59,10 @@ impl Inspecti {
                 ));
             }
         }
-        if format == Format::Table {
+        if form.is_table() {
             return Ok(());
         }
-        status::write(out, format, objects)
+        status::write(out, &form, objects)
     }
 }
 

@@ -6,9 +6,10 @@ use cri::v1::PodSandboxStatusResponse;
 use super::status;
 use crate::error::Error;
 use crate::ids;
+use crate::output::Output;
 use crate::output::json::{self, Names};
+use crate::output::template::Shape;
 use crate::output::time::rfc3339;
-use crate::output::{Format, Output};
 use crate::select::{PodSelection, write_maps};
 use crate::session::Session;
 
@@ -20,9 +21,8 @@ pub(crate) struct Inspectp {
     ids: Vec<String>,
     #[command(flatten)]
     selection: PodSelection,
-    /// Output format
-    #[arg(long, short, default_value = "json")]
-    output: Format,
+    #[command(flatten)]
+    shape: Shape,
     /// Leave out verbose information
     #[arg(long, short)]
     quiet: bool,
@@ -30,7 +30,7 @@ pub(crate) struct Inspectp {
 
 impl Inspectp {
     pub(crate) async fn run(self, session: &Session, out: &mut Output) -> Result<(), Error> {
-        let format = self.output.supported()?;
+        let form = self.shape.form()?;
         let targets = if self.ids.is_empty() {
             let pods = self.selection.list(session, None).await?;
             pods.into_iter().map(|pod| Ok(pod.id)).collect()
@@ -45,7 +45,7 @@ impl Inspectp {
         let mut objects = Vec::new();
         for target in targets {
             let reply = session.pod_status(&target?, !self.quiet).await?;
-            if format == Format::Table {
+            if form.is_table() {
                 table(out, &reply, !self.quiet)?;
                 continue;
             }
@@ -54,10 +54,10 @@ impl Inspectp {
             status::set_time(&mut value, "createdAt", Some(pod.created_at));
             objects.push(status::with_info(value, reply.info));
         }
-        if format == Format::Table {
+        if form.is_table() {
             return Ok(());
         }
-        status::write(out, format, objects)
+        status::write(out, &form, objects)
     }
 }
 

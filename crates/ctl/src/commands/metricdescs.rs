@@ -21,7 +21,7 @@ impl Metricdescs {
 
 /// Metrics have no table, as with crictl.
 pub(super) fn json_or_yaml(format: Format) -> Result<Format, Error> {
-    match format.supported()? {
+    match format {
         Format::Table => Err(Error::Usage(
             "metrics have no table: use -o json or -o yaml".to_owned(),
         )),

@@ -2,6 +2,9 @@
 
 pub(crate) mod attach;
 pub(crate) mod bench;
+pub(crate) mod checkpoint;
+pub(crate) mod completion;
+pub(crate) mod config;
 pub(crate) mod create;
 pub(crate) mod events;
 pub(crate) mod exec;
@@ -30,8 +33,10 @@ pub(crate) mod stats;
 pub(crate) mod statsp;
 pub(crate) mod stop;
 pub(crate) mod stopp;
+pub(crate) mod update;
 pub(crate) mod update_runtime_config;
 pub(crate) mod version;
+pub(crate) mod wait;
 
 mod each;
 mod status;

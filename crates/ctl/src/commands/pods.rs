@@ -35,7 +35,7 @@ pub(crate) struct Pods {
 
 impl Pods {
     pub(crate) async fn run(self, session: &Session, out: &mut Output) -> Result<(), Error> {
-        let format = self.output.supported()?;
+        let format = self.output;
         let pods = self.selection.list(session, self.id.as_deref()).await?;
         if format != Format::Table {
             return json::write_message(out, format, &ListPodSandboxResponse { items: pods });

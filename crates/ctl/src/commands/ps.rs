@@ -40,7 +40,7 @@ pub(crate) struct Ps {
 
 impl Ps {
     pub(crate) async fn run(self, session: &Session, out: &mut Output) -> Result<(), Error> {
-        let format = self.output.supported()?;
+        let format = self.output;
         let containers = self.selection.list(session, self.id.as_deref()).await?;
         if format != Format::Table {
             return json::write_message(out, format, &ListContainersResponse { containers });

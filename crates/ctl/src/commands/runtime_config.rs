@@ -16,7 +16,7 @@ pub(crate) struct RuntimeConfig {
 
 impl RuntimeConfig {
     pub(crate) async fn run(self, session: &Session, out: &mut Output) -> Result<(), Error> {
-        let format = self.output.supported()?;
+        let format = self.output;
         let config = session.runtime_config().await?;
         if format != Format::Table {
             return json::write_message(out, format, &config);

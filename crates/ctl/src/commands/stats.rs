@@ -47,7 +47,7 @@ pub(crate) struct Stats {
 
 impl Stats {
     pub(crate) async fn run(self, session: &Session, out: &mut Output) -> Result<(), Error> {
-        let format = self.output.supported()?;
+        let format = self.output;
         let filter = ContainerStatsFilter {
             id: match self.container.as_ref().or(self.id.as_ref()) {
                 Some(given) => ids::container(session, given).await?,

@@ -43,7 +43,7 @@ pub(crate) struct Statsp {
 
 impl Statsp {
     pub(crate) async fn run(self, session: &Session, out: &mut Output) -> Result<(), Error> {
-        let format = self.output.supported()?;
+        let format = self.output;
         let filter = PodSandboxStatsFilter {
             id: match self.pod.as_ref().or(self.id.as_ref()) {
                 Some(given) => ids::pod(session, given).await?,

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value};
 
 use crate::error::Error;
-use crate::output::{Format, Output, json};
+use crate::output::Output;
+use crate::output::template::Form;
 
 /// `{"status": …, KEY: …}`. Information that is itself JSON is shown as such.
 pub(crate) fn with_info(status: Value, info: BTreeMap<String, String>) -> Map<String, Value> {
@@ -24,7 +25,7 @@ pub(crate) fn with_info(status: Value, info: BTreeMap<String, String>) -> Map<St
 /// One object, or a list of several.
 pub(crate) fn write(
     out: &mut Output,
-    format: Format,
+    form: &Form,
     mut objects: Vec<Map<String, Value>>,
 ) -> Result<(), Error> {
     let value = if objects.len() == 1 {
@@ -32,7 +33,7 @@ pub(crate) fn write(
     } else {
         Value::Array(objects.into_iter().map(Value::Object).collect())
     };
-    json::write_value(out, format, &value)
+    form.write(out, &value)
 }
 
 /// Replaces nanoseconds by RFC 3339; 0 is the year 1, as Go writes "never".

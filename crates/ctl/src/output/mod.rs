@@ -5,13 +5,12 @@ pub(crate) mod json;
 pub(crate) mod progress;
 pub(crate) mod size;
 pub(crate) mod table;
+pub(crate) mod template;
 pub(crate) mod time;
 
 use std::io::{self, BufWriter, IsTerminal, Write};
 
 use clap::ValueEnum;
-
-use crate::error::Error;
 
 /// Standard output, buffered. Every write can fail (a closed pipe), so nothing uses `print!`.
 pub(crate) struct Output {
@@ -49,25 +48,10 @@ impl Write for Output {
     }
 }
 
-/// `-o`.
+/// `-o` of lists.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Format {
     Json,
     Yaml,
     Table,
-    #[value(name = "go-template")]
-    GoTemplate,
-}
-
-impl Format {
-    /// Refuses what this release does not have.
-    pub(crate) fn supported(self) -> Result<Self, Error> {
-        if self == Self::GoTemplate {
-            return Err(Error::Usage(
-                "--output go-template is not supported yet; use -o json and a tool such as jq"
-                    .to_owned(),
-            ));
-        }
-        Ok(self)
-    }
 }

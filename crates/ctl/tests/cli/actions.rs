@@ -201,3 +201,75 @@ fn a_pod_cidr_is_told_as_given() {
     assert_ne!(bench.run(&["update-runtime-config"]).code, 0);
     assert!(bench.fake.calls().is_empty());
 }
+
+#[test]
+fn limits_are_changed_by_flag() {
+    let bench = Bench::start();
+    let flags = [
+        "--memory",
+        "1048576",
+        "--cpu-quota",
+        "-1",
+        "--cpuset-cpus",
+        "0-1",
+    ];
+    let mut arguments = vec!["update"];
+    arguments.extend(flags);
+    arguments.extend(["client", "none"]);
+    let outcome = bench.run(&arguments);
+    assert_eq!((outcome.code, outcome.stdout), (1, format!("{CLIENT}\n")));
+    assert!(outcome.stderr.contains("update container none: NOT_FOUND"));
+    assert_eq!(
+        bench.fake.calls(),
+        [format!("update {CLIENT} 1048576 -1 \"0-1\"")]
+    );
+    // Nothing asked for, what only Windows has, and what the kernel would refuse.
+    for wrong in [
+        &["update", "client"][..],
+        &["update", "--cpu-count", "2", "client"],
+        &["update", "--oom-score-adj", "1001", "client"],
+        &["update", "--memory", "1"],
+    ] {
+        assert_eq!(bench.run(wrong).code, 2, "{wrong:?}");
+    }
+    assert!(bench.fake.calls().is_empty());
+}
+
+#[test]
+fn a_checkpoint_goes_to_a_whole_path() {
+    let bench = Bench::start();
+    let mut command = bench.command(&["checkpoint", "-e", "c.tar", "client"]);
+    let output = command.current_dir("/tmp").output().unwrap();
+    assert!(output.status.success());
+    assert_eq!(
+        bench.fake.calls(),
+        [format!("checkpoint {CLIENT} /tmp/c.tar")]
+    );
+    assert_eq!(bench.run(&["checkpoint", "client"]).code, 2);
+    let two = ["checkpoint", "-e", "c.tar", "client", "server"];
+    assert_eq!(bench.run(&two).code, 2);
+}
+
+#[test]
+fn waiting_ends_with_the_container_and_its_code() {
+    let bench = Bench::start();
+    // It has no events here, so it is looked at again.
+    let waiting = bench
+        .command(&["wait", SERVER])
+        .stdout(std::process::Stdio::piped())
+        .spawn();
+    bench.fake.exit_server();
+    let output = waiting.unwrap().wait_with_output().unwrap();
+    let code = output.status.code().unwrap();
+    assert_eq!(
+        String::from_utf8(output.stdout).unwrap(),
+        format!("{SERVER} {code}\n")
+    );
+    assert_eq!(
+        bench.run(&["wait", "-q", SERVER]).stdout,
+        format!("{code}\n")
+    );
+    let gone = bench.run(&["wait", "none"]);
+    assert_eq!(gone.code, 1);
+    assert!(gone.stderr.contains("NOT_FOUND"));
+}

@@ -85,13 +85,6 @@ fn what_the_runtime_does_not_do_is_named() {
         outcome.stderr,
         "longshore: list the pods' statistics: UNIMPLEMENTED: not implemented: list_pod_sandbox_stats\n"
     );
-    let later = bench.run(&["checkpoint", "client"]);
-    assert_eq!(later.code, 2);
-    assert!(
-        later.stderr.contains("not implemented in this release"),
-        "{}",
-        later.stderr
-    );
     for (command, operation) in [
         ("metricsp", "list the pods' metrics"),
         ("metricdescs", "list what metrics there are"),

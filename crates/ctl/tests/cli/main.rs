@@ -3,12 +3,14 @@
 #![allow(clippy::unwrap_used, reason = "all of this crate is test code")]
 
 mod actions;
+mod config;
 mod errors;
 mod fake;
 mod lists;
 mod logs;
 mod manifests;
 mod progress;
+mod templates;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};

@@ -206,6 +206,20 @@ service! {
             Ok(Response::new(ListContainerStatsResponse { stats }))
         }
 
+        async fn update_container_resources(&self, request: Request<UpdateContainerResourcesRequest>) -> Reply<UpdateContainerResourcesResponse> {
+            let request = request.into_inner();
+            self.container(&request.container_id)?;
+            let linux = request.linux.unwrap();
+            self.called(format!("update {} {} {} {:?}", request.container_id, linux.memory_limit_in_bytes, linux.cpu_quota, linux.cpuset_cpus));
+            Ok(Response::new(UpdateContainerResourcesResponse {}))
+        }
+
+        async fn checkpoint_container(&self, request: Request<CheckpointContainerRequest>) -> Reply<CheckpointContainerResponse> {
+            let request = request.into_inner();
+            self.called(format!("checkpoint {} {}", request.container_id, request.location));
+            Ok(Response::new(CheckpointContainerResponse {}))
+        }
+
         async fn runtime_config(&self, _: Request<RuntimeConfigRequest>) -> Reply<RuntimeConfigResponse> {
             let linux = LinuxRuntimeConfiguration { cgroup_driver: CgroupDriver::Cgroupfs.into() };
             Ok(Response::new(RuntimeConfigResponse { linux: Some(linux) }))
@@ -222,7 +236,6 @@ service! {
     }
     stream_pod_sandboxes(StreamPodSandboxesRequest) -> Self::StreamPodSandboxesStream;
     stream_containers(StreamContainersRequest) -> Self::StreamContainersStream;
-    update_container_resources(UpdateContainerResourcesRequest) -> UpdateContainerResourcesResponse;
     reopen_container_log(ReopenContainerLogRequest) -> ReopenContainerLogResponse;
     exec(ExecRequest) -> ExecResponse;
     attach(AttachRequest) -> AttachResponse;
@@ -232,7 +245,6 @@ service! {
     pod_sandbox_stats(PodSandboxStatsRequest) -> PodSandboxStatsResponse;
     list_pod_sandbox_stats(ListPodSandboxStatsRequest) -> ListPodSandboxStatsResponse;
     stream_pod_sandbox_stats(StreamPodSandboxStatsRequest) -> Self::StreamPodSandboxStatsStream;
-    checkpoint_container(CheckpointContainerRequest) -> CheckpointContainerResponse;
     checkpoint_pod(CheckpointPodRequest) -> CheckpointPodResponse;
     restore_pod(RestorePodRequest) -> RestorePodResponse;
     get_container_events(GetEventsRequest) -> Self::GetContainerEventsStream;

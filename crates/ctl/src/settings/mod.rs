@@ -1,12 +1,13 @@
+pub(crate) mod file;
+
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use cri::client::Endpoint;
-use serde_json::Value;
 
 use crate::cli::GlobalFlags;
 use crate::error::Error;
-use crate::input;
+use file::FileSettings;
 
 /// Where crictl keeps its configuration.
 const CRICTL_CONFIG: &str = "/etc/crictl.yaml";
@@ -33,32 +34,20 @@ pub(crate) struct Settings {
     pub(crate) pull_on_run: bool,
 }
 
-#[derive(Debug, Default, PartialEq)]
-struct FileSettings {
-    runtime_endpoint: Option<String>,
-    image_endpoint: Option<String>,
-    timeout: Option<Duration>,
-    pull_on_create: Option<bool>,
-    pull_on_run: Option<bool>,
-}
-
 impl Settings {
-    /// The file is `--config`, `CRI_CONFIG_FILE`, or, for crictl, `/etc/crictl.yaml` if it is there.
+    /// Only where it is called crictl is its own file read; [`config_path`] says which.
     pub(crate) fn resolve(
         program: &'static str,
         flags: &GlobalFlags,
         environment: impl Fn(&str) -> Option<String>,
     ) -> Result<Self, Error> {
         let environment = |name: &str| environment(name).filter(|value| !value.is_empty());
-        let named = flags
-            .config
-            .clone()
-            .or_else(|| environment("CRI_CONFIG_FILE").map(PathBuf::from));
-        let file = match named {
-            Some(path) => read_file(&path)?,
-            None if program == "crictl" && Path::new(CRICTL_CONFIG).exists() => {
-                read_file(Path::new(CRICTL_CONFIG))?
+        let file = match config_path(program, flags, environment) {
+            // Only crictl's own place may be empty: a file that somebody named has to be there.
+            Some(path) if path == Path::new(CRICTL_CONFIG) && !path.exists() => {
+                FileSettings::default()
             }
+            Some(path) => file::read(&path)?,
             None => FileSettings::default(),
         };
 
@@ -93,55 +82,23 @@ impl Settings {
     }
 }
 
+/// The configuration file: `--config`, `CRI_CONFIG_FILE`, or, for crictl, `/etc/crictl.yaml`.
+pub(crate) fn config_path(
+    program: &'static str,
+    flags: &GlobalFlags,
+    environment: impl Fn(&str) -> Option<String>,
+) -> Option<PathBuf> {
+    let named = environment("CRI_CONFIG_FILE").filter(|value| !value.is_empty());
+    flags
+        .config
+        .clone()
+        .or(named.map(PathBuf::from))
+        .or((program == "crictl").then(|| PathBuf::from(CRICTL_CONFIG)))
+}
+
 fn parse_endpoint(what: &'static str, text: &str) -> Result<Endpoint, Error> {
     text.parse()
         .map_err(|source| Error::Endpoint { what, source })
-}
-
-fn read_file(path: &Path) -> Result<FileSettings, Error> {
-    let document = input::read(path)?;
-    parse_file(&document.value)
-        .map_err(|reason| Error::Input(format!("{}: {reason}", path.display())))
-}
-
-fn parse_file(value: &Value) -> Result<FileSettings, String> {
-    let mut settings = FileSettings::default();
-    let fields = match value {
-        Value::Null => return Ok(settings),
-        Value::Object(fields) => fields,
-        _ => return Err("expected keys and values, like timeout: 10".to_owned()),
-    };
-    for (key, value) in fields {
-        // Values come as crictl writes them: bare or quoted.
-        let text = match value {
-            Value::String(text) => text.clone(),
-            Value::Null => String::new(),
-            other => other.to_string(),
-        };
-        let boolean = || {
-            text.parse::<bool>()
-                .map_err(|_| format!("{key}: {text:?} is neither true nor false"))
-        };
-        match key.as_str() {
-            "runtime-endpoint" => settings.runtime_endpoint = Some(text).filter(|t| !t.is_empty()),
-            "image-endpoint" => settings.image_endpoint = Some(text).filter(|t| !t.is_empty()),
-            "timeout" => {
-                let seconds: u64 = text
-                    .parse()
-                    .map_err(|_| format!("timeout: {text:?} is not a number of seconds"))?;
-                settings.timeout = Some(Duration::from_secs(seconds)).filter(|t| !t.is_zero());
-            }
-            "pull-image-on-create" => settings.pull_on_create = Some(boolean()?),
-            "disable-pull-on-run" => settings.pull_on_run = Some(!boolean()?),
-            // Known to crictl; nothing here depends on them.
-            "debug" => {
-                boolean()?;
-            }
-            "max-retries" => {}
-            _ => return Err(format!("unknown key {key:?}")),
-        }
-    }
-    Ok(settings)
 }
 
 #[cfg(test)]
@@ -184,16 +141,5 @@ mod tests {
         assert_eq!(socket(one), "unix:///file.sock");
         let none = Settings::resolve("longshore", &flags(None, None), |_| None).unwrap();
         assert_eq!(socket(none), "unix:///run/longshore/longshore.sock");
-    }
-
-    #[test]
-    fn a_wrong_file_is_refused_by_key() {
-        let parse = |value| parse_file(&value).unwrap_err();
-        assert_eq!(
-            parse(serde_json::json!({"runtime-endpont": "x"})),
-            "unknown key \"runtime-endpont\""
-        );
-        assert!(parse(serde_json::json!({"timeout": "soon"})).contains("timeout"));
-        assert!(parse(serde_json::json!([1])).contains("keys and values"));
     }
 }

@@ -1,0 +1,46 @@
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::each::each;
+use crate::error::Error;
+use crate::ids;
+use crate::output::Output;
+use crate::session::Session;
+
+/// Checkpoint running containers
+#[derive(Debug, Args)]
+pub(crate) struct Checkpoint {
+    #[arg(value_name = "CONTAINER-ID", required = true)]
+    ids: Vec<String>,
+    /// Archive that the runtime writes
+    #[arg(long, short, value_name = "FILE.TAR")]
+    export: PathBuf,
+}
+
+impl Checkpoint {
+    pub(crate) async fn run(self, session: &Session, out: &mut Output) -> Result<(), Error> {
+        if self.ids.len() > 1 {
+            return Err(Error::Usage(
+                "checkpoint: one container for one --export; a second would overwrite the first"
+                    .to_owned(),
+            ));
+        }
+        let export = std::path::absolute(&self.export).map_err(|source| Error::Io {
+            what: format!("find the directory of {}", self.export.display()),
+            source,
+        })?;
+        let Some(location) = export.to_str().map(str::to_owned) else {
+            return Err(Error::Usage(format!(
+                "checkpoint: {} is not UTF-8",
+                export.display()
+            )));
+        };
+        let targets = ids::containers(session, &self.ids).await?;
+        each(session, out, 1, targets, async |id| {
+            session.checkpoint_container(&id, location.clone()).await?;
+            Ok(id)
+        })
+        .await
+    }
+}
