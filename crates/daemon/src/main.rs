@@ -13,6 +13,7 @@ mod id;
 mod inventory;
 mod paths;
 mod pod;
+mod pod_cidr;
 mod rpc;
 mod runtime;
 mod service;

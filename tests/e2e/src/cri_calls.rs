@@ -8,14 +8,14 @@ use cri::{
         ContainerStatusResponse, CreateContainerRequest, ExecRequest, ExecSyncRequest,
         ExecSyncResponse, Image, ImageFsInfoRequest, ImageFsInfoResponse, ImageSpec,
         ImageStatusRequest, LinuxContainerResources, ListContainerStatsRequest,
-        ListContainersRequest, ListImagesRequest, ListPodSandboxRequest, PodSandbox,
+        ListContainersRequest, ListImagesRequest, ListPodSandboxRequest, NetworkConfig, PodSandbox,
         PodSandboxConfig, PodSandboxFilter, PodSandboxStatusRequest, PodSandboxStatusResponse,
         PortForwardRequest, PullImageRequest, RemoveContainerRequest, RemoveImageRequest,
-        RemovePodSandboxRequest, ReopenContainerLogRequest, RunPodSandboxRequest,
+        RemovePodSandboxRequest, ReopenContainerLogRequest, RunPodSandboxRequest, RuntimeConfig,
         RuntimeConfigRequest, RuntimeConfigResponse, StartContainerRequest, StatusRequest,
         StatusResponse, StopContainerRequest, StopPodSandboxRequest,
-        UpdateContainerResourcesRequest, UpdatePodSandboxResourcesRequest, VersionRequest,
-        VersionResponse,
+        UpdateContainerResourcesRequest, UpdatePodSandboxResourcesRequest,
+        UpdateRuntimeConfigRequest, VersionRequest, VersionResponse,
     },
 };
 use hyper_util::rt::TokioIo;
@@ -54,6 +54,18 @@ impl Cri {
         let request = RuntimeConfigRequest::default();
         let call = async |mut rpc: Runtime, request| rpc.runtime_config(request).await;
         self.client.runtime(LIMIT, request, call).await
+    }
+
+    /// As a kubelet that was given these ranges for its node.
+    pub async fn update_runtime_config(&self, pod_cidr: &str) -> Answer<()> {
+        let network_config = Some(NetworkConfig {
+            pod_cidr: pod_cidr.to_owned(),
+        });
+        let request = UpdateRuntimeConfigRequest {
+            runtime_config: Some(RuntimeConfig { network_config }),
+        };
+        let call = async |mut rpc: Runtime, request| rpc.update_runtime_config(request).await;
+        self.client.runtime(LIMIT, request, call).await.map(drop)
     }
 
     pub async fn status(&self, verbose: bool) -> Answer<StatusResponse> {

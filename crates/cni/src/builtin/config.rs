@@ -1,8 +1,9 @@
 use std::path::PathBuf;
 
+use super::Ranges;
 use super::subnet::{Ipv4Subnet, Ipv6Subnet};
 
-/// What the network looks like. Changing it while pods are attached is not supported.
+/// What the network looks like. Changing it while pods are attached is not supported; of the ranges see [`super::Bridge::use_ranges`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BridgeConfig {
     /// The bridge's interface name, at most 15 bytes. Made if missing, never removed.
@@ -28,6 +29,15 @@ impl Default for BridgeConfig {
             mtu: 1500,
             state_dir: PathBuf::from("/var/lib/longshore/network"),
             masquerade: true,
+        }
+    }
+}
+
+impl BridgeConfig {
+    pub(super) fn ranges(&self) -> Ranges {
+        Ranges {
+            ipv4: self.ipv4,
+            ipv6: self.ipv6,
         }
     }
 }

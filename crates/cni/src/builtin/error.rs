@@ -80,6 +80,36 @@ pub enum AttachError {
     Stuck { id: String, waited: Duration },
 }
 
+/// Why pods' ranges were not changed. Nothing was, unless it is a step that failed.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum RangeError {
+    #[error("this node has no IPv6, so that pods can have no address in {range}")]
+    NoIpv6 { range: String },
+    #[error("{link} of the node leads to {destination}, which is in {range}")]
+    Routed {
+        range: String,
+        destination: String,
+        link: String,
+    },
+    #[error(
+        "{address}, which the bridge would have in {range}, is the address of {holder}, which runs"
+    )]
+    GatewayTaken {
+        range: String,
+        address: IpAddr,
+        /// The id of the attachment that has it.
+        holder: String,
+    },
+    #[error("{range} begins with the same address as {other}, which pods that run are in")]
+    GatewayShared { range: String, other: String },
+    #[error(transparent)]
+    Record(#[from] RecordError),
+    #[error("bring the new ranges of pods to the bridge; the next pod tries again")]
+    Step(#[source] StepError),
+    #[error("not done after {waited:?}; it goes on")]
+    Stuck { waited: Duration },
+}
+
 /// Why a pod is not detached. Its addresses and host ports stay taken; try again.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum DetachError {

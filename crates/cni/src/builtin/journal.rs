@@ -12,6 +12,7 @@ use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
+use super::Ranges;
 use super::error::{OpenError, RecordError};
 use super::portmap::PortMapping;
 
@@ -30,6 +31,9 @@ pub(super) struct Record {
     pub(super) link: String,
     pub(super) ipv4: Ipv4Addr,
     pub(super) ipv6: Option<Ipv6Addr>,
+    /// Where the addresses are from, and so what the pod was told of its gateways.
+    #[serde(default)]
+    pub(super) ranges: Ranges,
     pub(super) ports: Vec<PortMapping>,
     pub(super) netns: NamespaceId,
 }
@@ -68,8 +72,8 @@ pub(super) fn mac_of(address: Ipv4Addr) -> [u8; 6] {
 
 #[derive(Debug)]
 pub(super) struct Journal {
-    path: PathBuf,
-    directory: OwnedFd,
+    pub(super) path: PathBuf,
+    pub(super) directory: OwnedFd,
     pub(super) boot_id: String,
 }
 
@@ -149,7 +153,7 @@ impl Journal {
         }
     }
 
-    fn failed(&self, doing: &'static str, name: &str, source: io::Error) -> RecordError {
+    pub(super) fn failed(&self, doing: &'static str, name: &str, source: io::Error) -> RecordError {
         RecordError {
             doing,
             path: self.path.join(name),
@@ -181,6 +185,7 @@ mod tests {
             link: "lsv0".to_owned(),
             ipv4: Ipv4Addr::new(10, 88, 0, 2),
             ipv6: None,
+            ranges: Ranges::default(),
             ports: Vec::new(),
             netns: NamespaceId {
                 device: 1,

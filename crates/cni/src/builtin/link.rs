@@ -75,11 +75,7 @@ pub(super) fn make(
 }
 
 /// Gives the pod's end its addresses and routes. The calling thread stays in the pod's namespace.
-pub(super) fn configure(
-    config: &BridgeConfig,
-    record: &Record,
-    netns: BorrowedFd<'_>,
-) -> Result<(), StepError> {
+pub(super) fn configure(record: &Record, netns: BorrowedFd<'_>) -> Result<(), StepError> {
     enter(netns, "pod's")?;
     let mut socket = Socket::route().map_err(netlink("reach rtnetlink in the pod"))?;
     let index = route::index_of(&mut socket, INTERFACE).map_err(netlink("find eth0 in the pod"))?;
@@ -90,9 +86,10 @@ pub(super) fn configure(
     route::up(&mut request, route::LOOPBACK);
     route::up(&mut request, index);
     let ipv4 = IpAddr::V4(record.ipv4);
-    route::address(&mut request, index, ipv4, config.ipv4.prefix());
-    route::default_route(&mut request, index, IpAddr::V4(config.ipv4.gateway()));
-    if let (Some(ipv6), Some(subnet)) = (record.ipv6, config.ipv6) {
+    let ranges = record.ranges;
+    route::address(&mut request, index, ipv4, ranges.ipv4.prefix());
+    route::default_route(&mut request, index, IpAddr::V4(ranges.ipv4.gateway()));
+    if let (Some(ipv6), Some(subnet)) = (record.ipv6, ranges.ipv6) {
         route::address(&mut request, index, IpAddr::V6(ipv6), subnet.prefix());
         route::default_route(&mut request, index, IpAddr::V6(subnet.gateway()));
     }

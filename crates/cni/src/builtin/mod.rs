@@ -35,6 +35,7 @@ mod link;
 mod node;
 mod pool;
 mod portmap;
+mod ranges;
 mod rules;
 mod state;
 mod subnet;
@@ -44,8 +45,9 @@ mod work;
 
 pub use conditions::Condition;
 pub use config::BridgeConfig;
-pub use error::{AttachError, DetachError, OpenError, RecordError, StepError};
+pub use error::{AttachError, DetachError, OpenError, RangeError, RecordError, StepError};
 pub use portmap::{PortMapping, Protocol};
+pub use ranges::Ranges;
 pub use subnet::{Ipv4Subnet, Ipv6Subnet, SubnetError};
 
 use std::collections::BTreeSet;
@@ -58,6 +60,7 @@ use rustix::fs::{Mode, OFlags};
 
 pub(crate) use journal::is_valid_id;
 use journal::{Journal, NamespaceId};
+use ranges::Chosen;
 use state::{Admission, Outcome, Release, State};
 use work::{Forward, Trouble, Work, lock};
 
@@ -94,15 +97,16 @@ impl Bridge {
         let namespace = rustix::fs::open("/proc/thread-self/ns/net", flags, Mode::empty())
             .map_err(OpenError::Namespace)?;
         let (journal, records) = Journal::open(&config.state_dir)?;
-        let mut config = config;
         let mut conditions = Vec::new();
-        if config.ipv6.is_some() && !node::has_ipv6() {
-            config.ipv6 = None;
+        let mut chosen = Chosen::load(&journal, config.ranges());
+        let ipv6 = node::has_ipv6();
+        if !ipv6 && chosen.current.ipv6.take().is_some() {
             conditions.push(Condition::Ipv6Unavailable);
         }
-        let state = State::new(&config, journal.boot_id.clone(), records);
+        let state = State::new(chosen, journal.boot_id.clone(), records);
         let work = Work {
             config,
+            ipv6,
             namespace,
             journal,
             state: Mutex::new(state),
@@ -137,14 +141,13 @@ impl Bridge {
             source,
             cleanup: None,
         };
-        portmap::check(ports, self.work.config.ipv6.is_some())?;
+        portmap::check(ports, self.ranges().ipv6.is_some())?;
         let namespace = identify(&netns).map_err(failed)?;
         let patience = tokio::time::Instant::now() + BOUND;
         let outcome = loop {
-            let admission =
-                lock(&self.work.state).admit(&self.work.config, id, namespace, ports)?;
+            let admission = lock(&self.work.state).admit(id, namespace, ports)?;
             match admission {
-                Admission::Attached(record) => return Ok(self.work.attachment(&record)),
+                Admission::Attached(record) => return Ok(work::attachment(&record)),
                 Admission::Joined(outcome) => break outcome,
                 Admission::Later(mut gone) => {
                     let gone = gone.wait_for(|()| false);
@@ -168,7 +171,7 @@ impl Bridge {
                         work.look_again();
                     };
                     if let Err(error) = spawn("net-attach", thread) {
-                        lock(&self.work.state).forget(&self.work.config, id);
+                        lock(&self.work.state).forget(id);
                         return Err(failed(error));
                     }
                     break outcome;
@@ -277,11 +280,45 @@ impl Bridge {
         first.and(swept).map(|()| collected)
     }
 
+    /// The ranges that the next pod is in. From memory.
+    pub fn ranges(&self) -> Ranges {
+        lock(&self.work.state).ranges()
+    }
+
+    /// Whether the kernel has IPv6 where the bridge is.
+    pub fn has_ipv6(&self) -> bool {
+        self.work.ipv6
+    }
+
+    /// From the next pod on, addresses are from these ranges. Those that run keep their addresses and gateways. The choice is durable, and
+    /// lasts until another, or until the configured ranges change. `check`: refuse ranges with something in them that the node reaches
+    /// another way.
+    ///
+    /// The work goes on when the caller is dropped.
+    pub async fn use_ranges(&self, ranges: Ranges, check: bool) -> Result<(), RangeError> {
+        if let (Some(range), false) = (ranges.ipv6, self.work.ipv6) {
+            return Err(RangeError::NoIpv6 {
+                range: range.to_string(),
+            });
+        }
+        let (sender, outcome) = tokio::sync::watch::channel(None);
+        let work = Arc::clone(&self.work);
+        let thread = move || {
+            sender.send_replace(Some(work.use_ranges(ranges, check)));
+        };
+        spawn("net-ranges", thread).map_err(RangeError::Step)?;
+        match wait(outcome).await {
+            Ok(result) => result,
+            Err(Unanswered::Lost) => Err(RangeError::Step(StepError::Lost)),
+            Err(Unanswered::Late) => Err(RangeError::Stuck { waited: BOUND }),
+        }
+    }
+
     /// From memory; `None` unless attached.
     pub fn attachment(&self, id: &str) -> Option<Attachment> {
         let state = lock(&self.work.state);
         let record = state.attached(id)?;
-        Some(self.work.attachment(record))
+        Some(work::attachment(record))
     }
 
     /// What an operator should know, from memory. Others' forward chains are looked at by collect, by the first attach, and after an

@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::io;
-use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -11,7 +10,7 @@ use rustix::io::Errno;
 use super::conditions::Condition;
 use super::error::StepError;
 use super::journal::{Record, mac_of};
-use super::{BridgeConfig, rules};
+use super::{BridgeConfig, Ranges, rules};
 use crate::netlink::message::Request;
 use crate::netlink::nftables::{self, Hook};
 use crate::netlink::{NetlinkError, Socket, route};
@@ -42,13 +41,15 @@ impl Sockets {
 pub(super) fn prepare(
     sockets: &mut Sockets,
     config: &BridgeConfig,
+    ranges: &[Ranges],
     records: &[Record],
     conditions: &mut Vec<Condition>,
 ) -> Result<Prepared, StepError> {
     let bridge = bridge(sockets, config)?;
-    forwarding(config, conditions)?;
-    addresses(sockets, config, bridge)?;
-    rules::replace(&mut sockets.netfilter, config, records)
+    let ipv6 = ranges.iter().any(|ranges| ranges.ipv6.is_some());
+    forwarding(config, ipv6, conditions)?;
+    addresses(sockets, config, ranges, bridge)?;
+    rules::replace(&mut sockets.netfilter, config, ranges, records)
         .map_err(netlink("make nf_tables table inet longshore"))?;
     Ok(Prepared { bridge })
 }
@@ -59,6 +60,7 @@ fn bridge(sockets: &mut Sockets, config: &BridgeConfig) -> Result<u32, StepError
     route::bridge(
         &mut request,
         name,
+        // Of the configured range, whatever range is used: running pods have learnt it.
         mac_of(config.ipv4.gateway()),
         config.mtu,
     );
@@ -71,15 +73,17 @@ fn bridge(sockets: &mut Sockets, config: &BridgeConfig) -> Result<u32, StepError
     Ok(index)
 }
 
-fn addresses(sockets: &mut Sockets, config: &BridgeConfig, index: u32) -> Result<(), StepError> {
+fn addresses(
+    sockets: &mut Sockets,
+    config: &BridgeConfig,
+    ranges: &[Ranges],
+    index: u32,
+) -> Result<(), StepError> {
     let name = &config.name;
     let mut request = Request::new();
     route::up(&mut request, index);
-    let gateway = IpAddr::V4(config.ipv4.gateway());
-    route::address(&mut request, index, gateway, config.ipv4.prefix());
-    if let Some(ipv6) = config.ipv6 {
-        let gateway = IpAddr::V6(ipv6.gateway());
-        route::address(&mut request, index, gateway, ipv6.prefix());
+    for (gateway, prefix) in ranges.iter().flat_map(|ranges| ranges.gateways()) {
+        route::address(&mut request, index, gateway, prefix);
     }
     sockets
         .route
@@ -87,7 +91,11 @@ fn addresses(sockets: &mut Sockets, config: &BridgeConfig, index: u32) -> Result
         .map_err(netlink(&format!("give bridge {name} its addresses")))
 }
 
-fn forwarding(config: &BridgeConfig, conditions: &mut Vec<Condition>) -> Result<(), StepError> {
+fn forwarding(
+    config: &BridgeConfig,
+    ipv6: bool,
+    conditions: &mut Vec<Condition>,
+) -> Result<(), StepError> {
     let name = &config.name;
     set("net/ipv4/ip_forward", "1", conditions)?;
     // The node's own; harmless to others, so not worth telling.
@@ -97,7 +105,7 @@ fn forwarding(config: &BridgeConfig, conditions: &mut Vec<Condition>) -> Result<
         "1",
         &mut own,
     )?;
-    if config.ipv6.is_none() {
+    if !ipv6 {
         return Ok(());
     }
     // Before the bridge is up: its link-local address, which is nobody else's, would be tentative for two seconds from the first

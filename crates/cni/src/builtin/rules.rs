@@ -25,7 +25,7 @@
 //! after it. So host ports cannot be reached at `[::1]`; what is sent there is left alone and meets the node's own services.
 
 use super::journal::Record;
-use super::{BridgeConfig, elements};
+use super::{BridgeConfig, Ranges, elements};
 use crate::netlink::nftables::{
     Batch, Element, Expression, Hook, IPV4, IPV6, LOCAL, Meta, Register, STATE_KNOWN,
     STATUS_DESTINATION_NAT, TYPE_IPV4, TYPE_IPV6, TYPE_PORT, TYPE_PROTOCOL, Verdict, interface,
@@ -38,6 +38,7 @@ pub(super) const TABLE: &str = "longshore";
 pub(super) fn replace(
     socket: &mut Socket,
     config: &BridgeConfig,
+    ranges: &[Ranges],
     records: &[Record],
 ) -> Result<(), NetlinkError> {
     let mut batch = Batch::new(TABLE);
@@ -63,7 +64,7 @@ pub(super) fn replace(
     let bridge = interface(&config.name);
     guard(&mut batch, &bridge);
     ports(&mut batch);
-    masquerade(&mut batch, config, &bridge);
+    masquerade(&mut batch, config, ranges, &bridge);
     forward(&mut batch, &bridge);
     add_to(&mut batch, records);
     batch.commit(socket)
@@ -229,12 +230,14 @@ fn lookup(batch: &mut Batch<'_>, addresses: &Addresses, map: &str, address: Opti
     batch.rule("ports", &rule);
 }
 
-fn masquerade(batch: &mut Batch<'_>, config: &BridgeConfig, bridge: &[u8]) {
-    let (network4, mask4) = (config.ipv4.network().octets(), config.ipv4.mask().octets());
-    subnet(batch, config, bridge, &ADDRESSES4, &network4, &mask4);
-    if let Some(ipv6) = config.ipv6 {
-        let (network6, mask6) = (ipv6.network().octets(), ipv6.mask().octets());
-        subnet(batch, config, bridge, &ADDRESSES6, &network6, &mask6);
+fn masquerade(batch: &mut Batch<'_>, config: &BridgeConfig, ranges: &[Ranges], bridge: &[u8]) {
+    for Ranges { ipv4, ipv6 } in ranges {
+        let (network4, mask4) = (ipv4.network().octets(), ipv4.mask().octets());
+        subnet(batch, config, bridge, &ADDRESSES4, &network4, &mask4);
+        if let Some(ipv6) = ipv6 {
+            let (network6, mask6) = (ipv6.network().octets(), ipv6.mask().octets());
+            subnet(batch, config, bridge, &ADDRESSES6, &network6, &mask6);
+        }
     }
     batch.rule(
         "postrouting",

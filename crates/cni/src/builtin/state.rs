@@ -1,14 +1,16 @@
 //! What is attached, being attached, being detached; who has which address and host port. Pure memory.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
 use tokio::sync::watch;
 
-use super::error::{AttachError, DetachError};
+use super::error::{AttachError, DetachError, RangeError};
 use super::journal::{NamespaceId, Record, Stage};
 use super::pool::Pool;
 use super::portmap::PortMapping;
-use super::{Attachment, BridgeConfig, link};
+use super::ranges::{Chosen, Ranges};
+use super::{Attachment, link};
 
 /// The result of an operation in flight, for everybody who waits for it.
 pub(super) type Outcome<T> = watch::Receiver<Option<T>>;
@@ -20,6 +22,7 @@ pub(super) type Gone = watch::Receiver<()>;
 #[derive(Debug)]
 pub(super) struct State {
     boot_id: String,
+    chosen: Chosen,
     pool: Pool,
     entries: BTreeMap<String, Entry>,
     sequence: u64,
@@ -72,24 +75,16 @@ pub(super) enum Release {
 }
 
 impl State {
-    pub(super) fn new(config: &BridgeConfig, boot_id: String, records: Vec<Record>) -> State {
-        let capacity = match config.ipv6 {
-            // Both addresses of a pod have the same place in their subnets.
-            Some(ipv6) => config.ipv4.capacity().min(ipv6.capacity()),
-            None => config.ipv4.capacity(),
-        };
+    pub(super) fn new(chosen: Chosen, boot_id: String, records: Vec<Record>) -> State {
         let mut state = State {
             boot_id,
-            pool: Pool::new(capacity),
+            pool: Pool::new(chosen.current.capacity()),
+            chosen,
             entries: BTreeMap::new(),
             sequence: 0,
         };
-        // In the order in which they were made, so that the pool goes on after the latest.
         for record in records {
             state.sequence = state.sequence.max(record.sequence);
-            if let Some(index) = config.ipv4.index_of(record.ipv4) {
-                state.pool.occupy(index);
-            }
             let id = record.id.clone();
             let entry = Entry {
                 record,
@@ -97,12 +92,129 @@ impl State {
             };
             state.entries.insert(id, entry);
         }
+        state.refill();
         state
+    }
+
+    /// Which places of the current ranges are taken, anew.
+    fn refill(&mut self) {
+        let ranges = self.chosen.current;
+        let mut pool = Pool::new(ranges.capacity());
+        for index in self.standing() {
+            pool.occupy(index);
+        }
+        let mut records: Vec<&Record> = self.entries.values().map(|entry| &entry.record).collect();
+        // In the order in which they were made, so that the pool goes on after the latest.
+        records.sort_by_key(|record| record.sequence);
+        for index in records
+            .into_iter()
+            .flat_map(|record| places(ranges, record))
+        {
+            pool.occupy(index);
+        }
+        self.pool = pool;
+    }
+
+    /// Places that the bridge has, whoever comes and goes.
+    fn standing(&self) -> Vec<u64> {
+        let chosen = &self.chosen;
+        let earlier = chosen.earlier.iter().flat_map(|ranges| ranges.gateways());
+        // A pod's MAC address is made from its IPv4 address, as the bridge's is.
+        let own = std::iter::once(IpAddr::V4(chosen.configured.ipv4.gateway()));
+        let addresses = earlier.map(|(address, _)| address).chain(own);
+        addresses
+            .filter_map(|address| chosen.current.index_of(address))
+            .collect()
+    }
+
+    pub(super) fn ranges(&self) -> Ranges {
+        self.chosen.current
+    }
+
+    /// The current ranges, and earlier ones that pods are still in.
+    pub(super) fn ranges_in_use(&self) -> Vec<Ranges> {
+        let mut ranges = vec![self.chosen.current];
+        for entry in self.entries.values() {
+            if !ranges.contains(&entry.record.ranges) {
+                ranges.push(entry.record.ranges);
+            }
+        }
+        ranges
+    }
+
+    /// The next pod is in these. Returns what is to be recorded, or nothing if they are the current ones.
+    pub(super) fn use_ranges(&mut self, ranges: Ranges) -> Result<Option<Chosen>, RangeError> {
+        if ranges == self.chosen.current {
+            return Ok(None);
+        }
+        let range = |address: IpAddr| match (address, ranges.ipv6) {
+            (IpAddr::V6(_), Some(ipv6)) => ipv6.to_string(),
+            (IpAddr::V6(_) | IpAddr::V4(_), _) => ranges.ipv4.to_string(),
+        };
+        for (gateway, _) in ranges.gateways() {
+            let holds = |(_, entry): &(&String, &Entry)| entry.record.ips().contains(&gateway);
+            if let Some((holder, _)) = self.entries.iter().find(holds) {
+                return Err(RangeError::GatewayTaken {
+                    range: range(gateway),
+                    address: gateway,
+                    holder: holder.clone(),
+                });
+            }
+        }
+        // An interface has an IPv6 address once, with one prefix.
+        let shared = self.ranges_in_use().into_iter().find_map(|used| {
+            let (used, new) = (used.ipv6?, ranges.ipv6?);
+            (used != new && used.gateway() == new.gateway()).then_some((new, used))
+        });
+        let bridged = !self.entries.is_empty();
+        if let (Some((new, used)), true) = (shared, bridged) {
+            return Err(RangeError::GatewayShared {
+                range: new.to_string(),
+                other: used.to_string(),
+            });
+        }
+        let before = std::mem::replace(&mut self.chosen.current, ranges);
+        self.chosen.earlier.retain(|earlier| *earlier != ranges);
+        self.chosen.earlier.push(before);
+        self.refill();
+        Ok(Some(self.chosen.clone()))
+    }
+
+    /// Earlier ranges that no pod is in any more.
+    pub(super) fn unused(&self) -> Vec<Ranges> {
+        let used = self.ranges_in_use();
+        let earlier = self.chosen.earlier.iter().copied();
+        earlier.filter(|ranges| !used.contains(ranges)).collect()
+    }
+
+    /// These are off the bridge. Returns what is to be recorded.
+    pub(super) fn retire(&mut self, ranges: &[Ranges]) -> Chosen {
+        self.chosen
+            .earlier
+            .retain(|earlier| !ranges.contains(earlier));
+        for (gateway, _) in ranges.iter().flat_map(|ranges| ranges.gateways()) {
+            self.give_back(self.chosen.current.index_of(gateway));
+        }
+        self.chosen.clone()
+    }
+
+    /// Frees places that nothing else is in: since the ranges may have moved, a record can be in two.
+    fn give_back(&mut self, indices: impl IntoIterator<Item = u64>) {
+        let ranges = self.chosen.current;
+        let entries = self.entries.values();
+        let mut held: BTreeSet<u64> = entries
+            .flat_map(|entry| places(ranges, &entry.record))
+            .collect();
+        held.extend(self.standing());
+        for index in indices {
+            if !held.contains(&index) {
+                self.pool.give_back(index);
+            }
+        }
     }
 
     pub(super) fn admit(
         &mut self,
-        config: &BridgeConfig,
         id: &str,
         netns: NamespaceId,
         ports: &[PortMapping],
@@ -137,20 +249,21 @@ impl State {
             }
         }
         self.check_ports(id, ports)?;
-        let (ipv4, ipv6) = match &leftover {
-            Some(record) => (record.ipv4, record.ipv6),
+        let current = self.chosen.current;
+        let (ipv4, ipv6, ranges) = match &leftover {
+            Some(record) => (record.ipv4, record.ipv6, record.ranges),
             None => {
                 let Some(index) = self.pool.take() else {
                     // An address that comes free in a moment is one that can be had.
                     return match self.letting_go().next() {
                         Some(gone) => Ok(Admission::Later(gone)),
                         None => Err(AttachError::Exhausted {
-                            subnet: config.ipv4.to_string(),
+                            subnet: current.ipv4.to_string(),
                         }),
                     };
                 };
-                let ipv6 = config.ipv6.map(|subnet| subnet.pod(index));
-                (config.ipv4.pod(index), ipv6)
+                let ipv6 = current.ipv6.map(|subnet| subnet.pod(index));
+                (current.ipv4.pod(index), ipv6, current)
             }
         };
         self.sequence += 1;
@@ -162,6 +275,7 @@ impl State {
             link: self.link_name(id),
             ipv4,
             ipv6,
+            ranges,
             ports: ports.to_vec(),
             netns,
         };
@@ -259,11 +373,10 @@ impl State {
     }
 
     /// Nothing of it is left: its address and ports are free.
-    pub(super) fn forget(&mut self, config: &BridgeConfig, id: &str) {
-        if let Some(entry) = self.entries.remove(id)
-            && let Some(index) = config.ipv4.index_of(entry.record.ipv4)
-        {
-            self.pool.give_back(index);
+    pub(super) fn forget(&mut self, id: &str) {
+        if let Some(entry) = self.entries.remove(id) {
+            let places: Vec<u64> = places(self.chosen.current, &entry.record).collect();
+            self.give_back(places);
         }
     }
 
@@ -294,4 +407,11 @@ impl State {
         let entries = self.entries.values();
         entries.map(|entry| entry.record.link.clone()).collect()
     }
+}
+
+/// The places of the ranges that an attachment keeps from others: those of its addresses and of its gateways.
+fn places(ranges: Ranges, record: &Record) -> impl Iterator<Item = u64> {
+    let gateways = record.ranges.gateways().map(|(address, _)| address);
+    let addresses = record.ips().into_iter().chain(gateways);
+    addresses.filter_map(move |address| ranges.index_of(address))
 }

@@ -2,15 +2,19 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
+use serde::{Deserialize, Serialize};
+
 /// An IPv4 network; host bits are zero.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct Ipv4Subnet {
     network: Ipv4Addr,
     prefix: u8,
 }
 
 /// An IPv6 network; host bits are zero.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct Ipv6Subnet {
     network: Ipv6Addr,
     prefix: u8,
@@ -25,6 +29,10 @@ pub enum SubnetError {
     HostBits { text: String, network: String },
     #[error("{0:?} has no room for a pod beside the bridge")]
     Small(String),
+    #[error(
+        "{0:?} has addresses in it that no pod can have: they are of loopback, links, groups or nobody"
+    )]
+    Special(String),
 }
 
 impl Ipv4Subnet {
@@ -102,7 +110,27 @@ impl Ipv6Subnet {
     pub(crate) fn pod(self, index: u64) -> Ipv6Addr {
         Ipv6Addr::from_bits(self.network.to_bits() + u128::from(index) + 2)
     }
+
+    pub(crate) fn index_of(self, address: Ipv6Addr) -> Option<u64> {
+        let offset = address.to_bits().checked_sub(self.network.to_bits())?;
+        let index = u64::try_from(offset.checked_sub(2)?).ok()?;
+        (index < self.capacity()).then_some(index)
+    }
 }
+
+/// "This network", loopback, and what is above: groups, the reserved ones, broadcast.
+const SPECIAL4: [(Ipv4Addr, u8); 3] = [
+    (Ipv4Addr::new(0, 0, 0, 0), 8),
+    (Ipv4Addr::new(127, 0, 0, 0), 8),
+    (Ipv4Addr::new(224, 0, 0, 0), 3),
+];
+
+/// Unspecified, loopback and mapped ones; of a link; groups.
+const SPECIAL6: [(Ipv6Addr, u8); 3] = [
+    (Ipv6Addr::UNSPECIFIED, 8),
+    (Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0), 10),
+    (Ipv6Addr::new(0xff00, 0, 0, 0, 0, 0, 0, 0), 8),
+];
 
 /// The first `prefix` of `bits` bits set.
 fn mask(prefix: u32, bits: u32) -> u128 {
@@ -140,7 +168,14 @@ impl FromStr for Ipv4Subnet {
                 network: subnet.to_string(),
             });
         }
-        Ok(subnet)
+        let special = SPECIAL4.iter().any(|(special, of)| {
+            let shared = mask((*of).min(prefix).into(), 32) as u32;
+            (network ^ special.to_bits()) & shared == 0
+        });
+        match special {
+            true => Err(SubnetError::Special(text.to_owned())),
+            false => Ok(subnet),
+        }
     }
 }
 
@@ -165,9 +200,37 @@ impl FromStr for Ipv6Subnet {
                 network: subnet.to_string(),
             });
         }
-        Ok(subnet)
+        let special = SPECIAL6.iter().any(|(special, of)| {
+            let shared = mask((*of).min(prefix).into(), 128);
+            (network ^ special.to_bits()) & shared == 0
+        });
+        match special {
+            true => Err(SubnetError::Special(text.to_owned())),
+            false => Ok(subnet),
+        }
     }
 }
+
+macro_rules! texts {
+    ($subnet:ty) => {
+        impl TryFrom<String> for $subnet {
+            type Error = SubnetError;
+
+            fn try_from(text: String) -> Result<$subnet, SubnetError> {
+                text.parse()
+            }
+        }
+
+        impl From<$subnet> for String {
+            fn from(subnet: $subnet) -> String {
+                subnet.to_string()
+            }
+        }
+    };
+}
+
+texts!(Ipv4Subnet);
+texts!(Ipv6Subnet);
 
 impl fmt::Display for Ipv4Subnet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -204,8 +267,19 @@ mod tests {
         }
         assert!("10.1.0.1/29".parse::<Ipv4Subnet>().is_err());
         assert!("10.1.0.0/31".parse::<Ipv4Subnet>().is_err());
+        for text in ["127.0.0.0/24", "64.0.0.0/2", "0.0.0.0/1", "224.1.0.0/16"] {
+            let parsed = text.parse::<Ipv4Subnet>();
+            assert!(matches!(parsed, Err(SubnetError::Special(_))), "{text}");
+        }
+        for text in ["::/64", "fe80::/64", "ff02::/112", "8000::/1"] {
+            let parsed = text.parse::<Ipv6Subnet>();
+            assert!(matches!(parsed, Err(SubnetError::Special(_))), "{text}");
+        }
         let subnet: Ipv6Subnet = "fd00::/64".parse().unwrap();
         assert_eq!(subnet.pod(0).to_string(), "fd00::2");
+        assert_eq!(subnet.index_of(subnet.pod(7)), Some(7));
+        assert_eq!(subnet.index_of(subnet.gateway()), None);
+        assert_eq!(subnet.index_of("fd00:1::2".parse().unwrap()), None);
         assert!("fd00::1/64".parse::<Ipv6Subnet>().is_err());
         assert_eq!(
             Ipv4Subnet::DEFAULT.to_string().parse(),

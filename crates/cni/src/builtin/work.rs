@@ -8,9 +8,10 @@ use rustix::io::Errno;
 use tokio::sync::watch;
 
 use super::conditions::Condition;
-use super::error::{AttachError, DetachError, StepError};
+use super::error::{AttachError, DetachError, RangeError, StepError};
 use super::journal::{Journal, Record, Stage};
 use super::node::{self, Prepared, Sockets, netlink};
+use super::ranges::{self, Ranges};
 use super::state::State;
 use super::{Attachment, BridgeConfig, flows, link, rules};
 
@@ -25,8 +26,9 @@ const LAST_PAUSE: Duration = Duration::from_secs(60);
 
 #[derive(Debug)]
 pub(super) struct Work {
-    /// With `ipv6` only if the kernel has it.
     pub(super) config: BridgeConfig,
+    /// Whether the kernel has it.
+    pub(super) ipv6: bool,
     /// The node's network namespace.
     pub(super) namespace: OwnedFd,
     pub(super) journal: Journal,
@@ -100,17 +102,16 @@ impl Work {
         let id = &record.id;
         let begun = self.begin(record, leftover);
         let result = begun.and_then(|sockets| self.attach_begun(sockets, record, netns));
-        let mut state = lock(&self.state);
         match result {
             Ok(()) => {
-                state.settle(id, Stage::Attached);
-                Ok(self.attachment(record))
+                lock(&self.state).settle(id, Stage::Attached);
+                Ok(attachment(record))
             }
             Err(failure) => {
                 // What is left keeps its address and ports until it is gone.
                 match failure.left {
-                    true => state.settle(id, Stage::Detaching),
-                    false => state.forget(&self.config, id),
+                    true => lock(&self.state).settle(id, Stage::Detaching),
+                    false => self.forget(id),
                 }
                 Err(failure.error)
             }
@@ -217,7 +218,7 @@ impl Work {
         self.reached(Step::Prepared)?;
         link::make(sockets, &self.config, prepared, record, netns.as_fd())?;
         self.reached(Step::Linked)?;
-        link::configure(&self.config, record, netns.as_fd())?;
+        link::configure(record, netns.as_fd())?;
         self.reached(Step::Configured)?;
         let _turn = lock(&self.prepared);
         rules::add(&mut sockets.netfilter, record).map_err(netlink("map host ports"))?;
@@ -232,9 +233,9 @@ impl Work {
             self.tried(None);
             return Ok(prepared);
         }
-        let records = lock(&self.state).records();
+        let (records, ranges) = self.in_use();
         let mut changed = Vec::new();
-        let made = node::prepare(sockets, &self.config, &records, &mut changed);
+        let made = node::prepare(sockets, &self.config, &ranges, &records, &mut changed);
         lock(&self.conditions).append(&mut changed);
         self.tried(made.as_ref().err());
         let made = made?;
@@ -356,7 +357,7 @@ impl Work {
             std::thread::sleep(pause);
             pause = (pause * 2).min(LAST_PAUSE);
         }
-        lock(&self.state).forget(&self.config, &record.id);
+        self.forget(&record.id);
     }
 
     fn try_let_go(&self, record: &Record) -> Result<(), DetachError> {
@@ -401,8 +402,85 @@ impl Work {
             *lock(&self.prepared) = None;
             self.prepare(&mut sockets)?;
         }
+        self.retire(&mut sockets, &lock(&self.prepared))?;
         self.look_at_forward(&mut sockets);
         Ok(())
+    }
+
+    /// See [`super::Bridge::use_ranges`]. The turn that changes of the table take keeps pods from being linked meanwhile.
+    pub(super) fn use_ranges(&self, ranges: Ranges, check: bool) -> Result<(), RangeError> {
+        let mut sockets = self.sockets().map_err(RangeError::Step)?;
+        let mut prepared = lock(&self.prepared);
+        let before = lock(&self.state).ranges();
+        if check && ranges != before {
+            let bridge = node::find_bridge(&mut sockets, &self.config).map_err(RangeError::Step)?;
+            ranges::check_routes(&mut sockets, bridge, ranges)?;
+        }
+        let Some(chosen) = lock(&self.state).use_ranges(ranges)? else {
+            return Ok(());
+        };
+        if let Err(error) = chosen.save(&self.journal) {
+            lock(&self.state).use_ranges(before)?;
+            return Err(error.into());
+        }
+        tracing::info!(ipv4 = %ranges.ipv4, ipv6 = ?ranges.ipv6, "the ranges of pods have changed");
+        let made = prepared.take().is_some();
+        self.retire(&mut sockets, &prepared)
+            .map_err(RangeError::Step)?;
+        drop(prepared);
+        // Where there is no bridge yet, the first pod makes it.
+        match made {
+            true => self.prepare(&mut sockets).map(|_| ()),
+            false => Ok(()),
+        }
+        .map_err(RangeError::Step)
+    }
+
+    /// Nothing of an attachment is left. The lock keeps an address that comes free from a pod until the bridge has lost it.
+    fn forget(&self, id: &str) {
+        let turn = lock(&self.prepared);
+        lock(&self.state).forget(id);
+        let unused = !lock(&self.state).unused().is_empty();
+        if !unused {
+            return;
+        }
+        let retired = self
+            .sockets()
+            .and_then(|mut sockets| self.retire(&mut sockets, &turn));
+        if let Err(error) = retired {
+            tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                "the bridge keeps an address of an earlier range"
+            );
+        }
+    }
+
+    /// Takes the gateways of earlier ranges that no pod is in off the bridge.
+    fn retire(
+        &self,
+        sockets: &mut Sockets,
+        _turn: &MutexGuard<'_, Option<Prepared>>,
+    ) -> Result<(), StepError> {
+        let (unused, used) = {
+            let state = lock(&self.state);
+            (state.unused(), state.ranges_in_use())
+        };
+        if unused.is_empty() {
+            return Ok(());
+        }
+        if let Some(bridge) = node::find_bridge(sockets, &self.config)? {
+            let kept: Vec<_> = used.iter().flat_map(|ranges| ranges.gateways()).collect();
+            let gone = unused.iter().flat_map(|ranges| ranges.gateways());
+            let gone = gone.filter(|gateway| !kept.contains(gateway));
+            ranges::take_off(sockets, bridge, gone)?;
+        }
+        let chosen = lock(&self.state).retire(&unused);
+        chosen.save(&self.journal).map_err(StepError::Record)
+    }
+
+    fn in_use(&self) -> (Vec<Record>, Vec<Ranges>) {
+        let state = lock(&self.state);
+        (state.records(), state.ranges_in_use())
     }
 
     /// Leaves a machine that never had a pod without a table.
@@ -411,8 +489,8 @@ impl Work {
         let chains = crate::netlink::nftables::base_chains(&mut sockets.netfilter)
             .map_err(netlink("list the nf_tables chains"))?;
         if chains.iter().any(|chain| chain.table == rules::TABLE) {
-            let records = lock(&self.state).records();
-            rules::replace(&mut sockets.netfilter, &self.config, &records)
+            let (records, ranges) = self.in_use();
+            rules::replace(&mut sockets.netfilter, &self.config, &ranges, &records)
                 .map_err(netlink("empty nf_tables table inet longshore"))?;
         }
         Ok(())
@@ -421,19 +499,6 @@ impl Work {
     fn sockets(&self) -> Result<Sockets, StepError> {
         link::enter(self.namespace.as_fd(), "node's")?;
         Sockets::open()
-    }
-
-    pub(super) fn attachment(&self, record: &Record) -> Attachment {
-        let mut gateways = vec![self.config.ipv4.gateway().into()];
-        if let (Some(_), Some(ipv6)) = (record.ipv6, self.config.ipv6) {
-            gateways.push(ipv6.gateway().into());
-        }
-        Attachment {
-            interface: link::INTERFACE.to_owned(),
-            ips: record.ips(),
-            mac: record.mac(),
-            gateways,
-        }
     }
 
     #[cfg(not(test))]
@@ -448,6 +513,17 @@ impl Work {
             Some(failpoint) if failpoint.after == step => failpoint.fail(),
             Some(_) | None => Ok(()),
         }
+    }
+}
+
+/// What a record tells the pod's owner.
+pub(super) fn attachment(record: &Record) -> Attachment {
+    let gateways = record.ranges.gateways().map(|(address, _)| address);
+    Attachment {
+        interface: link::INTERFACE.to_owned(),
+        ips: record.ips(),
+        mac: record.mac(),
+        gateways: gateways.collect(),
     }
 }
 

@@ -11,7 +11,9 @@ const NEWLINK: u16 = 16;
 const DELLINK: u16 = 17;
 const GETLINK: u16 = 18;
 const NEWADDR: u16 = 20;
+const DELADDR: u16 = 21;
 const NEWROUTE: u16 = 24;
+const GETROUTE: u16 = 26;
 
 const IFLA_ADDRESS: u16 = 1;
 const IFLA_IFNAME: u16 = 3;
@@ -34,11 +36,13 @@ const IFA_FLAGS: u16 = 8;
 /// No duplicate address detection: it would keep the address tentative for a second.
 const IFA_F_NODAD: u32 = 2;
 
+const RTA_DST: u16 = 1;
 const RTA_OIF: u16 = 4;
 const RTA_GATEWAY: u16 = 5;
 const TABLE_MAIN: u8 = 254;
 const PROTOCOL_STATIC: u8 = 4;
 const TYPE_UNICAST: u8 = 1;
+const TYPE_LOCAL: u8 = 2;
 
 const AF_UNSPEC: u8 = 0;
 const AF_INET: u8 = 2;
@@ -154,6 +158,16 @@ pub(crate) fn address(request: &mut Request, index: u32, address: IpAddr, prefix
     }
 }
 
+pub(crate) fn remove_address(request: &mut Request, index: u32, address: IpAddr, prefix: u8) {
+    let mut header = [family(address), prefix, 0, 0, 0, 0, 0, 0];
+    header[4..].copy_from_slice(&index.to_ne_bytes());
+    request.message(DELADDR, ACK, &header);
+    match address {
+        IpAddr::V4(v4) => request.attribute(IFA_LOCAL, &v4.octets()),
+        IpAddr::V6(v6) => request.attribute(IFA_LOCAL, &v6.octets()),
+    };
+}
+
 pub(crate) fn default_route(request: &mut Request, index: u32, gateway: IpAddr) {
     let header = [
         family(gateway),
@@ -223,6 +237,52 @@ pub(crate) fn ports(socket: &mut Socket, bridge: u32) -> Result<Vec<String>, Net
         }
     })?;
     Ok(names)
+}
+
+/// Where the node sends what is for a destination.
+#[derive(Debug)]
+pub(crate) struct Route {
+    pub(crate) destination: IpAddr,
+    pub(crate) prefix: u8,
+    /// `None`: more than one.
+    pub(crate) link: Option<u32>,
+}
+
+/// The routes of the family of `of`, in all tables: to other machines and to the node's own addresses. Default routes are none.
+pub(crate) fn routes(socket: &mut Socket, of: IpAddr) -> Result<Vec<Route>, NetlinkError> {
+    let mut request = Request::new();
+    let header = [family(of), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    request.message(GETROUTE, DUMP, &header);
+    let mut routes = Vec::new();
+    socket.dump(&request, |body| {
+        let Some((header, attributes)) = body.split_at_checked(12) else {
+            return;
+        };
+        let (prefix, kind) = (header[1], header[7]);
+        // Of the others none leads anywhere, or is there without one of these.
+        if header[0] != family(of) || !matches!(kind, TYPE_UNICAST | TYPE_LOCAL) {
+            return;
+        }
+        let destination = attribute(attributes, RTA_DST);
+        let destination = match of {
+            IpAddr::V4(_) => destination
+                .and_then(|bytes| <[u8; 4]>::try_from(bytes).ok())
+                .map(IpAddr::from),
+            IpAddr::V6(_) => destination
+                .and_then(|bytes| <[u8; 16]>::try_from(bytes).ok())
+                .map(IpAddr::from),
+        };
+        routes.extend(destination.map(|destination| {
+            Route {
+                destination,
+                prefix,
+                link: attribute(attributes, RTA_OIF)
+                    .and_then(|bytes| bytes.try_into().ok())
+                    .map(u32::from_ne_bytes),
+            }
+        }));
+    })?;
+    Ok(routes)
 }
 
 fn index(body: &[u8]) -> Option<u32> {

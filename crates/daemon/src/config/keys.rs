@@ -86,6 +86,10 @@ settings! {
         /// Where plugins are looked for, in this order.
         plugins: Vec<PathBuf> = ["/opt/cni/bin", "/usr/lib/cni"];
 
+        /// A template of a configuration, in Go's language: filled in with the ranges that a kubelet tells, and written to
+        /// `10-longshore.conflist` where there is no other. As containerd's `conf_template`.
+        template: Option<PathBuf> = "";
+
         /// How long all plugins of a network may take together to attach or detach a pod. They are killed then.
         timeout: Duration = "1m";
 

@@ -37,6 +37,7 @@ mod stop_container;
 mod stop_pod_sandbox;
 mod update_container_resources;
 mod update_pod_sandbox_resources;
+mod update_runtime_config;
 mod usage;
 mod v1alpha2;
 mod version;
@@ -316,9 +317,11 @@ impl RuntimeService for Cri {
 
     async fn update_runtime_config(
         &self,
-        _request: Request<v1::UpdateRuntimeConfigRequest>,
+        request: Request<v1::UpdateRuntimeConfigRequest>,
     ) -> Reply<v1::UpdateRuntimeConfigResponse> {
-        Err(not_implemented("UpdateRuntimeConfig"))
+        update_runtime_config::update_runtime_config(&self.runtime, request)
+            .await
+            .map(Response::new)
     }
 
     async fn checkpoint_container(

@@ -2,16 +2,17 @@
 
 use std::error::Error;
 
-use cni::builtin::AttachError;
+use cni::builtin::{AttachError, RangeError};
 use supervisor_api::ErrorKind;
 use tonic::{Code, Status};
 
-use super::decode::InvalidField;
+use super::{decode::InvalidField, update_runtime_config::PodCidrError};
 use crate::{
     container::{self, CreateError, ExecError, LogError, MountError},
     inventory::FindError,
     paths::PathError,
     pod::{self, RunError},
+    pod_cidr,
     spec::ProfileError,
     supervisor::CallError,
     systemd::ScopeError,
@@ -168,6 +169,9 @@ coded! {
         E::Supervisor(_, call) => call.code(),
         E::Pipe(..) => os_code(error),
     }
+    PodCidrError: error {
+        E { source, .. } => pod_cidr_code(source),
+    }
     streaming::UrlError: error {
         E::Invalid(_) => Code::InvalidArgument,
         E::TooMany(_) => Code::ResourceExhausted,
@@ -279,6 +283,21 @@ fn plugins_code(error: &cni::plugins::AttachError) -> Code {
         }
         AttachError::Record(error) => os_code(error),
         AttachError::Plugin(_) | AttachError::NoAddress { .. } => Code::Internal,
+    }
+}
+
+fn pod_cidr_code(error: &pod_cidr::UpdateError) -> Code {
+    use pod_cidr::UpdateError as E;
+    match error {
+        E::Subnet(_) | E::Twice(..) | E::NoIpv4 => Code::InvalidArgument,
+        E::Network(RangeError::NoIpv6 { .. } | RangeError::Routed { .. }) => Code::InvalidArgument,
+        E::Network(RangeError::GatewayTaken { .. } | RangeError::GatewayShared { .. }) => {
+            Code::FailedPrecondition
+        }
+        E::Network(RangeError::Stuck { .. }) | E::Blocking(_) => Code::DeadlineExceeded,
+        // The node's configuration, not the request's.
+        E::Template { .. } | E::NoJson { .. } => Code::FailedPrecondition,
+        E::Network(RangeError::Record(_) | RangeError::Step(_)) | E::File { .. } => os_code(error),
     }
 }
 

@@ -58,7 +58,11 @@ pub(super) async fn status(
             "cgroupMode": format!("{:?}", runtime.hierarchies.mode()),
             // Where one is false, RuntimeDefault and labels are taken and change nothing.
             "security": { "apparmor": runtime.host.apparmor, "selinux": runtime.host.selinux },
-            "network": { "bridge": &*runtime.config.network.bridge },
+            "network": {
+                "bridge": &*runtime.config.network.bridge,
+                "ipv4": runtime.network.ranges().ipv4.to_string(),
+                "ipv6": runtime.network.ranges().ipv6.map(|ipv6| ipv6.to_string()),
+            },
         })),
         false => BTreeMap::new(),
     };

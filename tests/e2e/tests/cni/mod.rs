@@ -2,6 +2,7 @@
 
 mod broken;
 mod configuration;
+mod ranges;
 mod real;
 
 use std::{fs, os::unix::fs::PermissionsExt, path::PathBuf, time::Duration};
