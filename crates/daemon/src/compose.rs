@@ -169,6 +169,9 @@ fn images(config: &Config) -> ImagesConfig {
     images
         .credential_programs
         .clone_from(&registries.credential_programs);
+    images
+        .signature_policy
+        .clone_from(&registries.signature_policy);
     images.proxies = Proxies::from_environment();
     images.timeouts.min_rate_bytes = registries.min_rate.get().into();
     images.timeouts.mirror = registries.mirror_deadline;

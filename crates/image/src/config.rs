@@ -16,6 +16,8 @@ pub struct ImagesConfig {
     pub credentials_file: Option<PathBuf>,
     /// Where programs that the credentials file names are looked for, before `PATH`.
     pub credential_programs: Option<PathBuf>,
+    /// Which images may be pulled and run, and what they must be signed with; read again when it changes. None: all, with nothing.
+    pub signature_policy: Option<PathBuf>,
     /// On the way to registries.
     pub proxies: Proxies,
     /// Images that must not be collected: references as people write them; a final `*` stands for any rest.
@@ -64,6 +66,7 @@ impl ImagesConfig {
             hosts_directory: None,
             credentials_file: None,
             credential_programs: None,
+            signature_policy: None,
             proxies: Proxies::default(),
             pinned: Vec::new(),
             ca_files: Vec::new(),

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::ReferenceError;
 use crate::registry::RegistryError;
+use crate::signature::SignatureError;
 use crate::unpack::LayerError;
 
 /// Why an image could not be looked up.
@@ -189,8 +190,10 @@ pub enum PullErrorKind {
     Cancelled,
     /// Our own fault.
     Internal,
-    /// The node's configuration of registries or credentials has a mistake.
+    /// The node's configuration of registries, credentials or signatures has a mistake.
     Misconfigured,
+    /// The policy for signatures.
+    Untrusted,
 }
 
 /// The stage at which a pull failed.
@@ -232,6 +235,12 @@ pub enum PullCause {
         #[source]
         source: LayerError,
     },
+    /// The policy for signatures.
+    #[error(transparent)]
+    Signature(SignatureError),
+    /// The registry could not be asked for signatures that the policy wants.
+    #[error("the policy for signatures wants one, which could not be looked for")]
+    Unasked(#[source] RegistryError),
     /// The store.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -303,7 +312,15 @@ impl PullError {
                 PullErrorKind::InvalidArgument
             }
             PullCause::Configuration(_) => PullErrorKind::Misconfigured,
-            PullCause::Registry(error) => error.kind(),
+            PullCause::Registry(error) | PullCause::Unasked(error) => error.kind(),
+            PullCause::Signature(SignatureError::Policy(_)) => PullErrorKind::Misconfigured,
+            PullCause::Signature(SignatureError::Store(_)) => PullErrorKind::Internal,
+            PullCause::Signature(
+                SignatureError::Rejected { .. }
+                | SignatureError::Missing { .. }
+                | SignatureError::Refused { .. }
+                | SignatureError::NotKept { .. },
+            ) => PullErrorKind::Untrusted,
             PullCause::Document { problem, .. } => match problem {
                 DocumentProblem::Digest { .. } | DocumentProblem::Size { .. } => {
                     PullErrorKind::DataLoss

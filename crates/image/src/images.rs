@@ -9,9 +9,10 @@ use crate::ongoing::{Ongoing, Outcome, PullKey};
 use crate::pull::Pull;
 use crate::registry::{Client, Plan};
 use crate::shelf::Shelf;
+use crate::signature::{self, PolicyFile, PolicyUnread};
 use crate::{
     Auth, FindError, Image, ImagesConfig, PinError, PullCause, PullError, PullPlan, PullProgress,
-    Reference, ReferenceError, RemoveError, StoreError,
+    Reference, ReferenceError, RemoveError, SignatureError, StoreError,
 };
 
 /// The images of one root. Cheap to clone; all clones are one store.
@@ -20,6 +21,7 @@ pub struct Images {
     shelf: Arc<Shelf>,
     client: Arc<Client>,
     permits: Arc<Semaphore>,
+    policy: Arc<PolicyFile>,
     ongoing: Arc<Mutex<HashMap<PullKey, Arc<Ongoing>>>>,
     /// Tells those who wait for a pull to watch.
     begun: Arc<Notify>,
@@ -32,6 +34,8 @@ pub struct PullRequest {
     pub reference: String,
     /// None: anonymously.
     pub auth: Option<Auth>,
+    /// On whose behalf, where the policy for signatures tells them apart; may be empty.
+    pub namespace: String,
 }
 
 impl Images {
@@ -40,12 +44,14 @@ impl Images {
     pub async fn open(config: ImagesConfig, overlay: Arc<Overlay>) -> Result<Self, StoreError> {
         let client = Arc::new(Client::new(&config));
         let permits = Arc::new(Semaphore::new(config.layers_at_once.max(1)));
+        let policy = Arc::new(PolicyFile::new(config.signature_policy.clone()));
         let shelf = crate::recovery::open(config, overlay).await?;
         shelf.sync_behind();
         Ok(Self {
             shelf,
             client,
             permits,
+            policy,
             ongoing: Arc::default(),
             begun: Arc::default(),
         })
@@ -83,14 +89,24 @@ impl Images {
         // Malformed ones are refused before anything is begun.
         Credentials::of(request.auth.as_ref(), reference.domain())
             .map_err(|reason| failed(PullCause::Credentials { reason }))?;
-        let auth = request.auth.clone();
-        let mut result = self.join_or_start(&request.reference, reference, auth);
+        let mut result = self.join_or_start(&request, reference);
         let done = result.wait_for(Option::is_some).await;
         match done.as_deref() {
             Ok(Some(outcome)) => outcome.clone(),
             // The task was cut short: the runtime is going down.
             Ok(None) | Err(_) => Err(failed(PullCause::Abandoned)),
         }
+    }
+
+    /// Whether a container may be made of an image, by the policy for signatures as it is now. `name` is how the user has called the image,
+    /// `namespace` on whose behalf. Asks no registry: what was found of signatures at the pull is verified again.
+    pub async fn admit(
+        &self,
+        image: &Image,
+        name: &str,
+        namespace: &str,
+    ) -> Result<(), SignatureError> {
+        signature::admit(&self.shelf, &self.policy, image, name, namespace).await
     }
 
     /// What a pull would try, in which order and as whom, by the configuration as it is now. Asks no registry anything, but one
@@ -105,7 +121,23 @@ impl Images {
         let plan = Plan::make(&self.client, &reference, request.auth.as_ref())
             .await
             .map_err(failed)?;
-        Ok(plan.shown(&self.client, &reference))
+        let mut shown = plan.shown(&self.client, &reference);
+        let policy = self.policy.current().await.map_err(|error| {
+            failed(match error {
+                PolicyUnread::Configuration(error) => {
+                    PullCause::Signature(SignatureError::Policy(error))
+                }
+                PolicyUnread::Store(error) => PullCause::Store(error),
+            })
+        })?;
+        shown.signatures = match policy {
+            Some(policy) => {
+                let verdict = policy.verdict(&reference.repository(), &request.namespace);
+                verdict.shown()
+            }
+            None => "not looked at: no policy is configured".to_owned(),
+        };
+        Ok(shown)
     }
 
     /// How far the pull of an image is; waits for one to begin, without a bound. The channel closes when the pull ends, well or
@@ -208,13 +240,13 @@ impl Images {
 
     fn join_or_start(
         &self,
-        written: &str,
+        request: &PullRequest,
         reference: Reference,
-        auth: Option<Auth>,
     ) -> watch::Receiver<Option<Outcome>> {
         let key = PullKey {
             reference: reference.canonical(),
-            credentials: Auth::fingerprint(auth.as_ref()),
+            credentials: Auth::fingerprint(request.auth.as_ref()),
+            namespace: request.namespace.clone(),
         };
         let mut ongoing = self.ongoing.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(pull) = ongoing.get(&key) {
@@ -232,12 +264,14 @@ impl Images {
             client: Arc::clone(&self.client),
             permits: Arc::clone(&self.permits),
             reference,
-            auth,
+            auth: request.auth.clone(),
+            namespace: request.namespace.clone(),
+            policy: Arc::clone(&self.policy),
             progress,
         };
         let timeouts = self.shelf.config.timeouts.clone();
         let all = Arc::clone(&self.ongoing);
-        let written = written.to_owned();
+        let written = request.reference.clone();
         tokio::spawn(async move {
             let outcome = pull.drive(work.run(), &timeouts).await;
             // First out of the map, then told: whoever has joined until now gets the outcome, whoever comes later starts anew.

@@ -30,6 +30,7 @@ mod recovery;
 mod reference;
 mod registry;
 mod shelf;
+mod signature;
 mod store;
 #[cfg(test)]
 mod tests;
@@ -48,4 +49,5 @@ pub use images::{Images, PullRequest};
 pub use progress::{LayerProgress, LayerStage, PullProgress, PullStage};
 pub use reference::{Reference, ReferenceError};
 pub use registry::{PlannedSource, Proxies, PullPlan, RegistryError, RegistryFailure, Tried};
+pub use signature::SignatureError;
 pub use unpack::LayerError;

@@ -9,6 +9,8 @@ use crate::{Digest, Image, PullCause, PullError, PullProgress, Timeouts};
 pub(crate) struct PullKey {
     pub(crate) reference: String,
     pub(crate) credentials: Digest,
+    /// The policy for signatures may tell them apart.
+    pub(crate) namespace: String,
 }
 
 pub(crate) type Outcome = Result<Arc<Image>, PullError>;

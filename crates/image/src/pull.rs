@@ -17,6 +17,7 @@ use crate::layers::{Layer, LayerContext, Placed};
 use crate::manifest::{self, Descriptor, Document, Manifest, Platform};
 use crate::registry::{Client, Session};
 use crate::shelf::{NewImage, Shelf};
+use crate::signature::{Admission, PolicyFile, united};
 use crate::store::ImageRecord;
 use crate::unpack::LayerError;
 use crate::{
@@ -36,6 +37,9 @@ pub(crate) struct Pull {
     pub(crate) permits: Arc<Semaphore>,
     pub(crate) reference: Reference,
     pub(crate) auth: Option<Auth>,
+    /// On whose behalf; the policy for signatures may tell them apart.
+    pub(crate) namespace: String,
+    pub(crate) policy: Arc<PolicyFile>,
     pub(crate) progress: watch::Sender<PullProgress>,
 }
 
@@ -49,6 +53,7 @@ struct Resolved {
 
 impl Pull {
     pub(crate) async fn run(self) -> Result<Arc<Image>, PullCause> {
+        let admission = Admission::open(&self.policy, &self.reference, &self.namespace).await?;
         let client = Arc::clone(&self.client);
         let session = Session::open(client, &self.reference, self.auth.as_ref()).await?;
         let session = Arc::new(session);
@@ -59,10 +64,11 @@ impl Pull {
         let wanted = self.reference.digest().cloned();
         let top = wanted.unwrap_or_else(|| Digest::of(&bytes));
         check_digest(&session, "manifest", &top, &bytes)?;
-        if let Some(image) = self.known(&session, &top).await? {
+        if let Some(image) = self.known(&session, &top, &admission).await? {
             return Ok(image);
         }
         let resolved = self.resolve(&session, top, bytes, &media_type).await?;
+        let signatures = admission.check(&session, &resolved.digests).await?;
         let config = &resolved.manifest.config;
         let config_json = self.config(&session, config).await?;
         let parsed = ParsedConfig::parse(&config_json).map_err(|error| {
@@ -83,7 +89,8 @@ impl Pull {
         self.progress
             .send_modify(|progress| progress.stage = PullStage::Recording);
         self.shelf.failpoints.reach("layers-placed")?;
-        let new = self.image(&session, &resolved, parsed, config_json, &layers, &keys);
+        let mut new = self.image(&session, &resolved, parsed, config_json, &layers, &keys);
+        (_, new.signatures) = united(&self.shelf, &new.record.id, signatures).await?;
         let image = self.shelf.add(new).await?;
         drop(reservation);
         Ok(image)
@@ -94,6 +101,7 @@ impl Pull {
         &self,
         session: &Session,
         digest: &Digest,
+        admission: &Admission,
     ) -> Result<Option<Arc<Image>>, PullCause> {
         let (mut record, config, layers) = match self.shelf.read().by_manifest(digest.as_str()) {
             Some(entry) => (
@@ -103,10 +111,15 @@ impl Pull {
             ),
             None => return Ok(None),
         };
+        let mut digests = vec![digest.clone()];
+        digests.extend(Digest::parse(&record.manifest_digest).ok());
+        digests.dedup();
+        let signatures = admission.check(session, &digests).await?;
+        let (news, signatures) = united(&self.shelf, &record.id, signatures).await?;
         let named = self.named(digest);
         let complete = named.0.iter().all(|tag| record.tags.contains(tag))
             && record.digests.contains(&named.1);
-        if complete && !record.removed {
+        if complete && !record.removed && !news {
             let catalogue = self.shelf.read();
             return Ok(catalogue
                 .entry(&record.id)
@@ -133,6 +146,7 @@ impl Pull {
             record,
             config,
             config_json,
+            signatures,
         };
         Ok(Some(self.shelf.add(new).await?))
     }
@@ -349,6 +363,7 @@ impl Pull {
             },
             config: parsed.config,
             config_json,
+            signatures: Vec::new(),
         }
     }
 }

@@ -13,6 +13,7 @@ use tokio::runtime::Handle;
 use crate::catalogue::{Catalogue, Entry, LayerState};
 use crate::failpoint::Failpoints;
 use crate::pins::Pins;
+use crate::signature::Evidence;
 use crate::store::{Change, ImageRecord, LayerRecord, Store};
 use crate::unpack::Ingest;
 use crate::{ImageConfig, ImagesConfig, StoreError};
@@ -43,6 +44,8 @@ pub(crate) struct NewImage {
     pub(crate) record: ImageRecord,
     pub(crate) config: ImageConfig,
     pub(crate) config_json: Vec<u8>,
+    /// To be kept; none leaves what is kept already.
+    pub(crate) signatures: Vec<Evidence>,
 }
 
 impl Shelf {
@@ -89,6 +92,10 @@ impl Shelf {
 
     pub(crate) fn config_json(&self, id: &str) -> Result<Option<Vec<u8>>, StoreError> {
         self.store.config(id)
+    }
+
+    pub(crate) fn signatures(&self, id: &str) -> Result<Vec<Evidence>, StoreError> {
+        self.store.signatures(id)
     }
 
     /// Only one pull at a time works on a layer; the others wait here, and then find it.
@@ -157,6 +164,7 @@ impl Shelf {
             mut record,
             config,
             config_json,
+            signatures,
         } = new;
         let mut change = Change::default();
         let mut losers = Vec::new();
@@ -204,6 +212,7 @@ impl Shelf {
             .put_images
             .extend(losers.iter().map(|loser| loser.record.clone()));
         change.put_config = Some((record.id.clone(), config_json));
+        change.put_signatures = (!signatures.is_empty()).then(|| (record.id.clone(), signatures));
         let recorded: Vec<String> = change
             .put_layers
             .iter()

@@ -5,6 +5,7 @@
 //! | `images` | id                               | JSON of [`ImageRecord`]      |
 //! | `config` | id                               | the configuration, as it came |
 //! | `layers` | key of the layer's directory     | JSON of [`LayerRecord`]      |
+//! | `signatures` | id                           | JSON of what was found of signatures, where the policy wanted one |
 //! | `chained`| diffID of a layer that depends on those below | empty           |
 //!
 //! An image's record is written after its layers are in their places and in the same transaction as theirs: a layer without a record
@@ -19,11 +20,13 @@ use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition, WriteTran
 use serde::{Deserialize, Serialize};
 
 use crate::StoreError;
+use crate::signature::Evidence;
 
 const IMAGES: TableDefinition<&str, &[u8]> = TableDefinition::new("images");
 const CONFIG: TableDefinition<&str, &[u8]> = TableDefinition::new("config");
 const LAYERS: TableDefinition<&str, &[u8]> = TableDefinition::new("layers");
 const CHAINED: TableDefinition<&str, ()> = TableDefinition::new("chained");
+const SIGNATURES: TableDefinition<&str, &[u8]> = TableDefinition::new("signatures");
 
 const CACHE_BYTES: usize = 1 << 20;
 
@@ -70,7 +73,8 @@ pub(crate) struct Records {
 pub(crate) struct Change {
     pub(crate) put_images: Vec<ImageRecord>,
     pub(crate) put_config: Option<(String, Vec<u8>)>,
-    /// With their configuration.
+    pub(crate) put_signatures: Option<(String, Vec<Evidence>)>,
+    /// With their configuration and signatures.
     pub(crate) drop_images: Vec<String>,
     pub(crate) put_layers: Vec<(String, LayerRecord)>,
     pub(crate) drop_layers: Vec<String>,
@@ -144,13 +148,29 @@ impl Store {
     }
 
     pub(crate) fn config(&self, id: &str) -> Result<Option<Vec<u8>>, StoreError> {
+        self.bytes(CONFIG, id)
+    }
+
+    /// What was found of signatures on an image.
+    pub(crate) fn signatures(&self, id: &str) -> Result<Vec<Evidence>, StoreError> {
+        match self.bytes(SIGNATURES, id)? {
+            Some(bytes) => decode("signatures on", id, &bytes),
+            None => Ok(Vec::new()),
+        }
+    }
+
+    fn bytes(
+        &self,
+        table: TableDefinition<&str, &[u8]>,
+        id: &str,
+    ) -> Result<Option<Vec<u8>>, StoreError> {
         let mut database = self.lock();
         let transaction = self
             .present(&mut database)?
             .begin_read()
             .map_err(StoreError::metadata("read"))?;
         let table = transaction
-            .open_table(CONFIG)
+            .open_table(table)
             .map_err(StoreError::metadata("read"))?;
         let value = table.get(id).map_err(StoreError::metadata("read"))?;
         Ok(value.map(|value| value.value().to_vec()))
@@ -268,9 +288,13 @@ fn fill(transaction: &WriteTransaction, change: &Change) -> Result<(), StoreErro
     let mut chained = transaction
         .open_table(CHAINED)
         .map_err(StoreError::metadata("write"))?;
+    let mut signatures = transaction
+        .open_table(SIGNATURES)
+        .map_err(StoreError::metadata("write"))?;
     for id in &change.drop_images {
         images.remove(&**id).map_err(failed())?;
         config.remove(&**id).map_err(failed())?;
+        signatures.remove(&**id).map_err(failed())?;
     }
     for key in &change.drop_layers {
         layers.remove(&**key).map_err(failed())?;
@@ -281,6 +305,10 @@ fn fill(transaction: &WriteTransaction, change: &Change) -> Result<(), StoreErro
     }
     if let Some((id, bytes)) = &change.put_config {
         config.insert(&**id, &**bytes).map_err(failed())?;
+    }
+    if let Some((id, found)) = &change.put_signatures {
+        let bytes = encode(id, found)?;
+        signatures.insert(&**id, &*bytes).map_err(failed())?;
     }
     for (key, record) in &change.put_layers {
         let bytes = encode(key, record)?;

@@ -241,6 +241,7 @@ async fn each_host_gets_what_is_its_own() {
     let request = |auth| PullRequest {
         reference: NAME.into(),
         auth,
+        ..PullRequest::default()
     };
     let plan = store.images.explain(request(Some(auth))).await.unwrap();
     let [first, last] = &*plan.hosts else {
@@ -454,6 +455,7 @@ async fn proxies_of_the_environment_lead_to_registries_but_not_to_this_machine()
         let request = PullRequest {
             reference: reference.into(),
             auth: None,
+            ..PullRequest::default()
         };
         let plan = store.images.explain(request).await.unwrap();
         plan.hosts[0].proxy.clone()

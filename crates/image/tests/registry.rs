@@ -234,6 +234,7 @@ async fn credentials_are_given_where_they_are_asked_for() {
             let request = PullRequest {
                 reference: reference.clone(),
                 auth,
+                ..PullRequest::default()
             };
             let error = store.images.pull(request).await.unwrap_err();
             let text = format!("{} {error:?}", support::text(&error));

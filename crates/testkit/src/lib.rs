@@ -5,6 +5,7 @@
 //! - [`sandbox`] is a host of the test's own: network, mount and PID namespaces that end with the test, however it ends;
 //! - [`daemon`] runs the real `longshored` there;
 //! - [`file_server`] serves files there until it hangs;
+//! - [`signer`] signs images as cosign does, with a key or by a sigstore of the test's own;
 //! - [`ledger`] says what a test left behind.
 
 #[cfg(feature = "daemon")]
@@ -16,3 +17,5 @@ pub mod ledger;
 #[cfg(feature = "registry")]
 pub mod registry;
 pub mod sandbox;
+#[cfg(feature = "registry")]
+pub mod signer;

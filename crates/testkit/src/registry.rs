@@ -71,6 +71,7 @@ pub(crate) struct State {
     pub(crate) store: Store,
     pub(crate) auth: Auth,
     pub(crate) rules: Vec<Rule>,
+    pub(crate) without_referrers: bool,
     pub(crate) log: Vec<LoggedRequest>,
 }
 
@@ -170,6 +171,19 @@ impl Registry {
         state.store.tag(repository, tag, &manifest.digest);
         drop(state);
         self.reference(repository, tag)
+    }
+
+    /// Puts blobs of the caller's making into a repository.
+    pub fn push_blobs<'a>(&self, repository: &str, blobs: impl IntoIterator<Item = &'a Blob>) {
+        let mut state = self.shared.state();
+        for blob in blobs {
+            state.store.blob(repository, blob);
+        }
+    }
+
+    /// From now on the registry is one of before distribution-spec 1.1: it does not list referrers.
+    pub fn without_referrers(&self) {
+        self.shared.state().without_referrers = true;
     }
 
     /// Forgets a blob, whose manifest keeps naming it.

@@ -15,6 +15,14 @@ pub(crate) struct ExplainPull {
     image: String,
     #[command(flatten)]
     flags: PullFlags,
+    /// Kubernetes namespace that the image is for [default: none]
+    #[arg(
+        long,
+        value_name = "NAMESPACE",
+        default_value = "",
+        hide_default_value = true
+    )]
+    namespace: String,
 }
 
 impl ExplainPull {
@@ -30,12 +38,14 @@ impl ExplainPull {
         let request = ExplainPullRequest {
             image: self.image,
             auth,
+            namespace: self.namespace,
         };
         let plan = session.explain_pull(request).await?;
         writeln!(out, "{}", plan.reference)?;
         for (index, source) in plan.sources.iter().enumerate() {
             write(out, index + 1, source)?;
         }
+        writeln!(out, "signatures: {}", plan.signatures)?;
         for key in plan.ignored {
             writeln!(out, "ignored: {key}")?;
         }

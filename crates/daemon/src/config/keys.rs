@@ -111,6 +111,9 @@ settings! {
         /// Where programs `docker-credential-NAME` are looked for before `PATH`.
         credential_programs: Option<PathBuf> = "";
 
+        /// Which images may be pulled and run, and with what they must be signed; read again when it changes. Without it all may.
+        signature_policy: Option<PathBuf> = "";
+
         /// The least that a registry must send while it is waited for, bytes a second over 30 s; 0 is no bound. Else the next host is asked.
         min_rate: InRange<0, 4294967295> = 1024;
 

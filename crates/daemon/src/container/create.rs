@@ -64,6 +64,13 @@ pub(crate) enum CreateError {
     },
     #[error("{field} {image:?}: there is no such image on the node: pull it first")]
     ImageMissing { field: String, image: String },
+    #[error("{field} {image:?}")]
+    Signature {
+        field: String,
+        image: String,
+        #[source]
+        source: image::SignatureError,
+    },
     #[error("container {id}: config.mounts[{mount}]: mount image {image}")]
     ImageVolume {
         id: ContainerId,
@@ -142,7 +149,10 @@ pub(crate) async fn create(
         // Its image may have been removed since.
         Some(holder) => holder,
         None => {
-            let fresh = prepare(runtime, pod, &config)?;
+            let sources = Sources::find(runtime, &config)?;
+            // The policy may have changed since the pull, and the image may have been pulled for somebody else.
+            sources.admit(runtime, pod, &config).await?;
+            let fresh = prepare(pod, &config, sources)?;
             match runtime.inventory.claim_container_name(&fresh) {
                 Ok(()) => fresh,
                 Err(holder) => holder,
@@ -173,11 +183,10 @@ pub(crate) async fn create(
 
 /// A container that has nothing yet but its names and its image.
 fn prepare(
-    runtime: &Runtime,
     pod: &Arc<Pod>,
     config: &ContainerConfig,
+    sources: Sources,
 ) -> Result<Arc<Container>, CreateError> {
-    let sources = Sources::find(runtime, config)?;
     let image = &sources.image;
     let id = ContainerId::generate()
         .map_err(|error| CreateError::Id(config.metadata.name.clone(), error))?;

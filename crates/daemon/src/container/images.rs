@@ -9,7 +9,7 @@ use super::{Container, CreateError, config::ContainerConfig};
 use crate::{
     container::config::ImageSpec,
     id::ContainerId,
-    pod::config::PodConfig,
+    pod::{Pod, config::PodConfig},
     runtime::Runtime,
     spec::{ImageTree, SpecError},
 };
@@ -34,6 +34,36 @@ impl Sources {
             }
         }
         Ok(Self { image, volumes })
+    }
+
+    /// Whether the policy for signatures lets all of them run in the pod's namespace.
+    pub(super) async fn admit(
+        &self,
+        runtime: &Runtime,
+        pod: &Pod,
+        config: &ContainerConfig,
+    ) -> Result<(), CreateError> {
+        let mut all = vec![("config.image.image".to_owned(), &config.image, &self.image)];
+        for (index, image) in &self.volumes {
+            if let Some(spec) = &config.mounts[*index].image {
+                all.push((format!("config.mounts[{index}].image.image"), spec, image));
+            }
+        }
+        for (field, spec, image) in all {
+            // The kubelet asks for an id, and tells the name that the pod has.
+            let name = match spec.user_specified_image.as_str() {
+                "" => &spec.image,
+                name => name,
+            };
+            let namespace = &pod.config.metadata.namespace;
+            let admitted = runtime.images.admit(image, name, namespace).await;
+            admitted.map_err(|source| CreateError::Signature {
+                field,
+                image: name.to_owned(),
+                source,
+            })?;
+        }
+        Ok(())
     }
 
     pub(super) fn volume_ids(&self) -> BTreeMap<usize, String> {

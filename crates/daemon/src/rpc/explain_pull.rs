@@ -16,6 +16,7 @@ pub(super) async fn explain_pull(
     let request = PullRequest {
         reference: request.image,
         auth: request.auth.map(auth),
+        namespace: request.namespace,
     };
     let plan =
         (runtime.images.explain(request).await).map_err(|error| pull_image::status(&error))?;
@@ -23,6 +24,7 @@ pub(super) async fn explain_pull(
         reference: plan.reference,
         sources: plan.hosts.into_iter().map(source).collect(),
         ignored: plan.ignored,
+        signatures: plan.signatures,
     })
 }
 

@@ -26,7 +26,14 @@ pub(super) async fn pull_image(
         identity_token: auth.identity_token,
         registry_token: auth.registry_token,
     });
-    let pulled = runtime.images.pull(PullRequest { reference, auth }).await;
+    // A policy may hold for some namespaces only; who pulls by hand has none.
+    let metadata = request.sandbox_config.and_then(|config| config.metadata);
+    let request = PullRequest {
+        reference,
+        auth,
+        namespace: metadata.unwrap_or_default().namespace,
+    };
+    let pulled = runtime.images.pull(request).await;
     match pulled {
         // The id is what the kubelet hands back in CreateContainer.
         Ok(image) => Ok(v1::PullImageResponse {
@@ -41,7 +48,12 @@ pub(super) async fn pull_image(
 }
 
 pub(super) fn status(error: &PullError) -> Status {
-    Status::new(code(error.kind()), chain(error))
+    let said = chain(error);
+    match error.kind() {
+        // The kubelet looks for this text, and only in errors without a code (cri-api, pkg/errors).
+        PullErrorKind::Untrusted => Status::unknown(format!("SignatureValidationFailed: {said}")),
+        kind => Status::new(code(kind), said),
+    }
 }
 
 fn code(kind: PullErrorKind) -> Code {
@@ -58,5 +70,6 @@ fn code(kind: PullErrorKind) -> Code {
         PullErrorKind::Cancelled => Code::Cancelled,
         PullErrorKind::Internal => Code::Internal,
         PullErrorKind::Misconfigured => Code::FailedPrecondition,
+        PullErrorKind::Untrusted => Code::Unknown,
     }
 }

@@ -47,6 +47,8 @@ pub struct PullPlan {
     pub hosts: Vec<PlannedSource>,
     /// Keys of the registry's `hosts.toml` that mean nothing, with file and line.
     pub ignored: Vec<String>,
+    /// What the policy for signatures says, and which of its rules.
+    pub signatures: String,
 }
 
 /// One host of a plan. Nothing of it is secret.
@@ -190,6 +192,7 @@ impl Plan {
             reference: reference.canonical(),
             hosts: hosts.collect(),
             ignored: self.ignored.clone(),
+            signatures: String::new(),
         }
     }
 }

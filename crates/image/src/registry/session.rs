@@ -97,6 +97,15 @@ impl Session {
         Ok(document)
     }
 
+    /// A manifest or a list that is about the image, at `path` of the repository; of at most a manifest's size.
+    pub(crate) async fn attached(&self, path: &str, accept: &str) -> Result<Bytes, RegistryError> {
+        let request = format!("GET {path}");
+        let (_, (bytes, _)) = self
+            .document(request, path, accept, MAX_DOCUMENT_BYTES, None)
+            .await?;
+        Ok(bytes)
+    }
+
     /// A blob of at most `limit` bytes, into memory. Its digest is the caller's to check.
     pub(crate) async fn small_blob(
         &self,

@@ -84,6 +84,7 @@ impl Store {
         let request = PullRequest {
             reference: reference.to_owned(),
             auth: Some(auth),
+            ..PullRequest::default()
         };
         self.images.pull(request).await
     }

@@ -2,6 +2,7 @@
 
 use std::{convert::Infallible, io, sync::Arc, time::Duration};
 
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Full, StreamBody, combinators::BoxBody};
@@ -10,7 +11,7 @@ use serde_json::json;
 use tokio::sync::mpsc;
 
 use super::{Auth, Fault, LoggedRequest, Shared, State};
-use crate::image::Blob;
+use crate::image::{Blob, OCI_INDEX};
 
 type Body = BoxBody<Bytes, io::Error>;
 
@@ -107,6 +108,13 @@ fn route(
             None => problem(StatusCode::NOT_FOUND, "BLOB_UNKNOWN", digest),
         };
     }
+    if let Some((repository, digest)) = rest.rsplit_once("/referrers/")
+        && !state.without_referrers
+    {
+        let manifests = state.store.referrers(repository, digest);
+        let index = json!({ "schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": manifests });
+        return document(StatusCode::OK, OCI_INDEX, index.to_string().into());
+    }
     if let Some(repository) = rest.strip_suffix("/tags/list") {
         let body = json!({ "name": repository, "tags": state.store.tags(repository) });
         return document(StatusCode::OK, "application/json", body.to_string().into());
@@ -171,25 +179,7 @@ fn token_of(user: &str) -> String {
 }
 
 fn basic(user: &str, password: &str) -> String {
-    format!("Basic {}", base64(format!("{user}:{password}").as_bytes()))
-}
-
-fn base64(bytes: &[u8]) -> String {
-    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let mut text = String::new();
-    for chunk in bytes.chunks(3) {
-        let group = [0, 1, 2].map(|at| u32::from(chunk.get(at).copied().unwrap_or(0)));
-        let group = (group[0] << 16) | (group[1] << 8) | group[2];
-        for position in 0..4 {
-            if position <= chunk.len() {
-                let index = (group >> (18 - 6 * position)) & 63;
-                text.push(char::from(ALPHABET[index as usize]));
-            } else {
-                text.push('=');
-            }
-        }
-    }
-    text
+    format!("Basic {}", STANDARD.encode(format!("{user}:{password}")))
 }
 
 fn blob(blob: &Blob, range: Option<&str>) -> Plain {

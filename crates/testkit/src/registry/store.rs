@@ -1,5 +1,7 @@
 use std::collections::HashMap;
 
+use serde_json::Value;
+
 use crate::image::{Blob, Image};
 
 /// What clients must show.
@@ -24,9 +26,25 @@ impl Store {
     pub(crate) fn image(&mut self, repository: &str, image: &Image) {
         self.manifest(repository, &image.manifest);
         for blob in image.layers.iter().chain([&image.config]) {
-            self.blobs
-                .insert((repository.to_owned(), blob.digest.clone()), blob.clone());
+            self.blob(repository, blob);
         }
+    }
+
+    pub(crate) fn blob(&mut self, repository: &str, blob: &Blob) {
+        self.blobs
+            .insert((repository.to_owned(), blob.digest.clone()), blob.clone());
+    }
+
+    /// Manifests whose subject is `digest`.
+    pub(crate) fn referrers(&self, repository: &str, digest: &str) -> Vec<Value> {
+        let own = (self.manifests.iter()).filter(|((name, _), _)| name == repository);
+        own.filter_map(|(_, manifest)| {
+            let document: Value = serde_json::from_slice(&manifest.bytes).ok()?;
+            let mut descriptor = manifest.descriptor();
+            descriptor["artifactType"] = document["artifactType"].clone();
+            (document["subject"]["digest"] == digest).then_some(descriptor)
+        })
+        .collect()
     }
 
     pub(crate) fn manifest(&mut self, repository: &str, manifest: &Blob) {
