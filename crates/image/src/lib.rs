@@ -17,6 +17,8 @@ mod configuration;
 mod digest;
 mod error;
 mod failpoint;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod image;
 mod images;
 mod keyring;

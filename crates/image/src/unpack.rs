@@ -12,6 +12,8 @@ mod archive;
 mod attributes;
 mod error;
 mod extract;
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing;
 mod hard_link;
 mod inflate;
 mod ingest;

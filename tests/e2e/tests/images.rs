@@ -1,10 +1,15 @@
 //! Images: pulled, found, removed.
 
 use cri::{
-    progress::{LayerStage, PullProgress, PullStage, WatchPullRequest},
-    v1::{AuthConfig, StreamImagesRequest},
+    progress::{
+        ExplainPullRequest, LayerStage, PullCredentials, PullProgress, PullStage, WatchPullRequest,
+    },
+    v1::{
+        AuthConfig, ImageFilter, ImageSpec, ImageStatusRequest, ListImagesRequest, Mount,
+        StreamImagesRequest,
+    },
 };
-use e2e::{Host, scenario};
+use e2e::{Host, scenario, scenario_with};
 use testkit::{
     image::{self, ImageBuilder, Layer},
     registry::{Auth, Fault, Rule},
@@ -52,6 +57,216 @@ fn an_index_gives_this_machines_image() {
         host.cri.pull(&reference).await?;
         assert_eq!(host.cri.image(&reference).await?.unwrap().id, ours.id());
         host.cri.remove_image(&reference).await?;
+        Ok(())
+    });
+}
+
+#[test]
+fn an_image_is_one_by_whichever_name_in_every_call() {
+    scenario(async |host| {
+        let built = image::busybox()?
+            .label("of", "many names")
+            .user("1003:1004")
+            .build();
+        let tags = ["1", "stable"].map(|tag| host.registry.push("team/app", tag, &built));
+        let copy = host.registry.push("copy/app", "1", &built);
+        for reference in tags.iter().chain([&copy]) {
+            host.cri.pull(reference).await?;
+        }
+        let by_digest =
+            |repository: &str| host.registry.digest_reference(repository, built.digest());
+        let digests = [by_digest("copy/app"), by_digest("team/app")];
+        let tag_and_digest = format!("{}@{}", tags[0], built.digest());
+        let id = built.id();
+        let mut names = vec![id, &id[7..], &id[..20], &id[7..19], &tag_and_digest];
+        names.extend(
+            tags.iter()
+                .chain(&digests)
+                .chain([&copy])
+                .map(String::as_str),
+        );
+        let pod = e2e::PodSettings::new("names");
+        let pod_id = host.run_pod(&pod).await?;
+        let mut rpc = host.cri.client.image_service();
+        for (index, &name) in names.iter().enumerate() {
+            let found = host.cri.image(name).await?.unwrap();
+            assert_eq!(found.id, id, "{name}");
+            assert_eq!(found.repo_tags, [&*copy, &*tags[0], &*tags[1]], "{name}");
+            assert_eq!(found.repo_digests, digests, "{name}");
+            assert_eq!(found.uid.map(|uid| uid.value), Some(1003), "{name}");
+            let spec = || {
+                Some(ImageSpec {
+                    image: name.to_owned(),
+                    ..Default::default()
+                })
+            };
+            let filter = Some(ImageFilter { image: spec() });
+            let listed = rpc
+                .list_images(ListImagesRequest { filter })
+                .await?
+                .into_inner();
+            assert_eq!(listed.images, [found], "{name}");
+            // Also as what a container is made of, and as what it mounts.
+            let mount = Mount {
+                container_path: "/volume".to_owned(),
+                image: spec(),
+                readonly: true,
+                ..Default::default()
+            };
+            let settings = e2e::ContainerSettings::sleeper(&format!("c{index}"))
+                .image(name)
+                .edited(move |config| config.mounts.push(mount.clone()));
+            let container = host.create(&pod_id, &pod, &settings).await?;
+            assert_eq!(
+                host.cri.container_status(&container).await?.image_id,
+                id,
+                "{name}"
+            );
+            host.cri.remove(&container).await?;
+        }
+        let verbose = ImageStatusRequest {
+            image: Some(ImageSpec {
+                image: copy.clone(),
+                ..Default::default()
+            }),
+            verbose: true,
+        };
+        let info = rpc.image_status(verbose).await?.into_inner().info;
+        let info: serde_json::Value = serde_json::from_str(&info["info"])?;
+        assert_eq!(info["manifestDigest"], built.digest());
+        assert_eq!(info["chainID"], built.diff_ids[0]);
+        assert_eq!(
+            info["origin"],
+            format!("http://{}", host.registry.address())
+        );
+        assert_eq!(info["imageSpec"]["config"]["Labels"]["of"], "many names");
+
+        // Whatever name it is removed by, and by however many at once, all names go.
+        for &name in &names {
+            for reference in tags.iter().chain([&copy]) {
+                host.cri.pull(reference).await?;
+            }
+            let removals = [name, id, &*copy].map(|name| host.cri.remove_image(name));
+            for removed in futures_util::future::join_all(removals).await {
+                removed?;
+            }
+            for name in &names {
+                assert!(host.cri.image(name).await?.is_none(), "{name}");
+            }
+            let left = host.cri.images().await?;
+            assert!(left.iter().all(|image| image.id != id), "{left:?}");
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn no_secret_is_in_any_log_error_or_record() {
+    let directory = tempfile::tempdir().unwrap();
+    // What the node itself shows comes from a program, whose output is nobody's business either.
+    let program = directory.path().join("docker-credential-vault");
+    let says = r#"#!/bin/sh
+echo '{"Username":"node","Secret":"s3cret-of-the-node"}'
+"#;
+    std::fs::write(&program, says).unwrap();
+    std::fs::set_permissions(
+        &program,
+        std::os::unix::fs::PermissionsExt::from_mode(0o755),
+    )
+    .unwrap();
+    let file = directory.path().join("credentials.json");
+    let helpers = r#"{"credHelpers": {"127.0.0.1:5000": "vault"}}"#;
+    std::fs::write(&file, helpers).unwrap();
+    let settings = format!(
+        "[registries]\ncredentials = {file:?}\ncredential_programs = {:?}\n",
+        directory.path()
+    );
+    scenario_with(&settings, async |host| {
+        let reference = host.registry.push("private", "1", &small("private"));
+        let user = AuthConfig {
+            username: "me".into(),
+            password: "s3cret-password".into(),
+            ..Default::default()
+        };
+        let identity = AuthConfig {
+            identity_token: "s3cret-identity".into(),
+            ..Default::default()
+        };
+        let token = AuthConfig {
+            registry_token: "s3cret-token".into(),
+            ..Default::default()
+        };
+        let basic = |user: &str, password: &str| Auth::Basic {
+            user: user.into(),
+            password: password.into(),
+        };
+        let bearer = |user: &str, password: &str| Auth::Bearer {
+            user: user.into(),
+            password: password.into(),
+        };
+        let refresh = Auth::Refresh {
+            token: "s3cret-identity".into(),
+        };
+        let exact = Auth::Token {
+            token: "s3cret-token".into(),
+        };
+        let mut said = String::new();
+        for (wanted, shown) in [
+            (basic("me", "s3cret-password"), Some(&user)),
+            (bearer("me", "s3cret-password"), Some(&user)),
+            (refresh, Some(&identity)),
+            (exact, Some(&token)),
+            (basic("node", "s3cret-of-the-node"), None),
+        ] {
+            host.registry.require(wanted);
+            host.cri.pull_with(&reference, shown.cloned()).await?;
+            host.cri.remove_image(&reference).await?;
+            // Where they do not do, which is where something is said.
+            host.registry.require(basic("other", "s3cret-other"));
+            let refused = host
+                .cri
+                .pull_with(&reference, shown.cloned())
+                .await
+                .unwrap_err();
+            assert_eq!(refused.code(), Code::Unauthenticated, "{refused}");
+            said.push_str(&format!("{refused:?}"));
+            let mut rpc = host.cri.client.images_service();
+            let request = ExplainPullRequest {
+                image: reference.clone(),
+                auth: shown.map(|auth| PullCredentials {
+                    username: auth.username.clone(),
+                    password: auth.password.clone(),
+                    identity_token: auth.identity_token.clone(),
+                    registry_token: auth.registry_token.clone(),
+                    ..Default::default()
+                }),
+                ..Default::default()
+            };
+            said.push_str(&format!("{:?}", rpc.explain_pull(request).await?));
+        }
+        assert!(
+            said.contains("credHelpers") && said.contains("the identity token of the request"),
+            "{said}"
+        );
+        said.push_str(&host.daemon.log());
+        assert!(
+            said.contains("asking") || said.contains("private"),
+            "{said}"
+        );
+        let secrets = [
+            "s3cret",
+            // Base64 of the pairs.
+            "bWU6czNjcmV0LXBhc3N3b3Jk",
+            "bm9kZTpzM2NyZXQtb2YtdGhlLW5vZGU",
+        ];
+        for secret in secrets {
+            assert!(!said.contains(secret), "{secret}: {said}");
+            let found = host.sandbox.sh(&format!(
+                "grep -rlaF {secret} /var/lib/longshore /run/longshore || true"
+            ))?;
+            assert_eq!(found, "", "{secret}");
+        }
+        host.registry.require(Auth::None);
         Ok(())
     });
 }

@@ -24,6 +24,7 @@ mod room;
 mod security;
 mod selection;
 mod service;
+mod signatures;
 mod stats;
 mod status;
 mod stop;

@@ -6,11 +6,13 @@ use std::{
 use clap::{Args, Subcommand, ValueEnum};
 use cri::client::Endpoint;
 use serde::Serialize;
-use validator::bench::{self, BenchError, Network, PodsSettings, StreamSettings, Subject};
+use validator::bench::{
+    self, BenchError, ImagesSettings, Network, PodsSettings, StreamSettings, Subject,
+};
 
 use crate::error::Error;
 use crate::output::Output;
-use crate::output::bench::{write_pods, write_streams};
+use crate::output::bench::{write_images, write_pods, write_streams};
 use crate::session::Session;
 
 /// Measure what runtimes take and cost
@@ -26,6 +28,7 @@ pub(crate) struct Bench {
 enum What {
     Pods(Pods),
     Stream(Stream),
+    Images(Images),
 }
 
 /// Pods: latency of each call, many at once, memory, processor time, and the kernel's floor
@@ -131,6 +134,29 @@ struct Stream {
     output: ReportFormat,
 }
 
+/// Images: cold and warm pulls, removals, processor time, memory, and the share of what the machine could do
+#[derive(Debug, Args)]
+struct Images {
+    /// Another runtime to measure in turn with this one; may be repeated
+    #[arg(long, value_name = "NAME=ENDPOINT", value_parser = subject)]
+    against: Vec<Subject>,
+    /// Cold pulls of each image
+    #[arg(long, value_name = "N", default_value_t = 5)]
+    rounds: usize,
+    /// Which images: five, forty, giant, small, shared [default: all]
+    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    images: Vec<String>,
+    /// Size of the images, in percent of the full one
+    #[arg(long, value_name = "PERCENT", default_value_t = 100)]
+    scale: u64,
+    /// Where the images are made, 4 GB for all; on the file system of the runtimes' images
+    #[arg(long, value_name = "DIRECTORY", default_value = "/var/tmp")]
+    directory: PathBuf,
+    /// Output format
+    #[arg(long, short, default_value = "table")]
+    output: ReportFormat,
+}
+
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum ReportFormat {
     Table,
@@ -166,6 +192,7 @@ impl Bench {
         match self.what {
             What::Pods(pods) => pods.run(session, out).await,
             What::Stream(stream) => stream.run(session, out).await,
+            What::Images(images) => images.run(session, out).await,
         }
     }
 }
@@ -204,6 +231,20 @@ impl Stream {
         };
         let measured = bench::run_streams(&subjects, &settings, interrupt(), told()).await;
         report(out, self.output, measured, write_streams)
+    }
+}
+
+impl Images {
+    async fn run(self, session: &Session, out: &mut Output) -> Result<(), Error> {
+        let subjects = subjects(session, self.against);
+        let settings = ImagesSettings {
+            rounds: self.rounds.max(1),
+            images: self.images,
+            scale_percent: self.scale,
+            directory: self.directory,
+        };
+        let measured = bench::run_images(&subjects, &settings, interrupt(), told()).await;
+        report(out, self.output, measured, write_images)
     }
 }
 

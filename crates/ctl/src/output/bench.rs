@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 
 use validator::bench::{
-    CrowdReport, FloorReport, ListsReport, Memory, Network, PodsReport, StreamReport,
+    CrowdReport, FloorReport, ImagesReport, ListsReport, Memory, Network, PodsReport, StreamReport,
     SubjectReport, Summary,
 };
 
@@ -94,6 +94,52 @@ pub(crate) fn write_streams(out: &mut impl Write, report: &StreamReport) -> io::
     }
     for note in &report.notes {
         writeln!(out, "\nnote: {note}")?;
+    }
+    Ok(())
+}
+
+pub(crate) fn write_images(out: &mut impl Write, report: &ImagesReport) -> io::Result<()> {
+    let machine = &report.machine;
+    writeln!(
+        out,
+        "Linux {}, {} processors",
+        machine.kernel, machine.processors
+    )?;
+    for subject in &report.subjects {
+        writeln!(out, "{}: {}", subject.name, subject.runtime)?;
+    }
+    for (index, image) in report.images.iter().enumerate() {
+        let limit = &image.limit;
+        header(out, &format!("{}: {}, ms", image.name, image.what))?;
+        let runs = report.subjects.iter();
+        let runs: Vec<_> = runs
+            .filter_map(|subject| Some((&*subject.name, subject.images.get(index)?)))
+            .collect();
+        for (name, run) in &runs {
+            row(out, &format!("pull, {name}"), &run.cold)?;
+            row(out, &format!("pull of what is there, {name}"), &run.warm)?;
+            row(out, &format!("RemoveImage, {name}"), &run.remove)?;
+        }
+        for (name, run) in &runs {
+            writeln!(
+                out,
+                "  {name}: {:.0} % of the limit; {:.2} s of user and {:.2} s of system time; {:.1} MB over idle",
+                100.0 * run.share_of_limit,
+                run.user_seconds,
+                run.system_seconds,
+                run.peak_over_idle_bytes as f64 / 1e6
+            )?;
+        }
+        writeln!(
+            out,
+            "  the limit: {:.0} ms for {:.0} MB, {:.0} MB unpacked (fetch {:.0} ms, hash and inflate {:.0} ms, untar {:.0} ms)",
+            limit.limit_ms,
+            image.compressed_bytes as f64 / 1e6,
+            image.unpacked_bytes as f64 / 1e6,
+            limit.fetch.wall_ms,
+            limit.hash_and_inflate.wall_ms,
+            limit.untar.wall_ms
+        )?;
     }
     Ok(())
 }

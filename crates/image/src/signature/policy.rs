@@ -48,7 +48,7 @@ struct Rule {
 pub(crate) enum Action {
     Accept,
     Reject,
-    Signed(Requirement),
+    Signed(Box<Requirement>),
 }
 
 /// Any one of them will do.
@@ -319,7 +319,7 @@ impl Reader {
             let reason = "\"signed\" wants keys, or trusted_root and signers";
             return Err(wrong("action", reason.into()));
         }
-        Ok(Action::Signed(Requirement { keys, keyless }))
+        Ok(Action::Signed(Box::new(Requirement { keys, keyless })))
     }
 
     fn keyless(&mut self, path: &Path, signers: &[Signer]) -> Result<Keyless, ConfigurationError> {

@@ -1,11 +1,10 @@
 use serde::Deserialize;
 use serde_json::json;
+use sigstore_verify::VerificationPolicy;
 use sigstore_verify::crypto::{VerificationKey, sha256};
-use sigstore_verify::trust_root::TrustedRoot;
 use sigstore_verify::types::{
-    Artifact, Bundle, DerCertificate, Sha256Hash, SignatureBytes, SignatureContent,
+    Artifact, Bundle, DerCertificate, Sha256Hash, SignatureBytes, SignatureContent, Statement,
 };
-use sigstore_verify::{PublicKeyVerificationPolicy, VerificationPolicy, Verifier};
 
 use super::collect::decoded;
 use super::crypto::on_message;
@@ -19,6 +18,8 @@ use crate::Digest;
 const SIMPLE_TYPE: &str = "cosign container image signature";
 /// What an in-toto statement says that signs an image, and not its bill of materials or the like.
 const SIGNED: &str = "https://sigstore.dev/cosign/sign/v1";
+/// What marks an in-toto statement in its envelope.
+const IN_TOTO: &str = "application/vnd.in-toto+json";
 /// Said of so many signatures what is wrong with them.
 const MOST_REASONS: usize = 4;
 
@@ -93,12 +94,6 @@ struct SignedImage {
     docker_manifest_digest: String,
 }
 
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Statement {
-    predicate_type: String,
-}
-
 /// Rekor's promise, as an annotation has it.
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
@@ -127,7 +122,11 @@ impl Evidence {
             } => {
                 let signature = decoded(signature).ok_or("it is no base64")?;
                 match certified {
-                    None => by_key(requirement, payload, signature)?,
+                    None => by_key(
+                        requirement,
+                        payload.as_bytes(),
+                        &SignatureBytes::new(signature),
+                    )?,
                     Some(certified) => {
                         let keyless = wanted(requirement)?;
                         let bundle = as_bundle(payload, &signature, certified)?;
@@ -148,15 +147,18 @@ impl Evidence {
     }
 }
 
-/// A payload signed with one of the keys.
-fn by_key(requirement: &Requirement, payload: &str, signature: Vec<u8>) -> Result<(), String> {
+/// A message signed with one of the keys.
+fn by_key(
+    requirement: &Requirement,
+    message: &[u8],
+    signature: &SignatureBytes,
+) -> Result<(), String> {
     if requirement.keys.is_empty() {
         return Err("the rule has no keys".into());
     }
-    let signature = SignatureBytes::new(signature);
     for key in &requirement.keys {
-        let verified = VerificationKey::from_spki(&key.key)
-            .and_then(|key| key.verify(payload.as_bytes(), &signature));
+        let verified =
+            VerificationKey::from_spki(&key.key).and_then(|key| key.verify(message, signature));
         if verified.is_ok() {
             return Ok(());
         }
@@ -193,7 +195,9 @@ fn bundle(requirement: &Requirement, json: &str, digests: &[Digest]) -> Result<(
     let SignatureContent::DsseEnvelope(envelope) = &bundle.content else {
         return Err("it signs a message, and no statement about an image".into());
     };
-    let statement: Statement = serde_json::from_slice(envelope.payload.as_bytes())
+    let statement: Statement = (envelope.payload_type == IN_TOTO)
+        .then(|| serde_json::from_slice(envelope.payload.as_bytes()))
+        .ok_or("it is no in-toto statement")?
         .map_err(|error| format!("its statement is malformed: {error}"))?;
     if statement.predicate_type != SIGNED {
         let kind: String = statement.predicate_type.chars().take(120).collect();
@@ -201,52 +205,21 @@ fn bundle(requirement: &Requirement, json: &str, digests: &[Digest]) -> Result<(
             "it is no signature but another statement, {kind:?}"
         ));
     }
+    let hash = (digests.iter())
+        .filter(|digest| digest.as_str().starts_with("sha256:"))
+        .filter_map(|digest| Sha256Hash::from_hex(digest.hex()).ok())
+        .find(|hash| statement.matches_sha256(hash))
+        .ok_or("it is on another image")?;
     let message = envelope.pae();
-    let mut last = "the image has no SHA-256 digest".to_owned();
-    let hashes = digests
-        .iter()
-        .filter(|digest| digest.as_str().starts_with("sha256:"));
-    for hash in hashes.filter_map(|digest| Sha256Hash::from_hex(digest.hex()).ok()) {
-        let verified = match bundle.signing_certificate() {
-            Some(_) => {
-                let keyless = wanted(requirement)?;
-                keyless.verify(&bundle, keyless.policy(), hash.into(), &message)
-            }
-            None => bundle_by_key(requirement, &bundle, hash, &message),
-        };
-        match verified {
-            Ok(()) => return Ok(()),
-            Err(reason) => last = reason,
-        }
+    if bundle.signing_certificate().is_some() {
+        let keyless = wanted(requirement)?;
+        return keyless.verify(&bundle, keyless.policy(), hash.into(), &message);
     }
-    Err(last)
-}
-
-fn bundle_by_key(
-    requirement: &Requirement,
-    bundle: &Bundle,
-    hash: Sha256Hash,
-    message: &[u8],
-) -> Result<(), String> {
     if requirement.keys.is_empty() {
         return Err("it is by key, and the rule wants a certificate".into());
     }
     // A key is trusted by itself: neither certificates nor logs have a say.
-    let nothing = TrustedRoot::from_json(
-        r#"{"mediaType":"application/vnd.dev.sigstore.trustedroot+json;version=0.1"}"#,
-    );
-    let verifier = nothing
-        .map_err(|error| error.to_string())
-        .and_then(|root| Verifier::new(&root).map_err(|error| error.to_string()))?;
-    let mut last = String::new();
-    for key in &requirement.keys {
-        let policy = PublicKeyVerificationPolicy::new(key.key.clone()).skip_tlog_unsafe();
-        match on_message(message, || verifier.verify(hash, bundle, &policy)) {
-            Ok(_) => return Ok(()),
-            Err(error) => last = format!("{}: {error}", key.name),
-        }
-    }
-    Err(last)
+    by_key(requirement, &message, &envelope.signature.sig)
 }
 
 impl Keyless {

@@ -44,6 +44,11 @@ pub(crate) async fn answer(
         })
         .collect();
 
+    // Of whatever came; nobody sends much.
+    let body = match request.into_body().collect().await {
+        Ok(body) => body.to_bytes(),
+        Err(_) => Bytes::new(),
+    };
     let (plain, fault) = {
         let mut state = shared.state();
         let fault = state
@@ -55,7 +60,14 @@ pub(crate) async fn answer(
             Some(Fault::Redirect(location)) => redirect(location),
             _ => {
                 let range = range.as_deref().filter(|_| fault != Some(Fault::NoRanges));
-                route(&shared, &state, &path, range, authorization.as_deref())
+                route(
+                    &shared,
+                    &state,
+                    &path,
+                    range,
+                    authorization.as_deref(),
+                    &body,
+                )
             }
         };
         state.log.push(LoggedRequest {
@@ -77,10 +89,11 @@ fn route(
     path: &str,
     range: Option<&str>,
     authorization: Option<&str>,
+    body: &[u8],
 ) -> Plain {
     let (path, query) = path.split_once('?').unwrap_or((path, ""));
     if path == "/token" {
-        return token(state, query, authorization);
+        return token(state, query, authorization, body);
     }
     let Some(rest) = path.strip_prefix("/v2") else {
         return problem(StatusCode::NOT_FOUND, "NAME_UNKNOWN", "not a registry path");
@@ -134,7 +147,7 @@ fn challenge(
         Auth::Basic { user, password } => {
             (basic(user, password), "Basic realm=\"testkit\"".to_owned())
         }
-        Auth::Bearer { user, .. } => {
+        Auth::Bearer { .. } | Auth::Refresh { .. } | Auth::Token { .. } => {
             let repository = ["/manifests/", "/blobs/", "/tags/"]
                 .iter()
                 .find_map(|part| path.split_once(part))
@@ -148,7 +161,12 @@ fn challenge(
                 "Bearer realm=\"http://{}/token\",service=\"testkit\"{scope}",
                 shared.address
             );
-            (format!("Bearer {}", token_of(user)), challenge)
+            let token = match &state.auth {
+                Auth::Bearer { user, .. } => token_of(user),
+                Auth::Token { token } => token.clone(),
+                Auth::Refresh { .. } | Auth::None | Auth::Basic { .. } => token_of("refreshed"),
+            };
+            (format!("Bearer {token}"), challenge)
         }
     };
     if authorization == Some(&*expected) {
@@ -163,7 +181,16 @@ fn challenge(
 }
 
 /// The token endpoint of the distribution project's token authentication.
-fn token(state: &State, query: &str, authorization: Option<&str>) -> Plain {
+fn token(state: &State, query: &str, authorization: Option<&str>, body: &[u8]) -> Plain {
+    if let Auth::Refresh { token } = &state.auth {
+        let wanted = format!("refresh_token={token}");
+        let fields = String::from_utf8_lossy(body);
+        if !fields.split('&').any(|field| field == wanted) {
+            return problem(StatusCode::UNAUTHORIZED, "UNAUTHORIZED", &fields);
+        }
+        let body = json!({ "access_token": token_of("refreshed"), "expires_in": 300 });
+        return document(StatusCode::OK, "application/json", body.to_string().into());
+    }
     let Auth::Bearer { user, password } = &state.auth else {
         return problem(StatusCode::NOT_FOUND, "UNSUPPORTED", "no tokens here");
     };

@@ -13,6 +13,10 @@ pub enum Auth {
     Basic { user: String, password: String },
     /// A token from `/token`, which wants Basic with this user; an empty user lets anybody have one.
     Bearer { user: String, password: String },
+    /// A token from `/token`, which wants this one for it (distribution's OAuth 2 flow: a `POST` with `grant_type=refresh_token`).
+    Refresh { token: String },
+    /// This very token.
+    Token { token: String },
 }
 
 #[derive(Debug, Default)]

@@ -6,9 +6,9 @@ use cri::{
         ContainerConfig, CreateContainerRequest, ExecRequest, ExecSyncRequest, ImageSpec,
         ImageStatusRequest, ListContainerStatsRequest, ListContainersRequest,
         ListPodSandboxRequest, PodSandboxConfig, PodSandboxFilter, PortForwardRequest,
-        PullImageRequest, RemoveContainerRequest, RemovePodSandboxRequest, RunPodSandboxRequest,
-        StartContainerRequest, StopContainerRequest, StopPodSandboxRequest, VersionRequest,
-        VersionResponse,
+        PullImageRequest, RemoveContainerRequest, RemoveImageRequest, RemovePodSandboxRequest,
+        RunPodSandboxRequest, StartContainerRequest, StopContainerRequest, StopPodSandboxRequest,
+        VersionRequest, VersionResponse,
     },
 };
 use tonic::Status;
@@ -82,6 +82,21 @@ impl Calls {
             ..PullImageRequest::default()
         };
         call!(self, image.pull_image(request) within PULL_BOUND, "PullImage {image}").map(drop)
+    }
+
+    pub(crate) async fn pull(&self, image: &str) -> Result<(), BenchError> {
+        let request = PullImageRequest {
+            image: Some(named(image)),
+            ..PullImageRequest::default()
+        };
+        call!(self, image.pull_image(request) within PULL_BOUND, "PullImage of {image}").map(drop)
+    }
+
+    pub(crate) async fn remove_image(&self, image: &str) -> Result<(), BenchError> {
+        let request = RemoveImageRequest {
+            image: Some(named(image)),
+        };
+        call!(self, image.remove_image(request) within BOUND, "RemoveImage of {image}").map(drop)
     }
 
     pub(crate) async fn run_pod(&self, config: PodSandboxConfig) -> Result<String, BenchError> {
@@ -221,5 +236,12 @@ impl Calls {
             self.remove_pod(&pod.id).await?;
         }
         Ok(())
+    }
+}
+
+fn named(image: &str) -> ImageSpec {
+    ImageSpec {
+        image: image.to_owned(),
+        ..ImageSpec::default()
     }
 }

@@ -171,7 +171,7 @@ fn parse_rollup(rollup: &str) -> Memory {
 }
 
 /// USER_HZ, which proc(5) counts in: 100 on every architecture that Linux has in common use, whatever the kernel's own tick.
-const TICKS_A_SECOND: f64 = 100.0;
+pub(super) const TICKS_A_SECOND: f64 = 100.0;
 
 /// Processor time of the machine, this process's own aside.
 #[derive(Debug)]

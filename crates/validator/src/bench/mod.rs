@@ -7,6 +7,7 @@ mod calls;
 mod census;
 mod crowd;
 pub mod floor;
+mod images;
 mod lists;
 mod pods;
 mod reference;
@@ -19,6 +20,10 @@ mod workload;
 pub use census::{Memory, ProcessClass};
 pub use crowd::CrowdReport;
 pub use floor::FloorReport;
+pub use images::{
+    ImageReport, ImagesReport, ImagesSettings, ImagesSubjectReport, LimitReport, RecipeReport,
+    StageReport, run_images,
+};
 pub use lists::ListsReport;
 pub use pods::{PodsSettings, Subject, run_pods};
 pub use report::{Machine, PodsReport, SubjectReport};

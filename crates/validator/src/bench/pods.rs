@@ -127,6 +127,19 @@ pub(crate) async fn begin(
     Ok(measured)
 }
 
+/// Connects to every subject, for its images alone.
+pub(crate) async fn begin_images(
+    subjects: &[Subject],
+    progress: &mut impl FnMut(&str),
+) -> Result<Vec<Measured>, BenchError> {
+    let mut measured = Vec::new();
+    for subject in subjects {
+        progress(&format!("{}: connect", subject.name));
+        measured.push(Measured::connect(subject, "", &[]).await?);
+    }
+    Ok(measured)
+}
+
 /// Removes every pod of the run. After a success of [`run_pods`] there is none.
 pub(crate) async fn remove_all(
     measured: &[Measured],
