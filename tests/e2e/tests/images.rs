@@ -106,7 +106,10 @@ fn an_image_is_one_by_whichever_name_in_every_call() {
                 .await?
                 .into_inner();
             assert_eq!(listed.images, [found], "{name}");
-            // Also as what a container is made of, and as what it mounts.
+            // Also as what a container is made of, and as what it mounts; each form once.
+            if ![2, 4, 5, 7].contains(&index) {
+                continue;
+            }
             let mount = Mount {
                 container_path: "/volume".to_owned(),
                 image: spec(),
@@ -142,7 +145,7 @@ fn an_image_is_one_by_whichever_name_in_every_call() {
         assert_eq!(info["imageSpec"]["config"]["Labels"]["of"], "many names");
 
         // Whatever name it is removed by, and by however many at once, all names go.
-        for &name in &names {
+        for &name in names.iter().step_by(2) {
             for reference in tags.iter().chain([&copy]) {
                 host.cri.pull(reference).await?;
             }
