@@ -11,6 +11,7 @@ mod failpoint;
 mod flight;
 mod id;
 mod inventory;
+mod memory;
 mod paths;
 mod pod;
 mod pod_cidr;
@@ -29,6 +30,7 @@ mod watch;
 use std::{
     io::{IsTerminal, Write},
     process::ExitCode,
+    time::Duration,
 };
 
 use anyhow::ensure;
@@ -72,13 +74,16 @@ fn serve(arguments: &Arguments) -> anyhow::Result<()> {
         rustix::process::geteuid().is_root(),
         "pods need root: run longshored as root, or as a service"
     );
-    // Two workers serve a node; blocking calls have threads of their own.
+    memory::bound();
+    // Two workers serve a node; blocking calls have threads of their own, which keep their stacks while they wait for the next.
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
+        .thread_keep_alive(Duration::from_secs(2))
         .enable_all()
         .build()?;
     log_to_stderr(&config, &runtime)?;
     failpoint::arm();
+    runtime.spawn(memory::give_back());
     let result = runtime.block_on(compose::run(config, arguments));
     // A call that hangs on a dead file system must not keep the daemon from ending.
     runtime.shutdown_background();

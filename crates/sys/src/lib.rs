@@ -2,6 +2,7 @@
 
 #![allow(unsafe_code)] // This is the crate that earns it.
 
+mod allocator;
 mod bpf;
 mod clone;
 mod exec;
@@ -16,6 +17,7 @@ mod signals;
 mod spawn;
 mod stdio;
 
+pub use allocator::{bound_allocator, release_free_memory};
 pub use bpf::{
     Instruction, LoadError, attach_device_program, detach_device_program, device_programs,
     load_device_program, open_program, program_name,
