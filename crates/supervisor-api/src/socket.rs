@@ -105,7 +105,8 @@ impl Outgoing {
 pub fn receive<T: DeserializeOwned>(
     socket: BorrowedFd<'_>,
 ) -> Result<Option<(T, Vec<OwnedFd>)>, ReceiveError> {
-    let mut datagram = [0_u8; INLINE_BYTES];
+    // As long as the message: the longest would be most of what a supervisor has touched of its stack.
+    let mut datagram = vec![0; next_length(socket)?.min(INLINE_BYTES)];
     let Some((length, mut descriptors)) = receive_datagram(socket, &mut datagram)? else {
         return Ok(None);
     };
@@ -119,6 +120,18 @@ pub fn receive<T: DeserializeOwned>(
         }
     };
     Ok(Some((message, descriptors)))
+}
+
+/// Of the message that comes next, which stays. 0 at the end.
+fn next_length(socket: BorrowedFd<'_>) -> Result<usize, ReceiveError> {
+    let flags = RecvFlags::PEEK | RecvFlags::TRUNC;
+    let mut none = [0_u8; 0];
+    match rustix::io::retry_on_intr(|| rustix::net::recv(socket, &mut none[..], flags)) {
+        Ok((_, length)) => Ok(length),
+        // As below.
+        Err(Errno::CONNRESET) => Ok(0),
+        Err(error) => Err(ReceiveError::Socket(error)),
+    }
 }
 
 fn receive_datagram(
