@@ -1,3 +1,7 @@
+/// From this size on an allocation is a mapping of its own: more than a stream's buffers have.
+#[cfg(target_env = "gnu")]
+const LARGE: libc::c_int = 512 * 1024;
+
 /// Has the C library's allocator keep at most `arenas` arenas (of which each thread otherwise gets one of its own, with what was freed in it), and
 /// map what is large by itself, so that it goes back to the kernel when it is freed. Call it before there are threads. Other C libraries than
 /// glibc have nothing to set.
@@ -5,10 +9,11 @@ pub fn bound_allocator(arenas: u16) {
     #[cfg(target_env = "gnu")]
     for (parameter, value) in [
         (libc::M_ARENA_MAX, libc::c_int::from(arenas)),
-        // Its default; but given, it no longer grows with what is freed.
-        (libc::M_MMAP_THRESHOLD, 128 * 1024),
+        // Given, they no longer grow with what is freed.
+        (libc::M_MMAP_THRESHOLD, LARGE),
+        (libc::M_TRIM_THRESHOLD, LARGE),
     ] {
-        // SAFETY: `mallopt(3)` takes any number for these two.
+        // SAFETY: `mallopt(3)` takes any number for these three.
         let _in_range = unsafe { libc::mallopt(parameter, value) };
     }
     #[cfg(not(target_env = "gnu"))]
