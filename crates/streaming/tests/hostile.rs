@@ -279,3 +279,76 @@ async fn a_flood_of_pings_that_nobody_takes_the_answers_of_is_not_hoarded() {
     );
     still_answers(&stage).await;
 }
+
+/// A client of a command that reads nothing, and is sent more than any buffer holds. The client's end lies behind it, in a kernel that cannot send it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_that_vanishes_behind_input_that_nobody_reads_ends_its_session() {
+    let stage = Stage::with(|config| config.limits.vanished = Duration::from_secs(1)).await;
+    for gone in 1..=3 {
+        let mut raw = Raw::upgrade(&stage.exec(PIPE, &["sleep"]), "v4.channel.k8s.io").await;
+        for (stream, kind) in [(1, "error"), (3, "stdin"), (5, "stdout")] {
+            raw.open(stream, &[("streamtype", kind)]).await;
+        }
+        stage.until_running(1).await;
+        let stuffing = async {
+            loop {
+                raw.data(3, &[b'x'; 60_000], false).await;
+            }
+        };
+        assert!(
+            timeout(Duration::from_millis(500), stuffing).await.is_err(),
+            "it is read"
+        );
+        // Still there, and so is the session; and one that half-closes or resets itself.
+        stage.until_running(1).await;
+        match gone {
+            1 => drop(raw),
+            2 => {
+                raw.socket.set_zero_linger().unwrap();
+                drop(raw);
+            }
+            _ => {
+                raw.socket.shutdown().await.unwrap();
+                drop(raw);
+            }
+        }
+        stage.until(&stage.acts.vanished, gone).await;
+        stage.until_running(0).await;
+    }
+}
+
+/// A client that is only stopped answers by its kernel: it is kept.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn questions_neither_end_a_client_that_is_there_nor_keep_one_that_idles() {
+    let stage = Stage::with(|config| {
+        config.limits.vanished = Duration::from_secs(1);
+        config.limits.idle = Duration::from_secs(3);
+    })
+    .await;
+    let mut raw = Raw::upgrade(&stage.exec(PIPE, &["sleep"]), "v4.channel.k8s.io").await;
+    for (stream, kind) in [(1, "error"), (3, "stdin"), (5, "stdout")] {
+        raw.open(stream, &[("streamtype", kind)]).await;
+    }
+    let stuffing = async {
+        loop {
+            raw.data(3, &[b'x'; 60_000], false).await;
+        }
+    };
+    assert!(timeout(Duration::from_millis(500), stuffing).await.is_err());
+    // It is asked, and asked again.
+    for wanted in [2, 4] {
+        loop {
+            match raw.next().await {
+                Came::Control(Frame::Ping(id)) => {
+                    assert_eq!(id, wanted);
+                    break;
+                }
+                Came::End => panic!("the connection has ended"),
+                _ => {}
+            }
+        }
+    }
+    stage.until_running(1).await;
+    // Nothing has been carried all the time.
+    stage.until_running(0).await;
+}

@@ -110,7 +110,11 @@ impl Authority {
 
     fn options(&self, transport: Transport) -> Options {
         let tls = Some(self.trusted());
-        Options { transport, tls }
+        Options {
+            transport,
+            tls,
+            server_name: None,
+        }
     }
 }
 

@@ -6,6 +6,7 @@
 //! - [`daemon`] runs the real `longshored` there;
 //! - [`file_server`] serves files there until it hangs;
 //! - [`signer`] signs images as cosign does, with a key or by a sigstore of the test's own;
+//! - [`terminal`] has somebody sit at a terminal there;
 //! - [`ledger`] says what a test left behind.
 
 #[cfg(feature = "daemon")]
@@ -19,3 +20,4 @@ pub mod registry;
 pub mod sandbox;
 #[cfg(feature = "registry")]
 pub mod signer;
+pub mod terminal;

@@ -32,5 +32,6 @@ mod streams;
 mod streams_crictl;
 mod streams_limits;
 mod systemd;
+mod terminals;
 mod trouble;
 mod volumes;

@@ -39,6 +39,32 @@ fn a_client_whose_network_is_gone_loses_its_command() {
 }
 
 #[test]
+fn a_client_that_vanishes_behind_unread_input_loses_its_command() {
+    scenario_with("[streaming]\nclient_timeout = \"3s\"", async |host| {
+        let (_, id) = sleeper(host, "unread").await?;
+        for transport in TRANSPORTS {
+            let url = host.cri.exec_url(&id, &["sleep", "7654"], ALL).await?;
+            inside(host, async || {
+                let mut session = client::command(&url, &over(transport), ALL).await?;
+                let stdin = session.stdin.as_mut().context("there is no stdin")?;
+                let stuffing = async { while stdin.write_all(&[b'x'; 60_000]).await.is_ok() {} };
+                let bound = Duration::from_millis(500);
+                ensure!(
+                    tokio::time::timeout(bound, stuffing).await.is_err(),
+                    "it is read"
+                );
+                ensure!(processes_come(host, "7654", true), "it does not run");
+                // The connection is closed where it stands, with the event loop that drives it.
+                std::mem::forget(session);
+                Ok(())
+            })?;
+            ensure!(processes_come(host, "7654", false), "it runs on");
+        }
+        Ok(())
+    });
+}
+
+#[test]
 fn clients_that_dawdle_or_idle_are_let_go() {
     let settings = "[streaming]\ncreation_timeout = \"1s\"\nidle_timeout = \"2s\"";
     scenario_with(settings, async |host| {

@@ -1,5 +1,6 @@
 //! One session with a command: what is typed goes there, what it prints comes here.
 
+use futures_util::FutureExt;
 use rustix::process::Signal;
 use streaming::{
     Ending, Writer,
@@ -26,6 +27,9 @@ pub(crate) enum Leave {
     Detached,
 }
 
+/// Bytes that were typed and not taken, before no more are read.
+const MOST_PENDING: usize = 64 * 1024;
+
 /// Signals that would end us, and must not leave the terminal raw.
 const ENDING: [Signal; 4] = [Signal::HUP, Signal::INT, Signal::QUIT, Signal::TERM];
 
@@ -39,6 +43,13 @@ pub(crate) async fn interact(
     let mut session = client::command(url, options, wanted)
         .await
         .map_err(failed(operation))?;
+    // Before the terminal is raw: none of them may end us while it is.
+    let mut window = signals(SignalKind::window_change())?;
+    let mut ending: Vec<_> = Vec::new();
+    for signal in ENDING {
+        ending.push(signals(SignalKind::from_raw(signal.as_raw()))?);
+    }
+    let killed = killed(ending);
     let raw = match wanted.tty && wanted.stdin {
         true => RawTerminal::enter().map_err(|source| Error::Io {
             what: "make the terminal raw".to_owned(),
@@ -53,30 +64,21 @@ pub(crate) async fn interact(
         let (out, err) = tokio::join!(show(stdout, to_stdout), show(stderr, to_stderr));
         out.and(err)
     };
-    tokio::pin!(typing, showing);
-    let mut window = signals(SignalKind::window_change())?;
-    let mut ending: Vec<_> = Vec::new();
-    for signal in ENDING {
-        ending.push(signals(SignalKind::from_raw(signal.as_raw()))?);
-    }
-    let killed = killed(ending);
-    tokio::pin!(killed);
+    tokio::pin!(typing, showing, killed);
     if wanted.tty
         && let Some(size) = terminal::size()
     {
         // Its end is seen below.
         let _told = session.resize(size).await;
     }
-    let (mut types, mut shows) = (true, true);
+    let (mut types, mut shows, mut over) = (true, true, None);
     let left = loop {
+        if let Some(ending) = over.take_if(|_| !shows) {
+            break Leave::Ended(ending);
+        }
         tokio::select! {
-            ended = session.ending() => {
-                let ended = ended.map_err(failed(operation))?;
-                if shows {
-                    (&mut showing).await?;
-                }
-                break Leave::Ended(ended);
-            }
+            // The rest is shown before we leave, for as long as nobody wants us to leave at once.
+            ended = session.ending(), if over.is_none() => over = Some(ended.map_err(failed(operation))?),
             shown = &mut showing, if shows => {
                 shows = false;
                 // Nobody reads us any more.
@@ -97,6 +99,10 @@ pub(crate) async fn interact(
         }
     };
     drop(raw);
+    if let Leave::Detached = left {
+        // What was typed before the keys is still to go.
+        session.close().await;
+    }
     Ok(left)
 }
 
@@ -118,21 +124,33 @@ async fn killed(signals: Vec<tokio::signal::unix::Signal>) -> i32 {
     futures_util::future::select_all(waits).await.0
 }
 
-/// Types until there is nothing more to type. Whether the keys that detach were typed.
+/// Types until there is nothing more to type. Whether the keys that detach were typed: they are heard also while nobody takes what was typed
+/// before.
 async fn type_into(to: Option<Writer>, mut keys: Option<DetachKeys>) -> bool {
     let Some(mut to) = to else { return false };
     let mut typed = typed();
-    while let Some(chunk) = typed.recv().await {
-        let (chunk, detached) = match &mut keys {
-            Some(keys) => keys.filter(&chunk),
-            None => (chunk, false),
-        };
-        // A command that reads no more says how it ends by itself.
-        if to.write_all(&chunk).await.is_err() {
-            return false;
-        }
-        if detached {
-            return true;
+    let mut pending = Vec::new();
+    let mut open = true;
+    while open || !pending.is_empty() {
+        tokio::select! {
+            chunk = typed.recv(), if open && pending.len() < MOST_PENDING => match (chunk, &mut keys) {
+                (None, _) => open = false,
+                (Some(chunk), None) => pending.extend(chunk),
+                (Some(chunk), Some(keys)) => {
+                    let (chunk, detached) = keys.filter(&chunk);
+                    pending.extend(chunk);
+                    if detached {
+                        // As much as is taken at once.
+                        let _taken = to.write_all(&pending).now_or_never();
+                        return true;
+                    }
+                }
+            },
+            written = to.write(&pending), if !pending.is_empty() => match written {
+                Ok(count) => drop(pending.drain(..count)),
+                // A command that reads no more says how it ends by itself.
+                Err(_) => return false,
+            },
         }
     }
     let _closed = to.shutdown().await;

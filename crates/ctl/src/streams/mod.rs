@@ -20,14 +20,9 @@ pub(crate) struct Transport {
     /// Transport protocol
     #[arg(long, short = 'r', value_enum, default_value_t = Protocol::Spdy)]
     transport: Protocol,
-    /// Name that the streaming server's certificate must be for
-    #[arg(
-        long,
-        visible_alias = "tls-server-name",
-        value_name = "NAME",
-        default_value = "localhost"
-    )]
-    tls_sni: String,
+    /// Name that the streaming server is asked for and its certificate must have; "localhost", if the certificate is checked
+    #[arg(long, visible_alias = "tls-server-name", value_name = "NAME")]
+    tls_sni: Option<String>,
     /// PEM file of who issued the streaming server's certificate
     #[arg(long, value_name = "FILE")]
     tls_ca: Option<PathBuf>,
@@ -54,6 +49,7 @@ impl Transport {
         Ok(Options {
             transport,
             tls: Some(tls::config(self)?),
+            server_name: tls::server_name(self)?,
         })
     }
 }

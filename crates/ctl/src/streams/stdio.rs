@@ -2,12 +2,19 @@
 //! must not be made non-blocking: others share them.
 
 use std::{
-    io::{self, Read, Write},
-    thread::JoinHandle,
+    io::{self, Read},
+    os::fd::BorrowedFd,
 };
 
+use rustix::{
+    event::{PollFd, PollFlags},
+    io::Errno,
+};
 use streaming::Reader;
-use tokio::{io::AsyncReadExt, sync::mpsc};
+use tokio::{
+    io::AsyncReadExt,
+    sync::{mpsc, oneshot},
+};
 
 const CHUNK_BYTES: usize = 64 * 1024;
 
@@ -39,7 +46,7 @@ pub(super) async fn show(
     to: impl FnMut(&[u8]) -> io::Result<()> + Send + 'static,
 ) -> io::Result<()> {
     let Some(mut from) = from else { return Ok(()) };
-    let (sender, writer) = writer(to);
+    let (sender, written) = writer(to);
     loop {
         let mut chunk = Vec::with_capacity(CHUNK_BYTES);
         match from.read_buf(&mut chunk).await {
@@ -52,32 +59,51 @@ pub(super) async fn show(
         }
     }
     drop(sender);
-    let written = tokio::task::spawn_blocking(move || writer.join()).await;
-    match written {
-        Ok(Ok(result)) => result,
-        Ok(Err(_)) | Err(_) => Err(io::Error::other("the writing thread has ended")),
-    }
+    let ended = || io::Error::other("the writing thread has ended");
+    written.await.map_err(|_| ended())?
 }
 
+/// Where to send what is to be written, and who tells how that ended. Nobody has to wait for a thread that hangs in a write: it ends with the
+/// process.
 fn writer(
     mut to: impl FnMut(&[u8]) -> io::Result<()> + Send + 'static,
-) -> (mpsc::Sender<Vec<u8>>, JoinHandle<io::Result<()>>) {
+) -> (mpsc::Sender<Vec<u8>>, oneshot::Receiver<io::Result<()>>) {
     let (sender, mut receiver) = mpsc::channel::<Vec<u8>>(2);
-    let writer = std::thread::spawn(move || {
-        while let Some(chunk) = receiver.blocking_recv() {
-            to(&chunk)?;
+    let (ended, written) = oneshot::channel();
+    std::thread::spawn(move || {
+        let mut all = Ok(());
+        while let (Ok(()), Some(chunk)) = (&all, receiver.blocking_recv()) {
+            all = to(&chunk);
         }
-        Ok(())
+        // Who has gone need not know.
+        let _told = ended.send(all);
     });
-    (sender, writer)
+    (sender, written)
 }
 
+/// Without the standard library's lock, which whoever says a last word has to have: a write may hang.
 pub(super) fn to_stdout(bytes: &[u8]) -> io::Result<()> {
-    let mut stdout = io::stdout().lock();
-    stdout.write_all(bytes)?;
-    stdout.flush()
+    write_all(rustix::stdio::stdout(), bytes)
 }
 
+/// As [`to_stdout`].
 pub(super) fn to_stderr(bytes: &[u8]) -> io::Result<()> {
-    io::stderr().lock().write_all(bytes)
+    write_all(rustix::stdio::stderr(), bytes)
+}
+
+fn write_all(to: BorrowedFd<'_>, mut bytes: &[u8]) -> io::Result<()> {
+    while !bytes.is_empty() {
+        match rustix::io::write(to, bytes) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(count) => bytes = &bytes[count..],
+            Err(Errno::INTR) => {}
+            // Somebody who shares it has made it non-blocking.
+            Err(Errno::AGAIN) => {
+                let mut asked = [PollFd::new(&to, PollFlags::OUT)];
+                rustix::event::poll(&mut asked, None)?;
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
 }

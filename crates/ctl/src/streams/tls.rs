@@ -18,19 +18,33 @@ use rustls::{
 use super::Transport;
 use crate::error::Error;
 
+fn trusts_all(flags: &Transport) -> bool {
+    flags.tls_ca.is_none() && flags.tls_cert.is_none() && flags.tls_key.is_none()
+}
+
+/// The name that is asked for. Where the certificate is not checked and nothing was said, that is the host of the URL.
+pub(super) fn server_name(flags: &Transport) -> Result<Option<String>, Error> {
+    let name = match &flags.tls_sni {
+        None if trusts_all(flags) => return Ok(None),
+        name => name.as_deref().unwrap_or("localhost"),
+    };
+    ServerName::try_from(name)
+        .map_err(|error| Error::Usage(format!("--tls-sni {name}: {error}")))?;
+    Ok(Some(name.to_owned()))
+}
+
 pub(super) fn config(flags: &Transport) -> Result<Arc<ClientConfig>, Error> {
     let provider = Arc::new(ring::default_provider());
-    let trusts_all = flags.tls_ca.is_none() && flags.tls_cert.is_none() && flags.tls_key.is_none();
     let own = match (&flags.tls_cert, &flags.tls_key) {
         (Some(certificate), Some(key)) => Some(identity(certificate, key)?),
-        _ if trusts_all => None,
-        _ => {
+        (None, None) => None,
+        (Some(_), None) | (None, Some(_)) => {
             return Err(Error::Usage(
-                "--tls-cert and --tls-key go together, and with --tls-ca".to_owned(),
+                "--tls-cert and --tls-key go together".to_owned(),
             ));
         }
     };
-    let judge = match trusts_all {
+    let judge = match trusts_all(flags) {
         true => Judge::Anybody(Arc::clone(&provider)),
         false => Judge::named(flags, &provider)?,
     };
@@ -74,11 +88,8 @@ fn unreadable(path: &Path) -> impl Fn(pem::Error) -> Error {
 #[derive(Debug)]
 enum Judge {
     Anybody(Arc<CryptoProvider>),
-    /// By a name of our choice, not that of the URL, which mostly is an address.
-    Named {
-        inner: Arc<WebPkiServerVerifier>,
-        name: ServerName<'static>,
-    },
+    /// Of the name that was asked for, by whom we trust.
+    Named(Arc<WebPkiServerVerifier>),
 }
 
 impl Judge {
@@ -99,9 +110,7 @@ impl Judge {
             WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider))
                 .build()
                 .map_err(|error| Error::Input(format!("use --tls-ca: {error}")))?;
-        let name = ServerName::try_from(flags.tls_sni.clone())
-            .map_err(|error| Error::Usage(format!("--tls-sni {}: {error}", flags.tls_sni)))?;
-        Ok(Self::Named { inner, name })
+        Ok(Self::Named(inner))
     }
 }
 
@@ -110,13 +119,13 @@ impl ServerCertVerifier for Judge {
         &self,
         certificate: &CertificateDer<'_>,
         intermediates: &[CertificateDer<'_>],
-        _name: &ServerName<'_>,
+        name: &ServerName<'_>,
         ocsp: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, TlsError> {
         match self {
             Self::Anybody(_) => Ok(ServerCertVerified::assertion()),
-            Self::Named { inner, name } => {
+            Self::Named(inner) => {
                 inner.verify_server_cert(certificate, intermediates, name, ocsp, now)
             }
         }
@@ -135,7 +144,7 @@ impl ServerCertVerifier for Judge {
                 signed,
                 &provider.signature_verification_algorithms,
             ),
-            Self::Named { inner, .. } => inner.verify_tls12_signature(message, certificate, signed),
+            Self::Named(inner) => inner.verify_tls12_signature(message, certificate, signed),
         }
     }
 
@@ -152,7 +161,7 @@ impl ServerCertVerifier for Judge {
                 signed,
                 &provider.signature_verification_algorithms,
             ),
-            Self::Named { inner, .. } => inner.verify_tls13_signature(message, certificate, signed),
+            Self::Named(inner) => inner.verify_tls13_signature(message, certificate, signed),
         }
     }
 
@@ -161,7 +170,7 @@ impl ServerCertVerifier for Judge {
             Self::Anybody(provider) => provider
                 .signature_verification_algorithms
                 .supported_schemes(),
-            Self::Named { inner, .. } => inner.supported_verify_schemes(),
+            Self::Named(inner) => inner.supported_verify_schemes(),
         }
     }
 }

@@ -59,6 +59,8 @@ pub struct Options {
     pub transport: Transport,
     /// Whom to trust, for URLs of HTTPS.
     pub tls: Option<Arc<ClientConfig>>,
+    /// The name that the server is asked for (SNI) and its certificate must have; without one, the host of the URL.
+    pub server_name: Option<String>,
 }
 
 /// Which streams to open: those that the URL was asked for with.
@@ -113,7 +115,7 @@ pub struct Session {
     pub stderr: Option<Reader>,
     resize: Option<WriteHalf>,
     error: ReadHalf,
-    _link: Link,
+    link: Link,
 }
 
 /// An error stream's text that is worth keeping.
@@ -147,6 +149,19 @@ impl Session {
         }
         Ok(Ending::decode(&text))
     }
+
+    /// Leaves: sends what was written, says goodbye, and waits for the server to close, for some seconds at most. Dropping the session leaves as
+    /// well, but whoever then ends the event loop at once may cut off what was written last.
+    pub async fn close(self) {
+        let Self {
+            stdin,
+            resize,
+            link,
+            ..
+        } = self;
+        drop((stdin, resize));
+        link.close().await;
+    }
 }
 
 /// Runs a command, or attaches to one: the URL knows which.
@@ -167,7 +182,7 @@ async fn spdy_command(
     wanted: Wanted,
 ) -> Result<Session, ClientError> {
     let offered = ["v4.channel.k8s.io", "v3.channel.k8s.io"];
-    let upgraded = upgrade(url, options.tls.as_ref(), Transport::Spdy, &offered).await?;
+    let upgraded = upgrade(url, options, &offered).await?;
     let (hub, link) = spdy(upgraded.socket);
     // In the order of the Go client.
     let open = |kind: &str| {
@@ -190,7 +205,7 @@ async fn channel_command(
     wanted: Wanted,
 ) -> Result<Session, ClientError> {
     let offered = ["v5.channel.k8s.io", "v4.channel.k8s.io"];
-    let upgraded = upgrade(url, options.tls.as_ref(), Transport::WebSocket, &offered).await?;
+    let upgraded = upgrade(url, options, &offered).await?;
     let codec = Codec {
         base64: false,
         closes: upgraded.protocol.as_deref() == Some("v5.channel.k8s.io"),
@@ -233,7 +248,7 @@ fn session(hub: &Arc<Hub>, streams: [Option<StreamId>; 5], link: Link) -> Sessio
         stderr: stderr.map(read),
         resize: resize.map(|id| hub.write_half(id)),
         error: hub.read_half(error.unwrap_or_default()),
-        _link: link,
+        link,
     }
 }
 
@@ -268,6 +283,7 @@ const PATIENCE: Patience = Patience {
     idle: Duration::from_secs(24 * 60 * 60),
     farewell: Duration::from_secs(5),
     stall: None,
+    asks: None,
 };
 
 const HEADERS: usize = 64 * 1024;
@@ -291,15 +307,21 @@ fn spdy(socket: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) -> (Arc<Hu
 #[derive(Debug)]
 struct Link {
     hub: Arc<Hub>,
-    _driver: JoinHandle<()>,
+    driver: JoinHandle<()>,
 }
 
 impl Link {
     fn new(hub: &Arc<Hub>, driver: JoinHandle<()>) -> Self {
         Self {
             hub: Arc::clone(hub),
-            _driver: driver,
+            driver,
         }
+    }
+
+    async fn close(mut self) {
+        self.hub.finish();
+        // Bytes that the server's windows do not let through are given up.
+        let _closed = tokio::time::timeout(PATIENCE.farewell, &mut self.driver).await;
     }
 }
 

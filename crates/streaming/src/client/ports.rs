@@ -41,15 +41,14 @@ pub struct Forwarded {
 ///
 /// The server cannot be reached, or refuses.
 pub async fn port_forward(url: &str, options: &Options) -> Result<Forwarder, ClientError> {
-    let tls = options.tls.as_ref();
     let (hub, link) = match options.transport {
         Transport::Spdy => {
             let offered = ["portforward.k8s.io"];
-            spdy(upgrade(url, tls, Transport::Spdy, &offered).await?.socket)
+            spdy(upgrade(url, options, &offered).await?.socket)
         }
         Transport::WebSocket => {
             let offered = ["SPDY/3.1+portforward.k8s.io"];
-            let upgraded = upgrade(url, tls, Transport::WebSocket, &offered).await?;
+            let upgraded = upgrade(url, options, &offered).await?;
             let socket = websocket::wrap(upgraded.socket, Side::Client).await;
             spdy(Tunnel::new(socket))
         }

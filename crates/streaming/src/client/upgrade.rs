@@ -8,13 +8,13 @@ use http::{Request, StatusCode, Uri, header};
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper::{client::conn::http1, upgrade::Upgraded};
 use hyper_util::rt::TokioIo;
-use rustls::{ClientConfig, pki_types::ServerName};
+use rustls::pki_types::ServerName;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpStream,
 };
 
-use super::{ClientError, Transport};
+use super::{ClientError, Options, Transport};
 use crate::{keepalive, websocket};
 
 /// What the server and this client have agreed on.
@@ -31,8 +31,7 @@ const VANISHED: Duration = Duration::from_secs(150);
 
 pub(super) async fn upgrade(
     url: &str,
-    tls: Option<&Arc<ClientConfig>>,
-    transport: Transport,
+    options: &Options,
     offered: &[&str],
 ) -> Result<Agreed, ClientError> {
     let unusable = |reason| ClientError::Url {
@@ -65,16 +64,17 @@ pub(super) async fn upgrade(
     let ask = Ask {
         uri: &uri,
         host: &host,
-        transport,
+        transport: options.transport,
         offered,
     };
     if !is_tls {
         return ask.on(socket).await;
     }
-    let config = tls.ok_or_else(|| unusable("it wants TLS, and nobody is trusted"))?;
+    let config = options.tls.as_ref();
+    let config = config.ok_or_else(|| unusable("it wants TLS, and nobody is trusted"))?;
+    let name = options.server_name.as_deref().unwrap_or(name);
     let server = ServerName::try_from(name.to_owned());
-    let server =
-        server.map_err(|_| unusable("its host has no name that a certificate could have"))?;
+    let server = server.map_err(|_| unusable("no certificate can have the name of its host"))?;
     let connector = tokio_rustls::TlsConnector::from(Arc::clone(config));
     let socket = connector.connect(server, socket).await.map_err(connect)?;
     ask.on(socket).await

@@ -1,6 +1,11 @@
 //! One client, from its connection to its last byte: TLS, one HTTP request, and what it upgrades to.
 
-use std::{io, pin::pin, sync::Arc, time::Instant};
+use std::{
+    io,
+    pin::pin,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use http::{Request, Response, StatusCode};
 use http_body_util::{Either, Empty, Full};
@@ -30,6 +35,11 @@ use crate::{
     spdy::connection::{Connection, Patience, Role},
     websocket::{self, Codec, tunnel::Tunnel},
 };
+
+/// How often a client that cannot be read from for now is asked whether it is there, within the time that makes it vanished; and the longest time
+/// between two questions.
+const ASKED: u32 = 5;
+const ASKED_WITHIN: Duration = Duration::from_secs(5);
 
 /// What a request was found to want.
 struct Plan {
@@ -184,6 +194,7 @@ impl<S: Sessions> Visit<S> {
             idle: limits.idle,
             farewell: limits.farewell,
             stall: matches!(self.errand, Errand::PortForward(_)).then_some(limits.stall),
+            asks: Some((limits.vanished / ASKED).min(ASKED_WITHIN)),
         }
     }
 

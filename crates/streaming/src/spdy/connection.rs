@@ -55,6 +55,8 @@ pub(crate) struct Patience {
     pub(crate) farewell: Duration,
     /// `None` if a stream that is not read may hold up the others: those of one exec belong together.
     pub(crate) stall: Option<Duration>,
+    /// A peer that cannot be read from for now is asked for a sign of life at this interval; `None` if it is not.
+    pub(crate) asks: Option<Duration>,
 }
 
 /// Why a connection ended other than by its peer's leave.
@@ -87,6 +89,8 @@ pub(crate) struct Connection<I> {
     active: Instant,
     timer: Pin<Box<Sleep>>,
     relief: Relief,
+    /// Signs of life that the peer has been asked for.
+    questions: u32,
 }
 
 #[derive(Debug)]
@@ -129,7 +133,8 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Connection<I> {
             received: 0,
             active: now,
             timer: Box::pin(tokio::time::sleep_until(now + patience.idle)),
-            relief: Relief::new(patience.stall),
+            relief: Relief::new(patience.stall, patience.asks),
+            questions: 0,
         }
     }
 
@@ -205,7 +210,15 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Connection<I> {
 
     /// Ready when the connection has outlived its time.
     fn poll_timers(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Broken>> {
-        self.relief.poll(&self.hub, context);
+        if self.relief.poll(&self.hub, context) && self.queue.is_empty() {
+            // What is on its way to the peer already is as good a question.
+            self.questions = self.questions.wrapping_add(1) % (1 << 30);
+            self.queue.control(&Frame::Ping(self.questions * 2));
+            // It carries nothing: the connection is as idle as before.
+            let active = self.active;
+            self.poll_send(context)?;
+            self.active = active;
+        }
         loop {
             ready!(self.timer.as_mut().poll(context));
             match &self.phase {
@@ -236,8 +249,12 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Connection<I> {
             if self.queue.is_empty() {
                 return Ok(true);
             }
-            self.active = Instant::now();
-            match self.queue.poll_send(&mut self.socket, context) {
+            let before = self.queue.sent();
+            let sent = self.queue.poll_send(&mut self.socket, context);
+            if self.queue.sent() > before {
+                self.active = Instant::now();
+            }
+            match sent {
                 Poll::Pending => return Ok(false),
                 Poll::Ready(Ok(())) => {}
                 // In a farewell, nobody is owed anything more.

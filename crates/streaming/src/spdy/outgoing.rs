@@ -25,6 +25,8 @@ pub(super) struct Queue {
     control: Vec<u8>,
     segments: VecDeque<Segment>,
     bytes: usize,
+    /// Bytes that the socket has taken so far.
+    sent: u64,
     unflushed: bool,
 }
 
@@ -63,6 +65,11 @@ impl Queue {
             sent,
             payload,
         });
+    }
+
+    /// Bytes that the socket has taken so far.
+    pub(super) fn sent(&self) -> u64 {
+        self.sent
     }
 
     /// Whether another frame fits the batch.
@@ -107,6 +114,7 @@ impl Queue {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
             self.unflushed = true;
+            self.sent += count as u64;
             self.advance(count);
         }
         if self.unflushed {

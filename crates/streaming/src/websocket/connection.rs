@@ -70,7 +70,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Connection<I> {
             farewell: None,
             active: now,
             timer: Box::pin(tokio::time::sleep_until(now + patience.idle)),
-            relief: Relief::new(patience.stall),
+            relief: Relief::new(patience.stall, patience.asks),
         }
     }
 
@@ -111,7 +111,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Connection<I> {
                     });
                 }
                 Poll::Pending => {
-                    ready!(self.poll_timer(context))?;
+                    ready!(self.poll_timer(context, sent))?;
                     return Poll::Ready(self.outcome());
                 }
             }
@@ -138,9 +138,15 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Connection<I> {
         Ok(())
     }
 
-    fn poll_timer(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Broken>> {
+    /// `sent`: nothing is on its way to the peer.
+    fn poll_timer(&mut self, context: &mut Context<'_>, sent: bool) -> Poll<Result<(), Broken>> {
         // The reset itself cannot be told on a channel; its reason can, on the one for errors.
-        self.relief.poll(&self.hub, context);
+        if self.relief.poll(&self.hub, context) && sent && self.farewell.is_none() {
+            let ping = tungstenite::Message::Ping(Bytes::new());
+            Pin::new(&mut self.socket).start_send(ping)?;
+            // What it does not take now it takes when it is next looked at.
+            let _flushed = Pin::new(&mut self.socket).poll_flush(context)?;
+        }
         loop {
             ready!(self.timer.as_mut().poll(context));
             let end = match &self.farewell {
