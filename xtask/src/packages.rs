@@ -33,6 +33,10 @@ const TESTS: &[(&str, &str)] = &[
     ("umoci", "makes images that are not ours"),
     ("openssl", "makes that registry's certificate"),
     (
+        "nginx-light",
+        "stands in front of it as a mirror that misbehaves",
+    ),
+    (
         "python3-websocket",
         "a client of WebSocket that is not ours",
     ),

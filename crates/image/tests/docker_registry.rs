@@ -66,6 +66,35 @@ fn run(program: &str, arguments: &[&str]) {
     assert!(output.status.success(), "{program} {arguments:?}: {said}");
 }
 
+/// Bytes that do not compress (Marsaglia's xorshift).
+fn noise(count: usize) -> Vec<u8> {
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state.to_le_bytes()[0]
+    };
+    (0..count).map(|_| next()).collect()
+}
+
+/// A key and its certificate, `NAME.key` and `NAME.cert`, good for this machine by address and as registry.test.
+fn certify(directory: &Path, name: &str) -> (String, String) {
+    let at = |end: &str| {
+        let path = directory.join(format!("{name}.{end}"));
+        path.to_str().unwrap().to_owned()
+    };
+    let (key, certificate, config) = (at("key"), at("cert"), at("cnf"));
+    let request = "[req]\ndistinguished_name = name\nx509_extensions = extensions\nprompt = no\n[name]\nCN = registry\n\
+                   [extensions]\nsubjectAltName = IP:127.0.0.1, DNS:registry.test\nbasicConstraints = critical, CA:FALSE\n";
+    fs::write(&config, request).unwrap();
+    let curve = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"];
+    let fixed = ["req", "-x509", "-nodes", "-days", "2", "-config"];
+    let files = [&*config, "-keyout", &*key, "-out", &*certificate];
+    run("openssl", &[&fixed[..], &files, &curve].concat());
+    (key, certificate)
+}
+
 /// Two layers, the second of which deletes and replaces, as umoci computes them from changed trees.
 fn make_layout(directory: &Path) -> String {
     let layout = directory.join("layout");
@@ -80,6 +109,7 @@ fn make_layout(directory: &Path) -> String {
     fs::write(root.join("etc/old"), "old").unwrap();
     fs::write(root.join("etc/opaque/old"), "old").unwrap();
     fs::write(root.join("tool"), vec![7; 300_000]).unwrap();
+    fs::write(root.join("noise"), noise(100_000)).unwrap();
     fs::hard_link(root.join("tool"), root.join("tool-too")).unwrap();
     std::os::unix::fs::symlink("tool", root.join("link")).unwrap();
     run("umoci", &["repack", "--image", &image, bundle]);
@@ -186,15 +216,7 @@ async fn tunnel_to(target: String) -> String {
 async fn a_registry_with_a_certificate_and_a_password() {
     let directory = tempfile::tempdir().unwrap();
     let at = |name: &str| directory.path().join(name).to_str().unwrap().to_owned();
-    let (key, certificate) = (at("key.pem"), at("cert.pem"));
-    let request = "[req]\ndistinguished_name = name\nx509_extensions = extensions\nprompt = no\n[name]\nCN = registry\n\
-                   [extensions]\nsubjectAltName = IP:127.0.0.1, DNS:registry.test\nbasicConstraints = critical, CA:FALSE\n";
-    fs::write(at("request.cnf"), request).unwrap();
-    let curve = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"];
-    let fixed = ["req", "-x509", "-nodes", "-days", "2", "-config"];
-    let config = at("request.cnf");
-    let files = [&*config, "-keyout", &*key, "-out", &*certificate];
-    run("openssl", &[&fixed[..], &files, &curve].concat());
+    let (key, certificate) = certify(directory.path(), "server");
     // "me" with the password "pw", by bcrypt.
     let hash = "me:$2b$05$UWo1.0f7fvKgwVabFh1YgeWXKqQ8TfSGsFQgCDXLDrAKinwpRH7HG";
     fs::write(at("htpasswd"), hash).unwrap();
@@ -246,7 +268,7 @@ async fn a_registry_with_a_certificate_and_a_password() {
     fs::write(hosts.join("hosts.toml"), "").unwrap();
     let error = by_file.pull_as(name, auth.clone()).await.unwrap_err();
     assert_eq!(error.kind(), PullErrorKind::Unavailable);
-    for trust in ["ca = \"../../cert.pem\"", "skip_verify = true"] {
+    for trust in ["ca = \"../../server.cert\"", "skip_verify = true"] {
         fs::write(hosts.join("hosts.toml"), trust).unwrap();
         let pulled = by_file.pull_as(name, auth.clone()).await.unwrap();
         assert_eq!(pulled.origin, "https://registry.test");
@@ -262,4 +284,194 @@ async fn a_registry_with_a_certificate_and_a_password() {
         "{}",
         support::text(&error)
     );
+}
+
+#[tokio::test]
+async fn a_registry_that_wants_to_know_who_asks() {
+    let directory = tempfile::tempdir().unwrap();
+    let (key, certificate) = certify(directory.path(), "server");
+    let (_, client) = certify(directory.path(), "client");
+    certify(directory.path(), "stranger");
+    let extra =
+        format!(", tls: {{certificate: '{certificate}', key: '{key}', clientcas: ['{client}']}}");
+    let registry = DockerRegistry::start(directory.path(), &extra);
+    let image = make_layout(directory.path());
+    let reference = format!("{}/team/app:v1", registry.address);
+    let certificates = directory.path().join("skopeo");
+    fs::create_dir(&certificates).unwrap();
+    for file in ["client.cert", "client.key"] {
+        fs::copy(directory.path().join(file), certificates.join(file)).unwrap();
+    }
+    let to = format!("docker://{reference}");
+    run(
+        "skopeo",
+        &[
+            "copy",
+            "--dest-tls-verify=false",
+            "--dest-cert-dir",
+            certificates.to_str().unwrap(),
+            &format!("oci:{image}"),
+            &to,
+        ],
+    );
+    let hosts = directory.path().join("certs.d").join(&registry.address);
+    fs::create_dir_all(&hosts).unwrap();
+    let store = Store::open_with(|config| {
+        config.hosts_directory = Some(directory.path().join("certs.d"));
+        config.timeouts.attempts = 1;
+    })
+    .await;
+    for (shown, known) in [
+        ("", false),
+        (
+            "client = [[\"../../stranger.cert\", \"../../stranger.key\"]]",
+            false,
+        ),
+        (
+            "client = [[\"../../client.cert\", \"../../client.key\"]]",
+            true,
+        ),
+    ] {
+        let text = format!(
+            "server = \"https://{}\"\n[host.\"https://{}\"]\nca = \"../../server.cert\"\n{shown}\n",
+            registry.address, registry.address
+        );
+        fs::write(hosts.join("hosts.toml"), text).unwrap();
+        let pulled = store.pull(&reference).await;
+        match pulled {
+            Ok(pulled) => {
+                assert!(known, "{shown}");
+                assert_eq!(store.read(&pulled, "link").len(), 300_000);
+            }
+            Err(error) => {
+                assert!(!known, "{}", support::text(&error));
+                assert_eq!(
+                    error.kind(),
+                    PullErrorKind::Unavailable,
+                    "{}",
+                    support::text(&error)
+                );
+            }
+        }
+    }
+}
+
+/// nginx in front of a registry, ended when dropped.
+struct Nginx {
+    process: Child,
+    address: String,
+    log: std::path::PathBuf,
+}
+
+impl Nginx {
+    /// `blobs` is what becomes of requests for blobs.
+    fn start(directory: &Path, registry: &str, blobs: &str) -> Self {
+        let log = directory.join("access.log");
+        for _ in 0..20 {
+            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+            let address = listener.local_addr().unwrap().to_string();
+            drop(listener);
+            let at = directory.display();
+            let config = format!(
+                "daemon off; master_process off; pid {at}/nginx.pid; error_log {at}/error.log; events {{}}\n\
+                 http {{ access_log {}; client_body_temp_path {at}/body; proxy_temp_path {at}/proxy; fastcgi_temp_path {at}/fastcgi;\n\
+                 uwsgi_temp_path {at}/uwsgi; scgi_temp_path {at}/scgi; server {{ listen {address};\n\
+                 location / {{ proxy_pass http://{registry}; proxy_set_header Host {registry}; }}\n\
+                 location ~ /blobs/ {{ {blobs} }} }} }}\n",
+                log.display()
+            );
+            let path = directory.join("nginx.conf");
+            fs::write(&path, config).unwrap();
+            let mut process = Command::new("/usr/sbin/nginx")
+                .arg("-c")
+                .arg(&path)
+                .stderr(Stdio::null())
+                .spawn()
+                .unwrap();
+            for _ in 0..500 {
+                if std::net::TcpStream::connect(&address).is_ok() {
+                    return Self {
+                        process,
+                        address,
+                        log,
+                    };
+                }
+                if process.try_wait().unwrap().is_some() {
+                    break;
+                }
+                std::thread::sleep(std::time::Duration::from_millis(10));
+            }
+            process.kill().ok();
+            process.wait().unwrap();
+        }
+        let said = fs::read_to_string(directory.join("error.log")).unwrap_or_default();
+        panic!("nginx does not start: {said}");
+    }
+}
+
+impl Drop for Nginx {
+    fn drop(&mut self) {
+        self.process.kill().ok();
+        self.process.wait().ok();
+    }
+}
+
+#[tokio::test]
+async fn a_mirror_that_misbehaves_costs_time_and_nothing_else() {
+    let directory = tempfile::tempdir().unwrap();
+    let registry = DockerRegistry::start(directory.path(), "");
+    let image = make_layout(directory.path());
+    let to = format!("docker://{}/team/app:v1", registry.address);
+    let from = format!("oci:{image}");
+    run("skopeo", &["copy", "--dest-tls-verify=false", &from, &to]);
+    // Of the right lengths, but nothing else.
+    let wrong = directory.path().join("wrong/v2/team/app/blobs");
+    fs::create_dir_all(&wrong).unwrap();
+    for blob in fs::read_dir(directory.path().join("layout/blobs/sha256")).unwrap() {
+        let blob = blob.unwrap();
+        let name = format!("sha256:{}", blob.file_name().to_str().unwrap());
+        let length = usize::try_from(blob.metadata().unwrap().len()).unwrap();
+        fs::write(wrong.join(name), vec![0; length]).unwrap();
+    }
+    let pass = format!(
+        "proxy_pass http://{0}; proxy_set_header Host {0};",
+        registry.address
+    );
+    let faults = [
+        ("well", pass.clone()),
+        ("slow", format!("{pass} limit_rate 500;")),
+        ("cut", "return 444;".to_owned()),
+        ("429", "return 429;".to_owned()),
+        ("500", "return 500;".to_owned()),
+        (
+            "wrong ranges",
+            format!("{pass} proxy_set_header Range bytes=100-199;"),
+        ),
+        (
+            "wrong bytes",
+            format!("root {};", directory.path().join("wrong").display()),
+        ),
+    ];
+    let hosts = directory.path().join("certs.d/registry.test");
+    fs::create_dir_all(&hosts).unwrap();
+    for (name, blobs) in faults {
+        let own = tempfile::tempdir().unwrap();
+        let nginx = Nginx::start(own.path(), &registry.address, &blobs);
+        let text = format!(
+            "server = \"http://{}\"\n[host.\"http://{}\"]\n",
+            registry.address, nginx.address
+        );
+        fs::write(hosts.join("hosts.toml"), text).unwrap();
+        let store = Store::open_with(|config| {
+            config.hosts_directory = Some(directory.path().join("certs.d"));
+        })
+        .await;
+        let pulled = store.pull("registry.test/team/app:v1").await;
+        let pulled = pulled.unwrap_or_else(|error| panic!("{name}: {}", support::text(&error)));
+        assert_eq!(store.read(&pulled, "noise"), noise(100_000), "{name}");
+        assert_eq!(store.read(&pulled, "etc/opaque/new"), b"new", "{name}");
+        let asked = fs::read_to_string(&nginx.log).unwrap();
+        // The cut ones are not even logged.
+        assert!(asked.contains("/manifests/v1"), "{name}: {asked}");
+    }
 }

@@ -467,3 +467,53 @@ async fn proxies_of_the_environment_lead_to_registries_but_not_to_this_machine()
     store.pull(&home.reference("team/app", "v1")).await.unwrap();
     assert!(proxy.requests().is_empty());
 }
+
+#[tokio::test]
+async fn a_program_that_knows_credentials_is_asked_for_each_pull() {
+    use std::os::unix::fs::PermissionsExt;
+    let [home] = registries(&two_layers());
+    let node = Node::new();
+    node.hosts(&server(&home));
+    node.credentials(r#"{"credHelpers": {"registry.test": "vault"}}"#);
+    let write = |secret: &str| {
+        let program = node.path().join("docker-credential-vault");
+        let fresh = node.path().join("fresh");
+        let text = format!(
+            "#!/bin/sh\nread server; [ \"$1 $server\" = \"get registry.test\" ] || exit 1\necho '{{\"Username\":\"node\",\"Secret\":\"{secret}\"}}'\n"
+        );
+        std::fs::write(&fresh, text).unwrap();
+        std::fs::set_permissions(&fresh, PermissionsExt::from_mode(0o755)).unwrap();
+        std::fs::rename(fresh, program).unwrap();
+    };
+    let programs = node.path().to_owned();
+    let store = node
+        .store_with(|config| config.credential_programs = Some(programs))
+        .await;
+    // The secret changes, as such programs' do; an identity token goes by this user's name.
+    for secret in ["s3cret-one", "s3cret-two"] {
+        write(secret);
+        home.require(Wanted::Basic {
+            user: "node".into(),
+            password: secret.into(),
+        });
+        store.pull(NAME).await.unwrap();
+        store.images.remove(NAME).await.unwrap();
+        store.settles_empty().await;
+    }
+    home.require(Wanted::Basic {
+        user: "node".into(),
+        password: "s3cret-three".into(),
+    });
+    let error = store.pull(NAME).await.unwrap_err();
+    assert_eq!(
+        error.kind(),
+        PullErrorKind::Unauthenticated,
+        "{}",
+        text(&error)
+    );
+    assert!(
+        text(&error).contains("vault") && !text(&error).contains("s3cret"),
+        "{}",
+        text(&error)
+    );
+}
