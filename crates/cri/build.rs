@@ -9,6 +9,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             "runtime/v1/cri.proto",
             "longshore/v1/progress.proto",
             "longshore/v1/images.proto",
+            "longshore/v1/store.proto",
         ],
         ["proto"],
     )?;

@@ -33,6 +33,7 @@ use tonic::{Request, Response, Status};
 use crate::MAX_MESSAGE_BYTES;
 use crate::progress::images_client::ImagesClient;
 use crate::progress::progress_client::ProgressClient;
+use crate::progress::store_client::StoreClient;
 use crate::v1::image_service_client::ImageServiceClient;
 use crate::v1::runtime_service_client::RuntimeServiceClient;
 
@@ -227,6 +228,11 @@ impl Client {
     /// The generated client of the service that tells of images what CRI does not; only Longshore has it.
     pub fn images_service(&self) -> ImagesClient<Channel> {
         ImagesClient::new(self.channel.clone())
+    }
+
+    /// The generated client of the service that looks after the store of images; only Longshore has it.
+    pub fn store_service(&self) -> StoreClient<Channel> {
+        StoreClient::new(self.channel.clone())
     }
 
     /// The generated client of the progress service, which only Longshore has.

@@ -84,6 +84,8 @@ pub(crate) enum Command {
     Inspecti(inspecti::Inspecti),
     Imagefsinfo(imagefsinfo::Imagefsinfo),
     Rmi(rmi::Rmi),
+    Fsck(fsck::Fsck),
+    Du(du::Du),
     Bench(bench::Bench),
     Config(config::Config),
     Completion(completion::Completion),
@@ -126,6 +128,8 @@ impl Command {
             Self::Inspecti(command) => command.run(session, out).await,
             Self::Imagefsinfo(command) => command.run(session, out).await,
             Self::Rmi(command) => command.run(session, out).await,
+            Self::Fsck(command) => command.run(session, out).await,
+            Self::Du(command) => command.run(session, out).await,
             Self::Bench(command) => command.run(session, out).await,
             // They need no runtime, and were done before one was looked for.
             Self::Config(_) | Self::Completion(_) => Ok(()),

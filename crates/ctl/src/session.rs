@@ -1,7 +1,10 @@
 use std::time::Duration;
 
 use cri::client::Client;
-use cri::progress::{ExplainPullRequest, ExplainPullResponse, PullProgress, WatchPullRequest};
+use cri::progress::{
+    CheckFinding, CheckRequest, DiskPart, DiskUsageRequest, ExplainPullRequest,
+    ExplainPullResponse, PullProgress, WatchPullRequest,
+};
 use cri::v1::*;
 use futures_util::{Stream, StreamExt, future, stream};
 use streaming::client::Wanted;
@@ -526,6 +529,31 @@ impl Session {
         reply
             .map(Response::into_inner)
             .map_err(|status| Error::rpc(operation, status))
+    }
+
+    /// Compares layers with what was unpacked. Only Longshore does.
+    pub(crate) async fn check_store(
+        &self,
+        request: CheckRequest,
+    ) -> Result<Streaming<CheckFinding>, Error> {
+        let mut service = self.image().await?.store_service();
+        let reply = service.check(request).await;
+        reply
+            .map(Response::into_inner)
+            .map_err(|status| Error::rpc("check the store".to_owned(), status))
+    }
+
+    /// Whose each byte on the node's disk is. Only Longshore says.
+    pub(crate) async fn disk_usage(&self) -> Result<Vec<DiskPart>, Error> {
+        let failed = |status| Error::rpc("measure what is on disk".to_owned(), status);
+        let mut service = self.image().await?.store_service();
+        let reply = service.disk_usage(DiskUsageRequest {}).await;
+        let mut parts = reply.map_err(failed)?.into_inner();
+        let mut all = Vec::new();
+        while let Some(part) = parts.message().await.map_err(failed)? {
+            all.push(part);
+        }
+        Ok(all)
     }
 
     /// How far a pull is. Ends with it, and at once where the runtime does not tell: nothing depends on it.

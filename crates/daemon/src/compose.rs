@@ -11,7 +11,9 @@ use cni::{
     plugins::{Plugins, PluginsConfig},
 };
 use cri::{
-    progress::{images_server::ImagesServer, progress_server::ProgressServer},
+    progress::{
+        images_server::ImagesServer, progress_server::ProgressServer, store_server::StoreServer,
+    },
     v1::{image_service_server::ImageServiceServer, runtime_service_server::RuntimeServiceServer},
 };
 use image::{Images, ImagesConfig, Proxies};
@@ -320,7 +322,8 @@ async fn accept(
         .add_service(runtime_service)
         .add_service(image_service)
         .add_service(ProgressServer::new(cri.clone()))
-        .add_service(ImagesServer::new(cri))
+        .add_service(ImagesServer::new(cri.clone()))
+        .add_service(StoreServer::new(cri))
         .serve_with_incoming_shutdown(UnixListenerStream::new(listener), asking.notified())
         .await
         .context("serve CRI")

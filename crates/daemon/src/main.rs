@@ -6,6 +6,7 @@
 mod compose;
 mod config;
 mod container;
+mod disk;
 mod events;
 mod failpoint;
 mod flight;

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use snapshot::{LayerKey, Usage};
 
 use crate::image::ParsedConfig;
-use crate::store::ImageRecord;
+use crate::retired::Retired;
+use crate::store::{BadRecord, ImageRecord};
 use crate::{FindError, Image, ImageUser, Reference};
 
 #[derive(Debug, Default)]
@@ -23,6 +24,10 @@ pub(crate) struct Catalogue {
     reserved: BTreeMap<LayerKey, usize>,
     /// Container to image.
     pub(crate) pins: BTreeMap<String, String>,
+    /// Layers that have been replaced under containers.
+    pub(crate) retired: Vec<Retired>,
+    /// Records that did not decode, and why not. They are not touched until somebody asks for a repair.
+    pub(crate) bad_records: Vec<BadRecord>,
 }
 
 #[derive(Debug, Clone)]
@@ -148,6 +153,10 @@ impl Catalogue {
         self.reserved.contains_key(key)
     }
 
+    pub(crate) fn has_reservations(&self) -> bool {
+        !self.reserved.is_empty()
+    }
+
     /// Takes out the layers that neither an image nor a pull needs.
     pub(crate) fn take_garbage(&mut self) -> Vec<LayerKey> {
         let used: BTreeSet<&LayerKey> = (self.images.values())
@@ -165,7 +174,45 @@ impl Catalogue {
     }
 
     pub(crate) fn usage(&self) -> Usage {
-        self.layers.values().map(|layer| layer.usage).sum()
+        let layers = self.layers.values().map(|layer| layer.usage);
+        layers
+            .chain(self.retired.iter().map(|retired| retired.usage))
+            .sum()
+    }
+
+    /// Every image, bottom layer first, also those that have been removed but are pinned.
+    pub(crate) fn entries(&self) -> impl Iterator<Item = &Entry> {
+        self.images.values()
+    }
+
+    /// Pins of images that have a layer.
+    pub(crate) fn holders(&self, key: &LayerKey) -> BTreeSet<String> {
+        let has_it = |id: &String| {
+            let entry = self.images.get(id);
+            entry.is_some_and(|entry| entry.image.layers.contains(key))
+        };
+        (self.pins.iter())
+            .filter(|(_, id)| has_it(id))
+            .map(|(pin, _)| pin.clone())
+            .collect()
+    }
+
+    /// Whether a replaced layer has lost the last of its containers.
+    pub(crate) fn has_free_retired(&self) -> bool {
+        self.retired
+            .iter()
+            .any(|retired| retired.is_free(&self.pins))
+    }
+
+    /// Takes out the replaced layers that no container is mounted on any more.
+    pub(crate) fn take_free_retired(&mut self) -> Vec<Retired> {
+        let pins = &self.pins;
+        let (free, held) = self
+            .retired
+            .drain(..)
+            .partition(|retired| retired.is_free(pins));
+        self.retired = held;
+        free
     }
 }
 

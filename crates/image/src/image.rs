@@ -30,6 +30,14 @@ pub struct Image {
     pub user: ImageUser,
 }
 
+impl Image {
+    /// What people call it: the first tag, or else a digest, or else its id.
+    pub fn name(&self) -> &str {
+        let mut names = self.repo_tags.iter().chain(&self.repo_digests);
+        names.next().unwrap_or(&self.id)
+    }
+}
+
 /// Whom an image wants its processes to run as; a group beside it is left to the container's creation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ImageUser {

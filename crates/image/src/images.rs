@@ -11,16 +11,18 @@ use crate::registry::{Client, Plan};
 use crate::shelf::Shelf;
 use crate::signature::{self, PolicyFile, PolicyUnread};
 use crate::{
-    Auth, FindError, Image, ImagesConfig, PinError, PullCause, PullError, PullPlan, PullProgress,
-    Reference, ReferenceError, RemoveError, SignatureError, StoreError,
+    Auth, FindError, Holdings, Image, ImagesConfig, PinError, PullCause, PullError, PullPlan,
+    PullProgress, Reference, ReferenceError, RemoveError, SignatureError, StoreError,
 };
 
 /// The images of one root. Cheap to clone; all clones are one store.
 #[derive(Debug, Clone)]
 pub struct Images {
-    shelf: Arc<Shelf>,
-    client: Arc<Client>,
-    permits: Arc<Semaphore>,
+    pub(crate) shelf: Arc<Shelf>,
+    pub(crate) client: Arc<Client>,
+    pub(crate) permits: Arc<Semaphore>,
+    /// One check at a time.
+    pub(crate) checking: Arc<tokio::sync::Mutex<()>>,
     policy: Arc<PolicyFile>,
     ongoing: Arc<Mutex<HashMap<PullKey, Arc<Ongoing>>>>,
     /// Tells those who wait for a pull to watch.
@@ -52,6 +54,7 @@ impl Images {
             client,
             permits,
             policy,
+            checking: Arc::default(),
             ongoing: Arc::default(),
             begun: Arc::default(),
         })
@@ -205,7 +208,7 @@ impl Images {
         let orphaned = {
             let mut catalogue = self.shelf.write();
             catalogue.pins.remove(container_id);
-            !catalogue.forsaken().is_empty()
+            !catalogue.forsaken().is_empty() || catalogue.has_free_retired()
         };
         if orphaned {
             self.shelf.sweep_behind();
@@ -233,9 +236,14 @@ impl Images {
         Ok(())
     }
 
-    /// What all layers take on disk, to the inode. From memory.
+    /// What all layers take on disk with their indexes, to the inode. From memory.
     pub fn usage(&self) -> Usage {
         self.shelf.read().usage()
+    }
+
+    /// Whose what is on disk is. From memory.
+    pub fn holdings(&self) -> Holdings {
+        Holdings::of(&self.shelf.read())
     }
 
     fn join_or_start(

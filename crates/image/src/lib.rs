@@ -12,6 +12,7 @@
 
 mod auth;
 mod catalogue;
+mod check;
 mod config;
 mod configuration;
 mod digest;
@@ -19,8 +20,10 @@ mod error;
 mod failpoint;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;
+mod holdings;
 mod image;
 mod images;
+mod index;
 mod keyring;
 mod layers;
 mod manifest;
@@ -31,14 +34,17 @@ mod pull;
 mod recovery;
 mod reference;
 mod registry;
+mod retired;
 mod shelf;
 mod signature;
+mod source;
 mod store;
 #[cfg(test)]
 mod tests;
 mod unpack;
 
 pub use auth::Auth;
+pub use check::{CheckError, CheckOutcome, CheckRequest, Finding};
 pub use config::{ImagesConfig, Timeouts};
 pub use configuration::ConfigurationError;
 pub use digest::{Digest, DigestError};
@@ -46,8 +52,10 @@ pub use error::{
     DocumentProblem, FindError, PinError, PullCause, PullError, PullErrorKind, RemoveError,
     StoreError,
 };
+pub use holdings::Holdings;
 pub use image::{Image, ImageConfig, ImageUser};
 pub use images::{Images, PullRequest};
+pub use index::{Damage, DamageKind};
 pub use progress::{LayerProgress, LayerStage, PullProgress, PullStage};
 pub use reference::{Reference, ReferenceError};
 pub use registry::{PlannedSource, Proxies, PullPlan, RegistryError, RegistryFailure, Tried};

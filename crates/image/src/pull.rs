@@ -3,26 +3,25 @@
 //! Layers are unpacked on their own, in parallel. One that turns out to depend on those below stops at the first such entry; when
 //! all others are here, these are fetched again, bottom first, with a view of what is below them.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use snapshot::LayerKey;
 use tokio::sync::{Semaphore, watch};
-use tokio::task::JoinSet;
 
 use crate::digest::chain_id;
 use crate::image::ParsedConfig;
-use crate::layers::{Layer, LayerContext, Placed};
+use crate::layers::{Layer, LayerContext, Unplaced, place};
 use crate::manifest::{self, Descriptor, Document, Manifest, Platform};
 use crate::registry::{Client, Session};
 use crate::shelf::{NewImage, Shelf};
 use crate::signature::{Admission, PolicyFile, united};
+use crate::source::Source;
 use crate::store::ImageRecord;
 use crate::unpack::LayerError;
 use crate::{
     Auth, Digest, DocumentProblem, Image, LayerProgress, LayerStage, PullCause, PullProgress,
-    PullStage, Reference, StoreError,
+    PullStage, Reference,
 };
 
 const MAX_CONFIG_BYTES: usize = 8 << 20;
@@ -234,15 +233,6 @@ impl Pull {
         let mut layers = Vec::with_capacity(descriptors.len());
         for (index, (descriptor, diff_id)) in descriptors.iter().zip(diff_ids).enumerate() {
             let diff_id = Digest::parse(diff_id).map_err(|error| malformed(error.to_string()))?;
-            let chain = chain_id(below.as_ref(), &diff_id);
-            let hex = |digest: &Digest| match digest.as_str().starts_with("sha256:") {
-                true => digest.hex().to_owned(),
-                // Directories are named by SHA-256 whatever the digest.
-                false => Digest::of(digest.as_str().as_bytes()).hex().to_owned(),
-            };
-            let key = |key: Result<LayerKey, snapshot::LayerKeyError>| {
-                key.map_err(|error| malformed(error.to_string()))
-            };
             let kind = &*descriptor.media_type;
             if !kind.contains("tar") || kind.contains("encrypted") {
                 return Err(PullCause::Layer {
@@ -253,13 +243,9 @@ impl Pull {
                     },
                 });
             }
-            layers.push(Layer {
-                index,
-                descriptor: descriptor.clone(),
-                shared: key(LayerKey::of_diff_id(&hex(&diff_id)))?,
-                chained: key(LayerKey::of_chain_id(&hex(&chain)))?,
-                diff_id,
-            });
+            let (layer, chain) = Layer::new(index, descriptor.clone(), diff_id, below.as_ref())
+                .map_err(|error| malformed(error.to_string()))?;
+            layers.push(layer);
             below = Some(chain);
         }
         Ok(layers)
@@ -284,44 +270,20 @@ impl Pull {
         });
         let context = Arc::new(LayerContext {
             shelf: Arc::clone(&self.shelf),
-            session: Arc::clone(session),
+            source: Source::Registry(Arc::clone(session)),
             permits: Arc::clone(&self.permits),
             progress: self.progress.clone(),
         });
-        let failed = |layer: &Layer, source| PullCause::Layer {
-            digest: layer.descriptor.digest.to_string(),
-            origin: session.subject(),
-            source,
-        };
-        // Dropped with this future, and all tasks with it.
-        let mut tasks = JoinSet::new();
-        for layer in layers {
-            let (context, layer) = (Arc::clone(&context), layer.clone());
-            tasks.spawn(async move {
-                let placed = context.place_alone(&layer).await;
-                (layer.index, placed)
-            });
-        }
-        let mut keys = BTreeMap::new();
-        while let Some(joined) = tasks.join_next().await {
-            let (index, placed) = joined.map_err(|source| StoreError::Task {
-                action: "unpack a layer",
-                source,
-            })?;
-            if let Placed::Here(key) = placed.map_err(|error| failed(&layers[index], error))? {
-                keys.insert(index, key);
-            }
-        }
-        let mut complete = Vec::with_capacity(layers.len());
-        for layer in layers {
-            let key = match keys.remove(&layer.index) {
-                Some(key) => key,
-                None => (context.place_upon(layer, complete.clone()).await)
-                    .map_err(|error| failed(layer, error))?,
-            };
-            complete.push(key);
-        }
-        Ok(complete)
+        place(&context, layers)
+            .await
+            .map_err(|failed| match failed {
+                Unplaced::Layer(index, source) => PullCause::Layer {
+                    digest: layers[index].descriptor.digest.to_string(),
+                    origin: session.subject(),
+                    source,
+                },
+                Unplaced::Store(error) => error.into(),
+            })
     }
 
     fn image(

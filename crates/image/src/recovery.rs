@@ -9,18 +9,25 @@
 //! | a layer that no image needs                  | removed: a sweep was interrupted                       |
 //! | a removed image without pins                 | dropped                                                |
 //! | a pin for an unknown image                   | removed                                                |
+//! | an image's record that does not decode       | not listed; `fsck` tells of it; its containers go on   |
+//! | a layer's record that does not decode        | written anew                                           |
+//! | a layer that was replaced under a container  | kept while one is pinned that may be mounted on it     |
 
 use std::collections::BTreeSet;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::Path;
 use std::sync::Arc;
 
 use snapshot::{LayerKey, Overlay, Usage};
 
 use crate::catalogue::{Catalogue, Entry, LayerState};
+use crate::image::ParsedConfig;
+use crate::layers::layer_keys;
 use crate::pins::Pins;
-use crate::shelf::Shelf;
-use crate::store::{Change, Store};
-use crate::{ImagesConfig, StoreError};
+use crate::retired;
+use crate::shelf::{Shelf, indexes_dir, retired_dir};
+use crate::store::{BadRecord, Change, ImageRecord, Store};
+use crate::{Digest, ImagesConfig, StoreError};
 
 pub(crate) async fn open(
     config: ImagesConfig,
@@ -29,6 +36,15 @@ pub(crate) async fn open(
     let task = tokio::task::spawn_blocking(move || {
         let boot_id = boot_id(&config.root)?;
         std::fs::create_dir_all(&config.root).map_err(StoreError::path("make", &config.root))?;
+        for directory in [indexes_dir(&overlay), retired_dir(&overlay)] {
+            // Names of files are nobody else's business either.
+            match std::fs::DirBuilder::new().mode(0o700).create(&directory) {
+                Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
+                    return Err(StoreError::path("make", &directory)(error));
+                }
+                _ => {}
+            }
+        }
         let store = Store::open(&config.root)?;
         let pins = Pins::open(&config.root)?;
         let catalogue = recover(&config, &overlay, &store, &pins, &boot_id)?;
@@ -78,6 +94,33 @@ fn recover(
         }
     }
 
+    for key in records.bad_layers {
+        match LayerKey::parse(&key) {
+            // All that the record told is there to be seen. It is written anew once the layer is known to be on the disk.
+            Ok(parsed) if present.contains(&key) => {
+                tracing::warn!(
+                    layer = key,
+                    "the record of a layer does not decode: making another"
+                );
+                let state = LayerState {
+                    usage: measured(overlay, &parsed)?,
+                    recorded: true,
+                    synced: false,
+                };
+                catalogue.layers.insert(parsed, state);
+            }
+            _ => change.drop_layers.push(key),
+        }
+    }
+    for bad in records.bad_images {
+        tracing::error!(
+            image = bad.id,
+            reason = bad.reason,
+            "the record of an image does not decode: it is not listed; see longshore fsck"
+        );
+        catalogue.bad_records.push(bad);
+    }
+
     let mut pinned = pins.read()?;
     for (record, config_json) in records.images {
         let id = record.id.clone();
@@ -95,6 +138,14 @@ fn recover(
                 }
                 change.drop_images.push(id);
             }
+        }
+    }
+    // Containers are mounted on the layers of an image of which no more is known than its configuration.
+    for bad in catalogue.bad_records.clone() {
+        if pinned.values().any(|image| *image == bad.id)
+            && let Some(entry) = bad.rebuild(&catalogue)
+        {
+            catalogue.put(entry);
         }
     }
     for (container, image) in &pinned {
@@ -119,11 +170,65 @@ fn recover(
         store.apply(&change)?;
     }
     sweep(&overlay.ingest_dir(), |_| false)?;
-    sweep(&overlay.layers_dir(), |name| {
-        LayerKey::parse(name).is_ok_and(|key| catalogue.layers.contains_key(&key))
+    let known =
+        |name: &str| LayerKey::parse(name).is_ok_and(|key| catalogue.layers.contains_key(&key));
+    sweep(&overlay.layers_dir(), known)?;
+    sweep(&indexes_dir(overlay), known)?;
+    let retired = retired_dir(overlay);
+    let found = retired::found(&retired, &names(&retired)?, boot_id, |key| {
+        catalogue.holders(key)
+    })?;
+    catalogue.retired = found;
+    catalogue.take_free_retired();
+    sweep(&retired, |name| {
+        let mut kept = catalogue.retired.iter();
+        kept.any(|retired| retired.path.file_name().is_some_and(|kept| kept == name))
     })?;
     store.fill_ballast();
     Ok(catalogue)
+}
+
+/// What a layer and its index take on disk.
+fn measured(overlay: &Overlay, key: &LayerKey) -> Result<Usage, StoreError> {
+    let measure = |path: &Path| match snapshot::measure(path) {
+        Ok(usage) => Ok(usage),
+        Err(errno) => Err(StoreError::path("measure", path)(errno.into())),
+    };
+    let index = indexes_dir(overlay).join(key.as_str());
+    let index = std::fs::symlink_metadata(index).map(|stat| Usage {
+        bytes: stat.blocks() * 512,
+        inodes: 1,
+    });
+    Ok(measure(&overlay.layer_dir(key))? + index.unwrap_or_default())
+}
+
+impl BadRecord {
+    /// The image without its names, as one that has been removed and that only containers hold on to.
+    fn rebuild(&self, catalogue: &Catalogue) -> Option<Entry> {
+        let parsed = ParsedConfig::parse(&self.config).ok()?;
+        let mut below = None;
+        let mut layers = Vec::new();
+        for diff_id in &parsed.diff_ids {
+            let diff_id = Digest::parse(diff_id).ok()?;
+            let (shared, chained, chain) = layer_keys(&diff_id, below.as_ref()).ok()?;
+            let mut keys = [chained, shared].into_iter();
+            layers.push(keys.find(|key| catalogue.layers.contains_key(key))?);
+            below = Some(chain);
+        }
+        let record = ImageRecord {
+            id: self.id.clone(),
+            tags: Vec::new(),
+            digests: Vec::new(),
+            manifests: Vec::new(),
+            manifest_digest: String::new(),
+            origin: String::new(),
+            layers: layers.iter().map(LayerKey::to_string).collect(),
+            chain_id: below.map(|chain| chain.to_string()).unwrap_or_default(),
+            size_bytes: self.config.len() as u64,
+            removed: true,
+        };
+        Entry::with_config(record, parsed.config, &[])
+    }
 }
 
 /// Removes what is in a directory, but for what is to be kept.

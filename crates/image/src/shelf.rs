@@ -1,6 +1,7 @@
 //! Changes to what there is: records first, then memory, and the disk is swept behind.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
+use std::fs::File;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{
@@ -13,8 +14,9 @@ use tokio::runtime::Handle;
 use crate::catalogue::{Catalogue, Entry, LayerState};
 use crate::failpoint::Failpoints;
 use crate::pins::Pins;
+use crate::retired::{self, Retired};
 use crate::signature::Evidence;
-use crate::store::{Change, ImageRecord, LayerRecord, Store};
+use crate::store::{BadRecord, Change, ImageRecord, LayerRecord, Store};
 use crate::unpack::Ingest;
 use crate::{ImageConfig, ImagesConfig, StoreError};
 
@@ -126,7 +128,7 @@ impl Shelf {
     ) -> Result<(), StoreError> {
         self.failpoints.reach("layer-verified")?;
         let _placement = self.placement();
-        ingest.publish(&self.overlay.layer_dir(key))?;
+        ingest.publish(&self.overlay.layer_dir(key), &self.index_path(key))?;
         self.failpoints.reach("layer-published")?;
         let state = LayerState {
             usage,
@@ -139,6 +141,79 @@ impl Shelf {
         if !catalogue.is_reserved(key) {
             self.sweep_behind();
         }
+        Ok(())
+    }
+
+    /// Where a layer's index is.
+    pub(crate) fn index_path(&self, key: &LayerKey) -> PathBuf {
+        indexes_dir(&self.overlay).join(key.as_str())
+    }
+
+    /// Puts a layer that has been made again into the place of a damaged one, and says which pins hold on to that. Blocks.
+    pub(crate) fn replace(
+        self: &Arc<Self>,
+        ingest: Ingest,
+        key: &LayerKey,
+        usage: Usage,
+    ) -> Result<BTreeSet<String>, StoreError> {
+        self.failpoints.reach("layer-made-again")?;
+        // Its record may say that the layer has reached the disk, and goes on saying so.
+        let path = ingest.path();
+        File::open(path)
+            .and_then(|file| Ok(rustix::fs::syncfs(&file)?))
+            .map_err(StoreError::path("sync", path))?;
+        let _placement = self.placement();
+        let place = retired::place(&retired_dir(&self.overlay), &self.boot_id, key);
+        ingest.replace(&self.overlay.layer_dir(key), &self.index_path(key), &place)?;
+        self.failpoints.reach("layer-replaced")?;
+        let old = match place.exists() {
+            true => snapshot::measure(&place)
+                .map_err(|errno| StoreError::path("measure", &place)(errno.into()))?,
+            false => Usage::default(),
+        };
+        let mut catalogue = self.write();
+        // Whoever pins from here on is mounted on the new one.
+        let holders = catalogue.holders(key);
+        catalogue.retired.push(Retired {
+            path: place,
+            usage: old,
+            holders: holders.clone(),
+        });
+        if let Some(state) = catalogue.layers.get_mut(key) {
+            state.usage = usage;
+        }
+        drop(catalogue);
+        self.sweep_behind();
+        Ok(holders)
+    }
+
+    /// Records what a replaced layer takes now.
+    pub(crate) async fn record_layer(self: &Arc<Self>, key: &LayerKey) -> Result<(), StoreError> {
+        let _writer = self.writer.lock().await;
+        let state = match self.read().layers.get(key) {
+            Some(state) if state.recorded => *state,
+            _ => return Ok(()),
+        };
+        let change = Change {
+            put_layers: vec![(key.to_string(), self.layer_record(&state))],
+            ..Change::default()
+        };
+        self.apply(change, "layer-recorded").await
+    }
+
+    /// Drops an image's record that does not decode, or writes what is known instead of it.
+    pub(crate) async fn drop_bad_record(
+        self: &Arc<Self>,
+        bad: &BadRecord,
+    ) -> Result<(), StoreError> {
+        let _writer = self.writer.lock().await;
+        let mut change = Change::default();
+        match self.read().entry(&bad.id) {
+            Some(entry) => change.put_images.push(entry.record.clone()),
+            None => change.drop_images.push(bad.id.clone()),
+        }
+        self.apply(change, "bad-record-dropped").await?;
+        self.write().bad_records.retain(|other| other != bad);
         Ok(())
     }
 
@@ -313,6 +388,16 @@ impl Shelf {
                 catalogue.drop_image(id);
             }
         }
+        let free = self.write().take_free_retired();
+        self.blocking("remove replaced layers", move || {
+            for retired in free {
+                let path = &retired.path;
+                snapshot::remove_tree(path)
+                    .map_err(|errno| StoreError::path("remove", path)(errno.into()))?;
+            }
+            Ok(())
+        })
+        .await?;
         let shelf = Arc::clone(self);
         let garbage = self
             .blocking("move unused layers away", move || shelf.move_garbage())
@@ -358,6 +443,12 @@ impl Shelf {
             match std::fs::rename(&from, &target) {
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
                 result => result.map_err(StoreError::path("rename", &from))?,
+            }
+            match std::fs::remove_file(self.index_path(&key)) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(StoreError::path("remove", self.index_path(&key))(error));
+                }
+                _ => {}
             }
             moved.push((key, target));
         }
@@ -456,6 +547,16 @@ impl Shelf {
             keys,
         }
     }
+}
+
+/// Where the indexes of layers are, each by the name of its layer.
+pub(crate) fn indexes_dir(overlay: &Overlay) -> PathBuf {
+    overlay.root().join("indexes")
+}
+
+/// Where layers are that have been replaced under containers.
+pub(crate) fn retired_dir(overlay: &Overlay) -> PathBuf {
+    overlay.root().join("retired")
 }
 
 impl Catalogue {

@@ -60,12 +60,24 @@ pub(crate) struct LayerRecord {
     pub(crate) unsynced_since: Option<String>,
 }
 
+/// An image's record that does not decode.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct BadRecord {
+    pub(crate) id: String,
+    pub(crate) reason: String,
+    /// Has not suffered with the record.
+    pub(crate) config: Vec<u8>,
+}
+
 /// All records.
 #[derive(Debug, Default)]
 pub(crate) struct Records {
     pub(crate) images: Vec<(ImageRecord, Vec<u8>)>,
     pub(crate) layers: Vec<(String, LayerRecord)>,
     pub(crate) chained: Vec<String>,
+    pub(crate) bad_images: Vec<BadRecord>,
+    /// Keys of layers whose records do not decode.
+    pub(crate) bad_layers: Vec<String>,
 }
 
 /// What one transaction changes.
@@ -123,18 +135,25 @@ impl Store {
             let (id, record) = row.map_err(failed())?;
             let config = configs.get(id.value()).map_err(failed())?;
             let config = config.map(|config| config.value().to_vec());
-            records.images.push((
-                decode("image", id.value(), record.value())?,
-                config.unwrap_or_default(),
-            ));
+            let config = config.unwrap_or_default();
+            match serde_json::from_slice(record.value()) {
+                Ok(record) => records.images.push((record, config)),
+                Err(error) => records.bad_images.push(BadRecord {
+                    id: id.value().to_owned(),
+                    reason: error.to_string(),
+                    config,
+                }),
+            }
         }
         let layers = transaction
             .open_table(LAYERS)
             .map_err(StoreError::metadata("read"))?;
         for row in layers.iter().map_err(failed())? {
             let (key, record) = row.map_err(failed())?;
-            let record = decode("layer", key.value(), record.value())?;
-            records.layers.push((key.value().to_owned(), record));
+            match serde_json::from_slice(record.value()) {
+                Ok(record) => records.layers.push((key.value().to_owned(), record)),
+                Err(_) => records.bad_layers.push(key.value().to_owned()),
+            }
         }
         let chained = transaction
             .open_table(CHAINED)

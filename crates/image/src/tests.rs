@@ -49,8 +49,21 @@ fn consistent(images: &Images, overlay: &Overlay) {
     expected.dedup();
     assert_eq!(names(&overlay.layers_dir()), expected);
     assert!(names(&overlay.ingest_dir()).is_empty());
+    let indexes = overlay.root().join("indexes");
+    assert_eq!(names(&indexes), expected);
+    let measure = |path: std::path::PathBuf| {
+        let stat = std::fs::symlink_metadata(&path).unwrap();
+        match stat.is_dir() {
+            true => snapshot::measure(&path).unwrap(),
+            false => Usage {
+                bytes: std::os::unix::fs::MetadataExt::blocks(&stat) * 512,
+                inodes: 1,
+            },
+        }
+    };
     let measured: Usage = (expected.iter())
-        .map(|key| snapshot::measure(&overlay.layers_dir().join(key)).unwrap())
+        .flat_map(|key| [overlay.layers_dir().join(key), indexes.join(key)])
+        .map(measure)
         .sum();
     assert_eq!(images.usage(), measured);
 }

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! async task          thread "layer-inflate"              thread "layer-extract"
-//! HTTP body ─Bytes─►  sha256 ─► gzip, zstd or plain ─128 KiB─►  diffID sha256 ─► tar ─► files ─► measure
+//! HTTP body ─Bytes─►  sha256 ─► gzip, zstd or plain ─128 KiB─►  diffID sha256 ─► tar ─► files ─► index
 //! ```
 //!
 //! Both channels are short: a slow disk slows the network down, and memory is bounded whatever the layer holds. Nothing of a layer

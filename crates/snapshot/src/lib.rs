@@ -23,4 +23,4 @@ pub use error::{ContainerError, MountError, OpenError};
 pub use key::{LayerKey, LayerKeyError};
 pub use mount::{MountMethod, UserMapping};
 pub use overlay::{IMPLIED_ROOT_XATTR, Overlay};
-pub use tree::{Usage, measure, remove_tree, remove_tree_at};
+pub use tree::{Meter, Usage, measure, remove_tree, remove_tree_at};

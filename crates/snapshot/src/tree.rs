@@ -49,6 +49,45 @@ pub fn measure(path: &Path) -> Result<Usage, Errno> {
     Ok(sum.usage)
 }
 
+/// Measures several trees together: a file with links in two of them counts in the first.
+#[derive(Debug, Default)]
+pub struct Meter(Sum);
+
+impl Meter {
+    /// What a tree takes, or a file, beside what has been measured before. Nothing, where there is nothing.
+    pub fn tree(&mut self, path: &Path) -> Result<Usage, Errno> {
+        let before = self.0.usage;
+        match open_directory(CWD, path) {
+            Ok(top) => {
+                self.0.add(&rustix::fs::fstat(&top)?);
+                walk(top, &mut self.0)?;
+            }
+            Err(Errno::NOTDIR | Errno::LOOP) => return self.entry(path),
+            Err(Errno::NOENT) => {}
+            Err(errno) => return Err(errno),
+        }
+        Ok(self.since(before))
+    }
+
+    /// As [`Meter::tree`], without what a directory holds.
+    pub fn entry(&mut self, path: &Path) -> Result<Usage, Errno> {
+        let before = self.0.usage;
+        match statat(CWD, path, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) => self.0.add(&stat),
+            Err(Errno::NOENT) => {}
+            Err(errno) => return Err(errno),
+        }
+        Ok(self.since(before))
+    }
+
+    fn since(&self, before: Usage) -> Usage {
+        Usage {
+            bytes: self.0.usage.bytes - before.bytes,
+            inodes: self.0.usage.inodes - before.inodes,
+        }
+    }
+}
+
 /// Removes `path` and all below it. Succeeds if there is nothing. Needs no space, follows no link, and takes immutable files
 /// too.
 pub fn remove_tree(path: &Path) -> Result<(), Errno> {
@@ -230,7 +269,7 @@ fn clear_flags(file: &OwnedFd) -> Result<(), Errno> {
     Ok(())
 }
 
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct Sum {
     usage: Usage,
     /// Inodes with several links that were counted.

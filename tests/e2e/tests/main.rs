@@ -28,6 +28,7 @@ mod signatures;
 mod stats;
 mod status;
 mod stop;
+mod store;
 mod streams;
 mod streams_crictl;
 mod streams_limits;

@@ -1,7 +1,7 @@
 use std::io::{self, Write};
 
 use clap::Args;
-use cri::progress::{ExplainPullRequest, PullCredentials, PullSource};
+use cri::progress::{ExplainPullRequest, PullSource};
 
 use super::pull::PullFlags;
 use crate::error::Error;
@@ -27,14 +27,7 @@ pub(crate) struct ExplainPull {
 
 impl ExplainPull {
     pub(crate) async fn run(self, session: &Session, out: &mut Output) -> Result<(), Error> {
-        let auth = self.flags.credentials()?.map(|auth| PullCredentials {
-            username: auth.username,
-            password: auth.password,
-            auth: auth.auth,
-            server_address: auth.server_address,
-            identity_token: auth.identity_token,
-            registry_token: auth.registry_token,
-        });
+        let auth = self.flags.own_credentials()?;
         let request = ExplainPullRequest {
             image: self.image,
             auth,

@@ -3,6 +3,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
+use cri::progress::PullCredentials;
 use cri::v1::{AuthConfig, ContainerConfig, ImageSpec, PodSandboxConfig, PullImageRequest};
 use rustix::termios::{LocalModes, OptionalActions};
 
@@ -138,6 +139,21 @@ impl PullFlags {
             Some(username) => Ok(Some(login(username, &ask_password()?))),
             None => Ok(None),
         }
+    }
+}
+
+impl PullFlags {
+    /// As services of Longshore's own have them.
+    pub(crate) fn own_credentials(&self) -> Result<Option<PullCredentials>, Error> {
+        let auth = self.credentials()?;
+        Ok(auth.map(|auth| PullCredentials {
+            username: auth.username,
+            password: auth.password,
+            auth: auth.auth,
+            server_address: auth.server_address,
+            identity_token: auth.identity_token,
+            registry_token: auth.registry_token,
+        }))
     }
 }
 

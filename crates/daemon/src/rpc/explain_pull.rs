@@ -28,7 +28,7 @@ pub(super) async fn explain_pull(
     })
 }
 
-fn auth(auth: PullCredentials) -> Auth {
+pub(super) fn auth(auth: PullCredentials) -> Auth {
     Auth {
         username: auth.username,
         password: auth.password,

@@ -6,10 +6,12 @@ mod status;
 
 mod attach;
 mod batch;
+mod check_store;
 mod container_stats;
 mod container_status;
 mod create_container;
 mod deadline;
+mod disk_usage;
 mod exec;
 mod exec_sync;
 mod explain_pull;
@@ -46,7 +48,7 @@ mod watch_pull;
 use std::{pin::Pin, sync::Arc};
 
 use cri::{
-    progress::{self, images_server::Images, progress_server::Progress},
+    progress::{self, images_server::Images, progress_server::Progress, store_server::Store},
     v1::{self, image_service_server::ImageService, runtime_service_server::RuntimeService},
 };
 pub(crate) use deadline::CallersDeadline;
@@ -471,6 +473,26 @@ impl Progress for Cri {
         request: Request<progress::WatchPullRequest>,
     ) -> Reply<Self::WatchPullStream> {
         watch_pull::watch_pull(&self.runtime, request)
+            .await
+            .map(Response::new)
+    }
+}
+
+#[tonic::async_trait]
+impl Store for Cri {
+    type CheckStream = Streamed<progress::CheckFinding>;
+    type DiskUsageStream = Streamed<progress::DiskPart>;
+
+    async fn check(&self, request: Request<progress::CheckRequest>) -> Reply<Self::CheckStream> {
+        check_store::check(&self.runtime, request)
+            .await
+            .map(Response::new)
+    }
+    async fn disk_usage(
+        &self,
+        request: Request<progress::DiskUsageRequest>,
+    ) -> Reply<Self::DiskUsageStream> {
+        disk_usage::disk_usage(&self.runtime, request)
             .await
             .map(Response::new)
     }

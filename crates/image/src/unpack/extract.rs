@@ -24,6 +24,7 @@ use super::LayerError;
 use super::archive::{Archive, Kind, Member, Region};
 use super::attributes::{self, Bearer};
 use super::place::{self, Below, PlaceError, Walk};
+use crate::index::{SumHasher, Sums};
 
 #[derive(Debug)]
 pub(super) enum ExtractError {
@@ -58,6 +59,8 @@ pub(super) struct Extractor {
     pub(super) limit: u64,
     /// Of all files, holes included.
     pub(super) file_bytes: u64,
+    /// Of files whose contents have been seen byte by byte.
+    pub(super) sums: Sums,
 }
 
 #[derive(Debug)]
@@ -73,6 +76,7 @@ struct Parent {
 pub(super) struct Extracted {
     /// Whether the layer depends on those below.
     pub(super) depends: bool,
+    pub(super) sums: Sums,
 }
 
 impl Extractor {
@@ -87,6 +91,7 @@ impl Extractor {
             root_described: false,
             limit,
             file_bytes: 0,
+            sums: Sums::default(),
         }
     }
 
@@ -125,6 +130,7 @@ impl Extractor {
         }
         Ok(Extracted {
             depends: self.depends,
+            sums: self.sums,
         })
     }
 
@@ -237,10 +243,14 @@ impl Extractor {
         }
         let file = self.create(name, member.mode)?;
         let mut end = 0;
+        let mut hasher = SumHasher::default();
+        let mut whole = true;
         for region in regions {
             let mut offset = region.offset;
             archive.contents(region.length, |piece| {
                 let sequential = offset == end;
+                whole &= sequential;
+                hasher.update(piece);
                 write_all(&file, piece, offset, sequential)
                     .map_err(PlaceError::io("write the file"))?;
                 offset += piece.len() as u64;
@@ -252,6 +262,13 @@ impl Extractor {
         }
         if end < size {
             ftruncate(&file, size).map_err(PlaceError::io("set the size of the file"))?;
+        }
+        let inode = fstat(&file)
+            .map_err(PlaceError::io("look at the file"))?
+            .st_ino;
+        match whole && end == size {
+            true => self.sums.note(inode, hasher.finish()),
+            false => self.sums.forget(inode),
         }
         // In this order: writing and changing the owner clear set-id bits and capabilities.
         let inherits = self.parent_has(Mode::SGID);

@@ -102,6 +102,8 @@ impl Extractor {
             Mode::RUSR | Mode::WUSR,
         )
         .map_err(failed())?;
+        let inode = fstat(&to).map_err(failed())?.st_ino;
+        self.sums.forget(inode);
         let (mut reader, mut writer) = (std::fs::File::from(from), std::fs::File::from(to));
         io::copy(&mut reader, &mut writer)
             .map_err(|error| PlaceError::Io("copy the target of the hard link", error))?;

@@ -1,8 +1,10 @@
 use std::fs;
-use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
+
+use rustix::fs::CWD;
+use rustix::io::Errno;
 
 use crate::StoreError;
 use crate::failpoint::Failpoints;
@@ -40,24 +42,48 @@ impl Ingest {
         &self.path
     }
 
-    /// Renames the directory to `target`. If that exists already, it is another pull's work on the same layer, and as good.
-    pub(crate) fn publish(mut self, target: &Path) -> Result<(), StoreError> {
+    /// Where the layer's index is written, beside it.
+    pub(crate) fn index_path(&self) -> PathBuf {
+        self.path.with_extension("index")
+    }
+
+    /// Renames the directory to `target`, and its index to `index` before. If the target exists already, it is another pull's work on the same
+    /// layer, and as good. The caller holds the right to place layers.
+    pub(crate) fn publish(mut self, target: &Path, index: &Path) -> Result<(), StoreError> {
+        if target.exists() {
+            return Ok(());
+        }
+        fs::rename(self.index_path(), index)
+            .map_err(StoreError::path("rename an index to", index))?;
         match fs::rename(&self.path, target) {
             Ok(()) => {
                 self.published = true;
                 Ok(())
             }
-            Err(error) if is_occupied(&error) => Ok(()),
             Err(error) => Err(StoreError::path("rename a layer to", target)(error)),
         }
     }
-}
 
-fn is_occupied(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::AlreadyExists | io::ErrorKind::DirectoryNotEmpty
-    )
+    /// Takes the place of a layer that is there, at once for whoever looks. The caller holds the right to place layers. What was at
+    /// `target` is at `retired` afterwards; nothing is there if there was nothing.
+    pub(crate) fn replace(
+        mut self,
+        target: &Path,
+        index: &Path,
+        retired: &Path,
+    ) -> Result<(), StoreError> {
+        fs::rename(self.index_path(), index)
+            .map_err(StoreError::path("rename an index to", index))?;
+        fs::rename(&self.path, retired).map_err(StoreError::path("rename a layer to", retired))?;
+        self.published = true;
+        let exchange = rustix::fs::RenameFlags::EXCHANGE;
+        let exchanged = match rustix::fs::renameat_with(CWD, retired, CWD, target, exchange) {
+            // There is nothing to be exchanged.
+            Err(Errno::NOENT) => rustix::fs::renameat(CWD, retired, CWD, target),
+            result => result,
+        };
+        exchanged.map_err(|errno| StoreError::path("put a layer at", target)(errno.into()))
+    }
 }
 
 impl Drop for Ingest {
@@ -65,6 +91,8 @@ impl Drop for Ingest {
         if self.published || self.failpoints.crashed() {
             return;
         }
+        // None, where it was not come to.
+        let _ = fs::remove_file(self.index_path());
         if let Err(errno) = snapshot::remove_tree(&self.path) {
             tracing::warn!(path = %self.path.display(), %errno, "cannot remove an unfinished layer; the next start will");
         }

@@ -15,6 +15,7 @@ use super::place::Below;
 use super::{LayerError, StoreError};
 use crate::Digest;
 use crate::digest::Hasher;
+use crate::index;
 
 /// Chunks between the two threads.
 const CHUNKS: usize = 4;
@@ -40,6 +41,7 @@ pub(crate) enum Unpacked {
         ingest: Ingest,
         /// Whether its meaning depends on the layers below.
         depends: bool,
+        /// Of the layer and its index.
         usage: Usage,
     },
     /// It depends on the layers below, and was stopped at the first entry that does.
@@ -126,7 +128,7 @@ fn extract(
     });
     let result = Extractor::new(root, below, limit, own_umask).run(&mut archive);
     let mut plain = archive.into_reader();
-    let Extracted { depends } = match result {
+    let Extracted { depends, sums } = match result {
         Ok(extracted) => extracted,
         Err(ExtractError::NeedsBelow) => return Ok(Unpacked::NeedsBelow),
         Err(ExtractError::Layer(_)) if plain.exceeded => {
@@ -145,8 +147,8 @@ fn extract(
             expected: diff_id.to_string(),
         });
     }
-    let usage =
-        snapshot::measure(path).map_err(|errno| StoreError::path("measure", path)(errno.into()))?;
+    let usage = index::write(path, &ingest.index_path(), &sums)
+        .map_err(StoreError::path("write the index of", path))?;
     Ok(Unpacked::Whole {
         ingest,
         depends,
