@@ -42,7 +42,7 @@ fn main() -> ExitCode {
         ["build"] => build::run(build::Profile::Debug).map(drop),
         ["build", "--release"] => build::run(build::Profile::Release).map(drop),
         ["fuzz", ref rest @ ..] => fuzz::run(rest),
-        ["install-deps"] => packages::install(packages::Purpose::Tests),
+        ["install-deps"] => packages::install(packages::Purpose::Machines),
         _ => {
             eprint!("{USAGE}");
             return ExitCode::from(2);

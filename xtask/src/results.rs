@@ -1,6 +1,7 @@
 //! What test programs print, counted as it passes by.
 
 use std::{
+    collections::BTreeSet,
     io::{BufRead, BufReader},
     process::{Child, ExitStatus},
     sync::mpsc,
@@ -24,20 +25,25 @@ pub(crate) struct Count {
     pub(crate) passed: u32,
     pub(crate) failed: u32,
     pub(crate) ignored: u32,
-    /// Names of failed and of ignored tests.
-    pub(crate) notes: Vec<String>,
+    /// Names of failed tests, as the harness prints them.
+    failures: Vec<String>,
+    /// Names of ignored tests, with the reason.
+    not_run: Vec<(String, String)>,
+    ran: BTreeSet<String>,
     /// What a virtual machine's tests came to: 0 or 1.
     pub(crate) guest_status: Option<u32>,
 }
 
-/// Copies the output of a child (its standard output is a pipe) to ours until it ends, at most `limit`; then it is killed.
+/// Copies the output of a child (its standard output is a pipe) to ours until it ends, at most `limit`; then it is killed. Each line
+/// begins with `label`.
 pub(crate) fn wait_counting(
     mut child: Child,
     limit: Duration,
     name: &str,
+    label: &'static str,
     count: &mut Count,
 ) -> anyhow::Result<ExitStatus> {
-    let results = read_results(&mut child);
+    let results = read_results(&mut child, label);
     let status = step::wait(child, limit, name);
     let part = results
         .recv_timeout(DRAIN_LIMIT)
@@ -47,7 +53,7 @@ pub(crate) fn wait_counting(
 }
 
 /// The sum comes at the output's end.
-fn read_results(child: &mut Child) -> mpsc::Receiver<Count> {
+fn read_results(child: &mut Child, label: &'static str) -> mpsc::Receiver<Count> {
     let (sender, receiver) = mpsc::channel();
     if let Some(output) = child.stdout.take() {
         thread::spawn(move || {
@@ -55,7 +61,7 @@ fn read_results(child: &mut Child) -> mpsc::Receiver<Count> {
             for line in BufReader::new(output).split(b'\n').map_while(Result::ok) {
                 let line = String::from_utf8_lossy(&line);
                 let line = line.trim_end_matches('\r');
-                println!("{line}");
+                println!("{label}{line}");
                 count.note(line);
             }
             // Nobody waits any more after DRAIN_LIMIT.
@@ -70,19 +76,35 @@ impl Count {
         self.passed += other.passed;
         self.failed += other.failed;
         self.ignored += other.ignored;
-        self.notes.extend(other.notes);
+        self.failures.extend(other.failures);
+        self.not_run.extend(other.not_run);
+        self.ran.extend(other.ran);
         self.guest_status = other.guest_status.or(self.guest_status);
+    }
+
+    /// One line for each test that failed, and for each that was run nowhere.
+    pub(crate) fn notes(&self) -> Vec<String> {
+        let failed = self.failures.iter().map(|name| format!("failed: {name}"));
+        let not_run = self.not_run.iter();
+        let not_run = not_run.filter(|(name, _)| !self.ran.contains(name));
+        failed
+            .chain(not_run.map(|(name, why)| format!("not run: {name}: {why}")))
+            .collect()
     }
 
     fn note(&mut self, line: &str) {
         if let Some(status) = line.strip_prefix(GUEST_STATUS) {
             self.guest_status = status.trim().parse().ok();
         }
-        if let Some(name) = line.strip_prefix("test ") {
-            if name.ends_with(" ... FAILED") {
-                self.notes.push(format!("failed: {name}"));
-            } else if name.contains(" ... ignored") {
-                self.notes.push(format!("not run: {name}"));
+        let test = line.strip_prefix("test ");
+        if let Some((name, result)) = test.and_then(|test| test.split_once(" ... ")) {
+            let name = name.to_owned();
+            match result.split_once(", ").unwrap_or((result, "no reason")) {
+                ("ignored", why) => self.not_run.push((name, why.to_owned())),
+                ("FAILED", _) => self.failures.push(name),
+                _ => {
+                    self.ran.insert(name);
+                }
             }
         }
         // `test result: ok. 4 passed; 0 failed; 1 ignored; …`
@@ -123,7 +145,12 @@ mod tests {
             count.note(line);
         }
         assert_eq!((count.passed, count.failed, count.ignored), (13, 1, 1));
-        assert_eq!(count.notes.len(), 2);
+        assert_eq!(count.notes(), ["failed: a::c", "not run: a::d: why"]);
         assert_eq!(count.guest_status, Some(1));
+        // Elsewhere it was.
+        let mut elsewhere = Count::default();
+        elsewhere.note("test a::d ... ok");
+        count.add(elsewhere);
+        assert_eq!(count.notes(), ["failed: a::c"]);
     }
 }

@@ -1,4 +1,4 @@
-//! Every test of the project that runs on this machine. Those of another kernel and cgroup v2 alone are `cargo xtask vm`.
+//! Every test of the project: those of this machine, and then what meets the kernel again, in virtual machines.
 
 use std::{path::Path, process::Stdio, time::Duration};
 
@@ -9,7 +9,7 @@ use crate::{
     packages,
     results::{self, Count},
     step::{self, Steps},
-    workspace,
+    vm, workspace,
 };
 
 const BUILD_LIMIT: Duration = Duration::from_secs(40 * 60);
@@ -21,7 +21,7 @@ pub(crate) fn run() -> anyhow::Result<()> {
     let mut count = Count::default();
     let result = all(&mut steps, &mut count);
     steps.print();
-    for note in &count.notes {
+    for note in count.notes() {
         println!("{note}");
     }
     if let Err(error) = &result {
@@ -61,7 +61,9 @@ fn all(steps: &mut Steps, count: &mut Count) -> anyhow::Result<()> {
             count,
         )
     });
-    unit.and(end_to_end)
+    // Last, when nothing else wants the processors.
+    let machines = vm::test(steps, count, &stage);
+    unit.and(end_to_end).and(machines)
 }
 
 fn cargo_test(
@@ -81,7 +83,7 @@ fn cargo_test(
         .stdout(Stdio::piped());
     let child = step::start(&mut command)?;
     let mut part = Count::default();
-    let status = results::wait_counting(child, limit, "cargo test", &mut part);
+    let status = results::wait_counting(child, limit, "cargo test", "", &mut part);
     let failed = part.failed;
     count.add(part);
     let status = status?;

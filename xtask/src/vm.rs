@@ -1,11 +1,14 @@
-//! Tests in a virtual machine: Debian's cloud kernel, nothing but cgroup v2, once without systemd and once with it.
+//! Tests in virtual machines: Debian's cloud kernel, nothing but cgroup v2, once without systemd and once with it.
 //!
-//! The processor is emulated (KVM is not to be had everywhere, and ten times as slow is still quick enough), so what runs unasked is
-//! a selection: what meets the kernel. With a filter, every test of these packages whose name contains it.
+//! The processor is emulated (KVM is not to be had everywhere), thirty times as slow as a real one, so what runs unasked is a selection
+//! that takes minutes: what meets the kernel. With a filter, every test of these packages whose name contains it. The two machines run
+//! at once, with one processor each: two processors of one machine spend a good part of their time on waiting for each other.
 
 mod debian;
 mod machine;
 mod payload;
+
+use std::path::Path;
 
 use anyhow::{bail, ensure};
 
@@ -30,8 +33,24 @@ impl Boot {
 
     pub(crate) fn describe(self) -> &'static str {
         match self {
-            Boot::V2 => "virtual machine with cgroup v2 alone",
-            Boot::Systemd => "virtual machine with systemd",
+            Boot::V2 => "cgroup v2 alone",
+            Boot::Systemd => "systemd",
+        }
+    }
+
+    /// What its lines of output begin with.
+    fn label(self) -> &'static str {
+        match self {
+            Boot::V2 => "v2      | ",
+            Boot::Systemd => "systemd | ",
+        }
+    }
+
+    /// Its directory's name.
+    fn name(self) -> &'static str {
+        match self {
+            Boot::V2 => "v2",
+            Boot::Systemd => "systemd",
         }
     }
 }
@@ -140,20 +159,11 @@ pub(crate) fn run(arguments: &[&str]) -> anyhow::Result<()> {
         }
     }
     let mut steps = Steps::default();
-    packages::install(packages::Purpose::Machines)?;
-    let stage = steps.time("build the binaries", || build::run(Profile::Debug))?;
-    let system = steps.time("Debian for the virtual machine", debian::System::get)?;
-    let payload = steps.time("the machine's tests", || payload::Payload::build(&stage))?;
     let mut count = Count::default();
-    let mut result = Ok(());
-    for boot in boots {
-        let ran = steps.time(boot.describe(), || {
-            machine::run(boot, filter, &system, &payload, &mut count)
-        });
-        result = result.and(ran);
-    }
+    let stage = steps.time("build the binaries", || build::run(Profile::Debug))?;
+    let result = boot(&mut steps, &mut count, &boots, filter, &stage);
     steps.print();
-    for note in &count.notes {
+    for note in count.notes() {
         println!("{note}");
     }
     println!("{} passed, {} failed", count.passed, count.failed);
@@ -161,6 +171,32 @@ pub(crate) fn run(arguments: &[&str]) -> anyhow::Result<()> {
     ensure!(count.failed == 0, "tests failed");
     ensure!(count.passed > 0, "no test has that in its name");
     Ok(())
+}
+
+/// The selection, on both machines. Failed tests are in `count`; an error is what kept tests from being run.
+pub(crate) fn test(steps: &mut Steps, count: &mut Count, stage: &Path) -> anyhow::Result<()> {
+    boot(steps, count, &Boot::ALL, None, stage)
+}
+
+fn boot(
+    steps: &mut Steps,
+    count: &mut Count,
+    boots: &[Boot],
+    filter: Option<&str>,
+    stage: &Path,
+) -> anyhow::Result<()> {
+    let system = steps.time("Debian for the virtual machines", || {
+        packages::install(packages::Purpose::Machines)?;
+        debian::System::get()
+    })?;
+    let payload = steps.time("the virtual machines' tests", || {
+        payload::Payload::build(stage)
+    })?;
+    let names: Vec<&str> = boots.iter().map(|boot| boot.describe()).collect();
+    let name = format!("virtual machines: {}", names.join(", "));
+    steps.time(&name, || {
+        machine::run(boots, filter, &system, &payload, count)
+    })
 }
 
 /// Where the machine's parts are kept.

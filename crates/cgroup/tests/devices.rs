@@ -16,7 +16,7 @@ use rustix::io::Errno;
 
 use probe::{Pod, Verdicts, resources};
 
-const BOUND: Duration = Duration::from_secs(10);
+const BOUND: Duration = Duration::from_secs(60);
 
 /// What a container gets that asks for nothing.
 const CONTAINERS: &[&str] = &[

@@ -20,7 +20,7 @@ pub const SOCKET: &str = "/run/longshore/longshore.sock";
 const LOG_FILTER: &str = "info,longshored=debug,longshore_image=debug,longshore_cni=debug";
 
 /// How long a daemon may take to answer after its start, recovery included.
-const STARTS_WITHIN: Duration = Duration::from_secs(30);
+const STARTS_WITHIN: Duration = Duration::from_secs(120);
 
 /// A running daemon, or one that was killed and may be started again. Dropping it kills it; pods that still run end with the
 /// sandbox.
@@ -116,7 +116,7 @@ impl Daemon {
             .stderr(log)
             .spawn()
             .context("run nsenter (package util-linux)")?;
-        let Some(pid) = poll(Duration::from_secs(5), || child_of(nsenter.id())) else {
+        let Some(pid) = poll(Duration::from_secs(60), || child_of(nsenter.id())) else {
             let mut nsenter = nsenter;
             let _ = nsenter.kill();
             let status = nsenter.wait()?;
@@ -150,7 +150,7 @@ impl Daemon {
     /// Nobody listens.
     pub async fn client(&self) -> anyhow::Result<Client> {
         let endpoint = Endpoint::of_socket(&self.socket);
-        Ok(Client::connect(endpoint, Duration::from_secs(5)).await?)
+        Ok(Client::connect(endpoint, Duration::from_secs(30)).await?)
     }
 
     /// The socket, as the host sees it.
@@ -178,19 +178,19 @@ impl Daemon {
     /// SIGTERM, and waits for the end.
     ///
     /// # Errors
-    /// It does not end within 20 s; then it is killed.
+    /// It does not end within a minute; then it is killed.
     pub fn terminate(&mut self) -> anyhow::Result<()> {
         let Some(running) = &self.process else {
             return Ok(());
         };
         kill_process(running.pid, Signal::TERM).context("send SIGTERM to longshored")?;
         let mut ended = None;
-        poll(Duration::from_secs(20), || {
+        poll(Duration::from_secs(60), || {
             ended = self.ended().ok().flatten();
             ended
         });
         self.kill();
-        ensure!(ended.is_some(), "longshored runs 20 s after SIGTERM");
+        ensure!(ended.is_some(), "longshored runs a minute after SIGTERM");
         Ok(())
     }
 

@@ -22,7 +22,7 @@ use hyper_util::rt::TokioIo;
 use tonic::Status;
 
 /// How long a call may take; longer than the daemon's own bounds.
-const LIMIT: Option<Duration> = Some(Duration::from_secs(60));
+const LIMIT: Option<Duration> = Some(Duration::from_secs(150));
 
 pub use streaming::client::Wanted as Streams;
 

@@ -2,6 +2,7 @@ use std::{
     fs,
     net::TcpListener,
     path::PathBuf,
+    sync::OnceLock,
     time::{Duration, Instant},
 };
 
@@ -9,7 +10,7 @@ use anyhow::{Context, bail, ensure};
 use cri::v1::{ContainerState, ContainerStatus};
 use testkit::{
     daemon::Daemon,
-    image,
+    image::{self, Image},
     ledger::{Ledger, SETTLES_WITHIN},
     registry::Registry,
     sandbox::{Process, Sandbox},
@@ -18,7 +19,7 @@ use testkit::{
 use crate::{ContainerSettings, Cri, PodSettings};
 
 /// How long a story may take, on an emulated processor that others use as well.
-const STORY_LIMIT: Duration = Duration::from_secs(300);
+const STORY_LIMIT: Duration = Duration::from_secs(600);
 
 /// How long a container may take to reach a state.
 const STATE_LIMIT: Duration = Duration::from_secs(90);
@@ -92,8 +93,7 @@ impl Host {
         let sandbox = Sandbox::new()?;
         let listener = sandbox.on_network(|| TcpListener::bind("127.0.0.1:5000"))??;
         let registry = Registry::serve(listener)?;
-        let busybox = image::busybox()?.build();
-        let image = registry.push("library/busybox", "latest", &busybox);
+        let image = registry.push("library/busybox", "latest", busybox()?);
         let daemon = Daemon::start_with(&sandbox, settings).await?;
         let cri = Cri::new(daemon.client().await?);
         cri.pull(&image)
@@ -387,6 +387,16 @@ impl Host {
         self.sandbox.reboot()?;
         self.start_daemon().await
     }
+}
+
+/// Built once: an emulated processor takes a while to compress it.
+fn busybox() -> anyhow::Result<&'static Image> {
+    static IMAGE: OnceLock<Image> = OnceLock::new();
+    if let Some(image) = IMAGE.get() {
+        return Ok(image);
+    }
+    let image = image::busybox()?.build();
+    Ok(IMAGE.get_or_init(|| image))
 }
 
 /// A line of a container's log (CRI's format): `TIME STREAM TAG MESSAGE`.

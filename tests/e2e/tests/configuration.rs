@@ -7,7 +7,7 @@ use cri::v1::RuntimeCondition;
 use e2e::{Host, PodSettings, scenario};
 use testkit::{daemon::binary, sandbox::poll};
 
-const SOON: Duration = Duration::from_secs(20);
+const SOON: Duration = Duration::from_secs(90);
 
 /// Writes a drop-in, and has the daemon read its configuration again.
 async fn reload(host: &Host, text: &str) -> anyhow::Result<()> {

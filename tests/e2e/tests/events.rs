@@ -14,7 +14,7 @@ use ContainerEventType::{
     ContainerStartedEvent as Started, ContainerStoppedEvent as Stopped,
 };
 
-const HANG_GUARD: Duration = Duration::from_secs(30);
+const HANG_GUARD: Duration = Duration::from_secs(120);
 
 struct Reader(Streaming<ContainerEventResponse>);
 

@@ -51,7 +51,7 @@ fn exits_while_nobody_looked_are_told() {
             let is_main = |args: &[String]| args.iter().any(|arg| arg.contains("exit 5"));
             (!running.iter().any(|process| is_main(&process.args))).then_some(())
         };
-        testkit::sandbox::poll(Duration::from_secs(10), gone).unwrap();
+        testkit::sandbox::poll(Duration::from_secs(60), gone).unwrap();
         host.start_daemon().await?;
         let status = host.cri.container_status(&id).await?;
         assert_eq!(
@@ -126,7 +126,7 @@ fn a_pod_whose_supervisor_dies_is_not_ready() {
                     .all(|process| process.name == "longshored")
                     .then_some(())
             };
-            testkit::sandbox::poll(Duration::from_secs(10), gone).unwrap();
+            testkit::sandbox::poll(Duration::from_secs(60), gone).unwrap();
             assert!(host.cri.exec(&id, &["true"], 5).await.is_err());
             host.cri.stop(&id, 5).await?;
             Ok(())

@@ -19,7 +19,7 @@ use testkit::{
     sandbox::{Sandbox, poll},
 };
 
-const SOON: Duration = Duration::from_secs(20);
+const SOON: Duration = Duration::from_secs(90);
 
 /// A daemon with places of its own, in the host's sandbox; killed when dropped, like everything there.
 struct Another {

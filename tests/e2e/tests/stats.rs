@@ -18,7 +18,7 @@ use e2e::{ContainerSettings, Cri, Host, PodSettings, scenario};
 use testkit::daemon::binary;
 use tonic::Code;
 
-const HANG_GUARD: Duration = Duration::from_secs(60);
+const HANG_GUARD: Duration = Duration::from_secs(120);
 
 /// Metrics that need what a test machine may not have, or whose figures come only with use of a disk.
 const MAY_LACK: [&str; 16] = [

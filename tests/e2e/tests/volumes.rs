@@ -246,7 +246,7 @@ fn an_image_is_a_read_only_volume() {
         let layers = || fs::read_dir(host.sandbox.directory().join("lib/layers"));
         let with_artifact = layers()?.count();
         host.cri.remove(&id).await?;
-        let gone = testkit::sandbox::poll(std::time::Duration::from_secs(20), || {
+        let gone = testkit::sandbox::poll(std::time::Duration::from_secs(60), || {
             (layers().ok()?.count() == with_artifact - 2).then_some(())
         });
         assert!(gone.is_some(), "layers that nobody needs any more stay");

@@ -21,7 +21,7 @@ use rustix::mount::{
 use rustix::process::{Signal, WaitId, WaitIdOptions, WaitIdStatus, WaitOptions};
 
 /// Nothing here takes a fraction of it; it turns a hang into a failure.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(90);
 
 /// Runs a case in a mount namespace of its own, and looks for what it left.
 pub(crate) fn isolated(case: fn()) {

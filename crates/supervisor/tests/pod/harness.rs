@@ -29,7 +29,7 @@ pub(crate) use cri_log::Log;
 pub(crate) use output::{Attached, Output};
 
 /// Longer than anything takes; nothing is measured by it.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 
 static PODS: AtomicU32 = AtomicU32::new(0);
 
@@ -377,7 +377,7 @@ impl Drop for Pod {
         // What a daemon does after a supervisor has died.
         let mut directories = cgroup_directories(&self.cgroup);
         directories.sort_by_key(|path| std::cmp::Reverse(path.components().count()));
-        let until = Instant::now() + Duration::from_secs(5);
+        let until = Instant::now() + Duration::from_secs(60);
         for directory in directories {
             while fs::remove_dir(&directory).is_err() && directory.exists() {
                 let procs = fs::read_to_string(directory.join("cgroup.procs")).unwrap_or_default();

@@ -152,7 +152,7 @@ fn a_failing_del_keeps_no_pod_from_its_end() {
 /// The plugin of a daemon that was killed goes on: what it adds must not be added after it was removed.
 #[test]
 fn a_daemon_that_dies_while_a_plugin_runs_leaks_nothing() {
-    long_scenario(Duration::from_secs(240), async |host| {
+    long_scenario(Duration::from_secs(600), async |host| {
         let site = Site::with(host, NETWORK).await?;
         let allocated = site.path("lib/allocated");
         for (name, script) in [

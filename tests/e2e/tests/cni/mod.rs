@@ -13,7 +13,7 @@ use e2e::{Host, PodSettings};
 use testkit::{ledger::Ledger, sandbox::poll};
 
 /// How long the daemon may take to see what changed in a directory, or to try again.
-const NOTICES_WITHIN: Duration = Duration::from_secs(40);
+const NOTICES_WITHIN: Duration = Duration::from_secs(120);
 
 /// A plugin that keeps a file per attachment, as an address management does, and sources `do.COMMAND` of its directory first.
 const PLUGIN: &str = r#"#!/bin/bash

@@ -89,7 +89,7 @@ fn real_plugins_connect_pods() {
 /// At the edges on the way to and from the network: nothing is left of it, host-local's files included.
 #[test]
 fn a_daemon_that_dies_leaks_nothing_of_real_plugins() {
-    long_scenario(Duration::from_secs(240), async |host| {
+    long_scenario(Duration::from_secs(600), async |host| {
         let site = Site::with(host, NETWORK).await?;
         let host = &mut *site.host;
         for edge in [
