@@ -40,7 +40,9 @@ impl PodSettings {
         }
     }
 
-    pub(crate) fn config(&self, log_directory: &Path) -> PodSandboxConfig {
+    /// The request, with logs below that directory.
+    #[must_use]
+    pub fn config(&self, log_directory: &Path) -> PodSandboxConfig {
         let namespaces = NamespaceOption {
             pid: NamespaceMode::Container.into(),
             ..Default::default()

@@ -229,7 +229,7 @@ impl Cri {
 
     /// Runs a shell script in a container; its standard output.
     pub async fn sh(&self, id: &str, script: &str) -> Answer<String> {
-        let reply = self.exec(id, &["sh", "-c", script], 20).await?;
+        let reply = self.exec(id, &["sh", "-c", script], 100).await?;
         if reply.exit_code != 0 {
             let error = String::from_utf8_lossy(&reply.stderr).into_owned();
             return Err(Status::aborted(format!(

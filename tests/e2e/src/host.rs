@@ -2,6 +2,7 @@ use std::{
     fs,
     net::TcpListener,
     path::PathBuf,
+    process::Command,
     sync::OnceLock,
     time::{Duration, Instant},
 };
@@ -13,7 +14,7 @@ use testkit::{
     image::{self, Image},
     ledger::{Ledger, SETTLES_WITHIN},
     registry::Registry,
-    sandbox::{Process, Sandbox},
+    sandbox::{Process, Sandbox, systemd_driver},
 };
 
 use crate::{ContainerSettings, Cri, PodSettings};
@@ -192,6 +193,36 @@ impl Host {
     #[must_use]
     pub fn pod_config(&self, pod: &PodSettings) -> cri::v1::PodSandboxConfig {
         pod.config(&self.log_directory(pod))
+    }
+
+    /// A parent cgroup as a kubelet names one for a pod, and its path below the mount point: with the systemd driver a slice.
+    #[must_use]
+    pub fn pod_parent(&self, pod: &str) -> (String, String) {
+        let top = self.sandbox.cgroup();
+        let top = top.trim_matches('/');
+        match top.strip_suffix(".slice") {
+            Some(name) => {
+                let slice = format!("{name}-{pod}.slice");
+                let path = format!("{top}/{slice}");
+                (slice, path)
+            }
+            None => (format!("/{top}/{pod}"), format!("{top}/{pod}")),
+        }
+    }
+
+    /// The kubelet's part, once the pod is removed; systemd keeps slices.
+    ///
+    /// # Errors
+    /// There is no `systemctl`.
+    pub fn give_up_parent(&self, pod: &str) -> anyhow::Result<()> {
+        if systemd_driver() {
+            let (slice, _) = self.pod_parent(pod);
+            Command::new("systemctl")
+                .args(["stop", &slice])
+                .status()
+                .context("run systemctl")?;
+        }
+        Ok(())
     }
 
     /// Creates and starts a container.

@@ -1,5 +1,7 @@
 //! Limits of what lives: changed from one moment to the next, and told as they are.
 
+use std::time::{Duration, Instant};
+
 use cri::v1::{
     HugepageLimit, LinuxContainerResources, LinuxPodSandboxConfig, UpdateContainerResourcesRequest,
     UpdatePodSandboxResourcesRequest, WindowsContainerResources,
@@ -293,6 +295,85 @@ fn a_child_that_runs_out_of_memory_is_told_with_its_container() {
             });
         let (status, _) = host.run_to_end(&pod_id, &pod, &settings).await?;
         assert_eq!((status.exit_code, status.reason.as_str()), (3, "OOMKilled"));
+        Ok(())
+    });
+}
+
+/// As kubelets ask for it on v2: no process of a container outlives another's end for want of memory.
+#[test]
+fn an_oom_group_dies_as_one() {
+    scenario(async |host| {
+        let pod = PodSettings::new("group");
+        let pod_id = host.run_pod(&pod).await?;
+        let script = "head -c 64m /dev/zero | tail; echo survived; sleep 1000";
+        let settings = ContainerSettings::sh("main", script).edited(|config| {
+            config.linux.get_or_insert_default().resources = Some(LinuxContainerResources {
+                memory_limit_in_bytes: 16 * MIB,
+                unified: [("memory.oom.group".to_owned(), "1".to_owned())].into(),
+                ..Default::default()
+            });
+        });
+        if !is_v2() {
+            let error = host.create(&pod_id, &pod, &settings).await.unwrap_err();
+            assert_eq!(error.code(), Code::InvalidArgument, "{error}");
+            assert!(error.message().contains("memory.oom.group"), "{error}");
+            return Ok(());
+        }
+        let (status, output) = host.run_to_end(&pod_id, &pod, &settings).await?;
+        assert_eq!(
+            (status.exit_code, status.reason.as_str()),
+            (137, "OOMKilled")
+        );
+        assert_eq!(output, "");
+        Ok(())
+    });
+}
+
+/// Where the machine has any, a container may swap as much as it was given and no more.
+#[test]
+fn what_a_container_may_swap_is_limited() {
+    scenario(async |host| {
+        let memory = std::fs::read_to_string("/proc/meminfo")?;
+        let swap = memory.lines().find(|line| line.starts_with("SwapTotal:"));
+        let swaps = swap.is_some_and(|line| !line.contains(" 0 kB"));
+        let pod = PodSettings::new("swapped");
+        let pod_id = host.run_pod(&pod).await?;
+        // On a tmpfs, whose pages go to swap or nowhere.
+        let script = "dd if=/dev/zero of=/dev/shm/held bs=1M count=40 2>/dev/null || exit 3
+            echo held; sleep 1000";
+        for (name, both, held) in [("generous", 96, swaps), ("strict", 24, false)] {
+            let settings = ContainerSettings::sh(name, script).edited(move |config| {
+                config.linux.get_or_insert_default().resources = Some(LinuxContainerResources {
+                    memory_limit_in_bytes: 24 * MIB,
+                    memory_swap_limit_in_bytes: both * MIB,
+                    ..Default::default()
+                });
+            });
+            let id = host.run(&pod_id, &pod, &settings).await?;
+            if !held {
+                let status = host.until_exited(&id).await?;
+                assert_eq!(status.reason, "OOMKilled", "{status:?}");
+                continue;
+            }
+            host.until_logged(&pod, &settings, "held").await?;
+            let figure = |value: Option<cri::v1::UInt64Value>| value.unwrap_or_default().value;
+            // Figures are samples: the first may be from before.
+            let end = Instant::now() + Duration::from_secs(60);
+            let swap = loop {
+                let stats = host.cri.container_stats(&id).await?.unwrap_or_default();
+                let swap = stats.swap.unwrap_or_default();
+                if figure(swap.swap_usage_bytes) > 0 {
+                    break swap;
+                }
+                assert!(Instant::now() < end, "never: {swap:?}");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            };
+            let used = figure(swap.swap_usage_bytes);
+            assert!(used <= 72 << 20, "{swap:?}");
+            assert_eq!(figure(swap.swap_available_bytes), (72 << 20) - used);
+            host.cri.sh(&id, "rm /dev/shm/held").await?;
+            host.cri.stop(&id, 0).await?;
+        }
         Ok(())
     });
 }

@@ -333,8 +333,7 @@ fn traffic_is_that_of_the_pods_own_interfaces() {
 #[test]
 fn a_pod_with_a_cgroup_of_its_own_has_that_ones_figures() {
     scenario(async |host| {
-        let parent = format!("/{}/pod-alone", host.sandbox.cgroup().trim_matches('/'));
-        let named = parent.clone();
+        let (named, parent) = host.pod_parent("alone");
         let pod = PodSettings::edited("alone", move |config| {
             config
                 .linux
@@ -363,9 +362,8 @@ fn a_pod_with_a_cgroup_of_its_own_has_that_ones_figures() {
             number(linux.memory.unwrap().usage_bytes) + apart
                 >= number(container.memory.unwrap().usage_bytes)
         );
-        let cgroup = parent.trim_start_matches('/');
         let pressure = ["/sys/fs/cgroup/unified", "/sys/fs/cgroup"]
-            .map(|root| Path::new(root).join(cgroup).join("cpu.pressure"));
+            .map(|root| Path::new(root).join(&parent).join("cpu.pressure"));
         // The files are there where the kernel counts, and then everything has its pressure.
         let counts = host.sandbox.sh(&format!(
             "cat {} {} 2>/dev/null || true",
@@ -415,7 +413,8 @@ fn a_pod_with_a_cgroup_of_its_own_has_that_ones_figures() {
         }
         let missing = pod_stats(&host.cri, "0123456789ab").await.unwrap_err();
         assert_eq!(missing.downcast::<tonic::Status>()?.code(), Code::NotFound);
-        host.remove_all_pods().await
+        host.remove_all_pods().await?;
+        host.give_up_parent("alone")
     });
 }
 

@@ -1,5 +1,7 @@
 //! The systemd cgroup driver, with a real systemd: `cargo xtask vm --systemd`.
 
+mod unit;
+
 use std::{fs, path::PathBuf, process::Command};
 
 use anyhow::{Context, ensure};

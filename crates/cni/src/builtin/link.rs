@@ -111,10 +111,16 @@ pub(super) fn delete(sockets: &mut Sockets, name: &str) -> Result<(), StepError>
 /// Waits for the kernel to reap the link of a namespace that was let go, which costs nobody anything; removing it by name takes tens
 /// of milliseconds under the lock of all network configuration. A namespace that lives on loses its link by name.
 pub(super) fn let_go(sockets: &mut Sockets, name: &str) -> Result<(), StepError> {
+    // By ioctl, which does not wait for that lock.
+    let index = match rustix::net::netdevice::name_to_index(sockets.route.as_fd(), name) {
+        Ok(index) => index,
+        Err(Errno::NODEV) => return Ok(()),
+        Err(_) => return delete(sockets, name),
+    };
     let started = Instant::now();
     let mut pause = Duration::from_millis(1);
     let mut dying = false;
-    while exists(sockets, name) {
+    while exists(sockets, index) {
         let waited = started.elapsed();
         if waited >= VANISH_BOUND {
             return delete(sockets, name);
@@ -132,8 +138,8 @@ pub(super) fn let_go(sockets: &mut Sockets, name: &str) -> Result<(), StepError>
     Ok(())
 }
 
-/// Asked by ioctl, which does not wait for that lock.
-fn exists(sockets: &Sockets, name: &str) -> bool {
-    let found = rustix::net::netdevice::name_to_index(sockets.route.as_fd(), name);
-    found != Err(Errno::NODEV)
+/// Asked by number: for a name that is not there, the kernel first runs `modprobe`, twice.
+fn exists(sockets: &Sockets, index: u32) -> bool {
+    let found = rustix::net::netdevice::index_to_name_inlined(sockets.route.as_fd(), index);
+    !matches!(found, Err(Errno::NODEV))
 }
