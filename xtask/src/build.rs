@@ -74,7 +74,12 @@ pub(crate) fn run(profile: Profile) -> anyhow::Result<PathBuf> {
     let stage = target.join("stage").join(profile.directory());
     fs::create_dir_all(&stage).with_context(|| format!("make {}", stage.display()))?;
     let built = target.join(profile.directory());
-    for name in ["longshored", "longshore", "testkit-registry"] {
+    for name in [
+        "longshored",
+        "longshore",
+        "testkit-registry",
+        "testkit-without",
+    ] {
         put(&built.join(name), &stage.join(name))?;
     }
     let built = target.join(MUSL).join(profile.pod_directory());

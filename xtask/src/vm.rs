@@ -122,6 +122,8 @@ const SUITES: &[Suite] = &[
             "exec::",
             "stats::",
             "isolation::",
+            "kernel::nothing_newer",
+            "kernel::layers",
             "node::",
             "recovery::",
             "service::supervisors",

@@ -165,19 +165,17 @@ async fn build(config: Config) -> anyhow::Result<Runtime> {
 fn images(config: &Config) -> ImagesConfig {
     let registries = &config.registries;
     let mut images = ImagesConfig::new(&config.root);
-    images.insecure_registries.clone_from(&registries.insecure);
-    images.hosts_directory = Some(registries.hosts.clone());
-    images.credentials_file = Some(registries.credentials.clone());
-    images
-        .credential_programs
-        .clone_from(&registries.credential_programs);
+    images.insecure_registries = registries.insecure.get().to_vec();
+    images.hosts_directory = Some(registries.hosts.get().to_path_buf());
+    images.credentials_file = Some(registries.credentials.get().to_path_buf());
+    images.credential_programs = (*registries.credential_programs.get()).clone();
     images
         .signature_policy
         .clone_from(&registries.signature_policy);
     images.proxies = Proxies::from_environment();
-    images.timeouts.min_rate_bytes = registries.min_rate.get().into();
-    images.timeouts.mirror = registries.mirror_deadline;
-    images.timeouts.pull = registries.pull_deadline;
+    images.timeouts.min_rate_bytes = registries.min_rate.get().get().into();
+    images.timeouts.mirror = *registries.mirror_deadline.get();
+    images.timeouts.pull = *registries.pull_deadline.get();
     images
 }
 
@@ -347,7 +345,11 @@ async fn reload_when_asked(
     while asked.recv().await.is_some() {
         manager.reloading();
         let (runtime, arguments) = (Arc::clone(runtime), arguments.clone());
-        let reload = move || runtime.reload.run(&arguments, &runtime.config);
+        let reload = move || {
+            runtime.reload.run(&arguments, &runtime.config);
+            // Its keys hold for the next pull.
+            runtime.images.reconfigure(&images(&runtime.config));
+        };
         if let Err(error) = blocking(DISK_BOUND, reload).await {
             tracing::error!(%error, "configuration not reloaded");
         }

@@ -304,7 +304,7 @@ impl Images {
         auth: Option<&Auth>,
     ) -> Result<CheckOutcome, PullCause> {
         let reference = Reference::parse(name)?;
-        let session = Session::open(Arc::clone(&self.client), &reference, auth).await?;
+        let session = Session::open(self.client(), &reference, auth).await?;
         let session = Arc::new(session);
         let manifest = manifest_of(&session, &record.manifest_digest).await?;
         let (layer, below) = self.layer_of(key, record, &manifest)?;

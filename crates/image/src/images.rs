@@ -1,5 +1,5 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use snapshot::{Overlay, Usage};
 use tokio::sync::{Notify, Semaphore, watch};
@@ -19,7 +19,8 @@ use crate::{
 #[derive(Debug, Clone)]
 pub struct Images {
     pub(crate) shelf: Arc<Shelf>,
-    pub(crate) client: Arc<Client>,
+    /// Replaced as a whole when the configuration changes; each pull keeps the one that it began with.
+    client: Arc<RwLock<Arc<Client>>>,
     pub(crate) permits: Arc<Semaphore>,
     /// One check at a time.
     pub(crate) checking: Arc<tokio::sync::Mutex<()>>,
@@ -44,7 +45,7 @@ impl Images {
     /// Opens the store, sweeps what an interrupted pull has left, and drops what a power cut may have damaged. Only one process
     /// can have a root open. Background work runs on the tokio runtime of the caller.
     pub async fn open(config: ImagesConfig, overlay: Arc<Overlay>) -> Result<Self, StoreError> {
-        let client = Arc::new(Client::new(&config));
+        let client = Arc::new(RwLock::new(Arc::new(Client::new(&config))));
         let permits = Arc::new(Semaphore::new(config.layers_at_once.max(1)));
         let policy = Arc::new(PolicyFile::new(config.signature_policy.clone()));
         let shelf = crate::recovery::open(config, overlay).await?;
@@ -58,6 +59,17 @@ impl Images {
             ongoing: Arc::default(),
             begun: Arc::default(),
         })
+    }
+
+    /// From here on pulls reach registries as this says. Pulls that have begun go on as they began; what is not about registries stays
+    /// as it was when the store was opened.
+    pub fn reconfigure(&self, config: &ImagesConfig) {
+        let client = Arc::new(Client::new(config));
+        *self.client.write().unwrap_or_else(PoisonError::into_inner) = client;
+    }
+
+    pub(crate) fn client(&self) -> Arc<Client> {
+        Arc::clone(&self.client.read().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// All images, by id. From memory.
@@ -121,10 +133,11 @@ impl Images {
         };
         let reference =
             Reference::parse(&request.reference).map_err(|error| failed(error.into()))?;
-        let plan = Plan::make(&self.client, &reference, request.auth.as_ref())
+        let client = self.client();
+        let plan = Plan::make(&client, &reference, request.auth.as_ref())
             .await
             .map_err(failed)?;
-        let mut shown = plan.shown(&self.client, &reference);
+        let mut shown = plan.shown(&client, &reference);
         let policy = self.policy.current().await.map_err(|error| {
             failed(match error {
                 PolicyUnread::Configuration(error) => {
@@ -267,9 +280,10 @@ impl Images {
         drop(ongoing);
         self.begun.notify_waiters();
 
+        let client = self.client();
         let work = Pull {
             shelf: Arc::clone(&self.shelf),
-            client: Arc::clone(&self.client),
+            client: Arc::clone(&client),
             permits: Arc::clone(&self.permits),
             reference,
             auth: request.auth.clone(),
@@ -277,7 +291,7 @@ impl Images {
             policy: Arc::clone(&self.policy),
             progress,
         };
-        let timeouts = self.shelf.config.timeouts.clone();
+        let timeouts = client.timeouts.clone();
         let all = Arc::clone(&self.ongoing);
         let written = request.reference.clone();
         tokio::spawn(async move {

@@ -27,6 +27,8 @@ const STARTS_WITHIN: Duration = Duration::from_secs(120);
 #[derive(Debug)]
 pub struct Daemon {
     binary: PathBuf,
+    /// Of a program that starts it.
+    launcher: Vec<String>,
     arguments: Vec<String>,
     log: PathBuf,
     socket: PathBuf,
@@ -70,6 +72,7 @@ impl Daemon {
         let argument = |flag: &str, path: &Path| format!("{flag}={}", path.display());
         let mut daemon = Self {
             binary: binary("longshored")?,
+            launcher: Vec::new(),
             arguments: vec![
                 argument("--config", &config),
                 argument("--root", &directory.join("lib")),
@@ -105,7 +108,10 @@ impl Daemon {
             .append(true)
             .open(&self.log)
             .with_context(|| format!("open {}", self.log.display()))?;
-        let mut command = sandbox.command(&self.binary);
+        let program = self.binary.display().to_string();
+        let mut words = self.launcher.iter().chain([&program]);
+        let mut command = sandbox.command(words.next().unwrap_or(&program));
+        command.args(words);
         command.env_remove("LONGSHORE_FAILPOINT");
         if !failpoint.is_empty() {
             command.env("LONGSHORE_FAILPOINT", failpoint);
@@ -125,6 +131,31 @@ impl Daemon {
         let pid = Pid::from_raw(i32::try_from(pid)?).context("a process id is not 0")?;
         self.process = Some(Running { nsenter, pid });
         self.wait_ready().await
+    }
+
+    /// From the next start on it runs on a kernel without these system calls, as `testkit-without` takes them.
+    ///
+    /// # Errors
+    /// The binaries are not built.
+    pub fn without(&mut self, calls: &[&str]) -> anyhow::Result<()> {
+        self.launcher.clear();
+        if !calls.is_empty() {
+            let program = binary("testkit-without")?.display().to_string();
+            let calls = calls.iter().copied();
+            let words = calls.chain(["--"]).map(str::to_owned);
+            self.launcher = [program].into_iter().chain(words).collect();
+        }
+        Ok(())
+    }
+
+    /// From the next start on it has this flag, such as `--root=/elsewhere`, in place of the one that begins alike.
+    pub fn set_flag(&mut self, flag: &str) {
+        let name = flag.split_inclusive('=').next().unwrap_or(flag);
+        for old in &mut self.arguments {
+            if old.starts_with(name) {
+                flag.clone_into(old);
+            }
+        }
     }
 
     async fn wait_ready(&mut self) -> anyhow::Result<()> {

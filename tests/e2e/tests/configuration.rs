@@ -68,6 +68,26 @@ fn sighup_takes_what_it_may_and_says_the_rest() {
 }
 
 #[test]
+fn registries_are_asked_as_the_configuration_says_now() {
+    scenario(async |host| {
+        let program = binary("longshore")?.display().to_string();
+        let explain = format!("{program} explain-pull registry.test/some/image");
+        let plain = "plain HTTP by registries.insecure";
+        let before = host.sandbox.sh(&explain)?;
+        assert!(!before.contains(plain), "{before}");
+        reload(host, "registries.insecure = [\"registry.test\"]\n").await?;
+        let explained = || host.sandbox.sh(&explain).ok();
+        poll(SOON, || explained().filter(|text| text.contains(plain)))
+            .with_context(|| format!("never: {:?}", explained()))?;
+        until(host, None).await?;
+        reload(host, "").await?;
+        poll(SOON, || explained().filter(|text| !text.contains(plain)))
+            .with_context(|| format!("never again: {:?}", explained()))?;
+        Ok(())
+    });
+}
+
+#[test]
 fn the_configuration_is_shown_and_judged_without_serving() {
     scenario(async |host| {
         let program = binary("longshored")?.display().to_string();

@@ -13,6 +13,7 @@ mod hostile;
 mod hung;
 mod images;
 mod isolation;
+mod kernel;
 mod logs;
 mod network;
 mod node;

@@ -18,7 +18,7 @@ use crate::{step, workspace};
 const LIMIT: Duration = Duration::from_secs(20 * 60);
 
 /// How long one program of tests may take, seconds.
-const PROGRAM_LIMIT: u32 = 900;
+const PROGRAM_LIMIT: u32 = 1500;
 
 /// A directory that becomes a disk, once it is known what shall run.
 #[derive(Debug)]

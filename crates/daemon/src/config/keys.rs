@@ -100,28 +100,28 @@ settings! {
     /// Where images come from.
     registries: Registries {
         /// `HOST[:PORT]` of registries that may be spoken to over plain HTTP. Loopback may always.
-        insecure: Vec<String> = [];
+        insecure: Live<Vec<String>> = [];
 
         /// Mirrors and certificates, as for containerd: `HOST/hosts.toml`, read at each pull.
-        hosts: PathBuf = "/etc/longshore/certs.d";
+        hosts: Live<PathBuf> = "/etc/longshore/certs.d";
 
         /// The node's own credentials, in the format of docker's `config.json`; read at each pull. Those of a request win.
-        credentials: PathBuf = "/etc/longshore/credentials.json";
+        credentials: Live<PathBuf> = "/etc/longshore/credentials.json";
 
         /// Where programs `docker-credential-NAME` are looked for before `PATH`.
-        credential_programs: Option<PathBuf> = "";
+        credential_programs: Live<Option<PathBuf>> = "";
 
         /// Which images may be pulled and run, and with what they must be signed; read again when it changes. Without it all may.
         signature_policy: Option<PathBuf> = "";
 
         /// The least that a registry must send while it is waited for, bytes a second over 30 s; 0 is no bound. Else the next host is asked.
-        min_rate: InRange<0, 4294967295> = 1024;
+        min_rate: Live<InRange<0, 4294967295>> = 1024;
 
         /// How long one pull may ask a mirror for things in all; then the next host is asked.
-        mirror_deadline: Duration = "30m";
+        mirror_deadline: Live<Duration> = "30m";
 
         /// How long a whole pull may take.
-        pull_deadline: Duration = "2h";
+        pull_deadline: Live<Duration> = "2h";
     }
 
     /// Where clients of exec, attach and port-forward connect. The kubelet is one, for everybody who comes through the API server.

@@ -31,7 +31,7 @@ pub(crate) struct Client {
     roots: OnceCell<RootCertStore>,
     tls: OnceCell<Https>,
     pub(super) proxies: Proxies,
-    pub(super) timeouts: Timeouts,
+    pub(crate) timeouts: Timeouts,
     insecure: Vec<String>,
     ca_files: Vec<PathBuf>,
     pub(super) hosts_directory: Option<PathBuf>,

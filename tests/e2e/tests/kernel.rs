@@ -1,0 +1,173 @@
+//! Kernels that lack something: what there is a fallback for works as well, and what the floor has is asked for by name.
+
+use std::fs;
+
+use anyhow::{Context, ensure};
+use cri::v1::LinuxContainerResources;
+use e2e::{ContainerSettings, Host, Limits, PodSettings, is_v2, scenario};
+
+/// The last system call of Linux 5.15 is 448.
+const NEWER_THAN_THE_FLOOR: &[&str] = &["449-"];
+
+/// A pod's whole life.
+async fn live(host: &Host, name: &str) -> anyhow::Result<()> {
+    let pod = PodSettings::new(name);
+    let pod_id = host.run_pod(&pod).await?;
+    let sleeper = ContainerSettings::sleeper("main").edited(|config| {
+        config.linux.get_or_insert_default().resources = Some(LinuxContainerResources {
+            memory_limit_in_bytes: 64 << 20,
+            cpu_period: 100_000,
+            cpu_quota: 50_000,
+            ..Default::default()
+        });
+    });
+    let id = host.run(&pod_id, &pod, &sleeper).await?;
+    let script =
+        "echo x >/file; cat /file; mknod /dev/d b 7 0 2>/dev/null; cat /dev/d 2>&1 || true";
+    let said = host.cri.sh(&id, script).await?;
+    ensure!(said.starts_with("x\n"), "{said}");
+    let limits = Limits::of(host, &id).await?;
+    assert_eq!(limits.memory()?, (64 << 20).to_string());
+    assert_eq!(limits.bandwidth()?, "50000 100000");
+    host.cri.stop(&id, 0).await?;
+    // The kernel's word that the child wanted too much is told, and trees of processes go.
+    let settings = ContainerSettings::sh("greedy", "sleep 1000 & head -c 64m /dev/zero | tail")
+        .edited(|config| {
+            config.linux.get_or_insert_default().resources = Some(LinuxContainerResources {
+                memory_limit_in_bytes: 16 << 20,
+                ..Default::default()
+            });
+        });
+    let (status, _) = host.run_to_end(&pod_id, &pod, &settings).await?;
+    assert_eq!(status.reason, "OOMKilled");
+    host.remove_all_pods().await
+}
+
+/// A pod with a user namespace.
+async fn live_mapped(host: &Host, name: &str) -> anyhow::Result<()> {
+    let pod = PodSettings::edited(name, |config| {
+        let linux = config.linux.get_or_insert_default();
+        let security = linux.security_context.get_or_insert_default();
+        let options = security.namespace_options.get_or_insert_default();
+        let mapping = || cri::v1::IdMapping {
+            host_id: 200_000,
+            container_id: 0,
+            length: 65_536,
+        };
+        options.userns_options = Some(cri::v1::UserNamespace {
+            mode: cri::v1::NamespaceMode::Pod.into(),
+            uids: vec![mapping()],
+            gids: vec![mapping()],
+        });
+    });
+    let pod_id = host.run_pod(&pod).await?;
+    let settings = ContainerSettings::sleeper("main");
+    let id = host.run(&pod_id, &pod, &settings).await?;
+    let owner = host.cri.sh(&id, "echo x >/file; stat -c %u /file /bin/sh");
+    assert_eq!(owner.await?, "0\n0\n");
+    host.remove_all_pods().await
+}
+
+async fn start_without(host: &mut Host, calls: &[&str]) -> anyhow::Result<()> {
+    host.daemon.kill();
+    host.daemon.without(calls)?;
+    host.start_daemon().await
+}
+
+#[test]
+fn nothing_newer_than_the_oldest_kernel_is_needed() {
+    scenario(async |host| {
+        start_without(host, NEWER_THAN_THE_FLOOR).await?;
+        live(host, "old").await?;
+        live_mapped(host, "old-mapped").await?;
+        start_without(host, &[]).await
+    });
+}
+
+/// `lowerdir+` takes no path as long as these.
+#[test]
+fn layers_are_mounted_by_the_old_call_where_the_new_one_cannot() {
+    scenario(async |host| {
+        let root = host.sandbox.directory().join("r".repeat(200));
+        fs::create_dir(&root)?;
+        host.daemon.kill();
+        host.daemon
+            .set_flag(&format!("--root={}", root.join("lib").display()));
+        host.start_daemon().await?;
+        host.cri.pull(&host.image).await?;
+        live(host, "deep").await?;
+        live_mapped(host, "deep-mapped").await?;
+        host.daemon.kill();
+        let root = host.sandbox.directory().join("lib");
+        host.daemon.set_flag(&format!("--root={}", root.display()));
+        host.start_daemon().await
+    });
+}
+
+/// Before 6.15 layers cannot be given as descriptors (FSCONFIG_SET_FD is 5).
+#[test]
+fn mapped_layers_are_attached_where_they_cannot_be_detached() {
+    scenario(async |host| {
+        start_without(host, &["431:1=5"]).await?;
+        live_mapped(host, "attached").await?;
+        start_without(host, &[]).await
+    });
+}
+
+/// The v1 trees limit, freeze, count and kill; nobody is born in a cgroup. Where v2 is all there is, nothing is left without it.
+#[test]
+fn where_there_is_no_v2_tree_v1_does_it_all() {
+    scenario(async |host| {
+        host.daemon.kill();
+        let tree = match is_v2() {
+            true => "/sys/fs/cgroup",
+            false => "/sys/fs/cgroup/unified",
+        };
+        host.sandbox.sh(&format!("umount {tree}"))?;
+        let started = host.start_daemon().await;
+        if is_v2() {
+            let error = format!("{:#}", started.unwrap_err());
+            ensure!(error.contains("cgroup"), "{error}");
+        } else {
+            started?;
+            live(host, "v1").await?;
+            live_mapped(host, "v1-mapped").await?;
+            host.daemon.kill();
+        }
+        host.sandbox
+            .sh(&format!("mount -t cgroup2 cgroup2 {tree}"))?;
+        host.start_daemon().await
+    });
+}
+
+/// What every kernel that we support has: without it nothing is done by half, and the log or the answer says what is missing.
+#[test]
+fn a_missing_system_call_is_named() {
+    scenario(async |host| {
+        for (call, number) in [
+            ("open_tree", "428"),
+            ("move_mount", "429"),
+            ("fsopen", "430"),
+            ("fsmount", "432"),
+            ("pidfd_open", "434"),
+            ("clone3", "435"),
+            ("close_range", "436"),
+            ("openat2", "437"),
+            ("mount_setattr", "442"),
+        ] {
+            host.daemon.kill();
+            host.daemon.without(&[number])?;
+            let lived = match host.start_daemon().await {
+                Ok(()) => live(host, "missing").await,
+                Err(error) => Err(error),
+            };
+            eprintln!("{call}: {lived:#?}");
+            host.daemon.kill();
+            host.daemon.without(&[])?;
+            host.start_daemon().await?;
+            host.remove_all_pods().await?;
+            host.settles().with_context(|| format!("without {call}"))?;
+        }
+        Ok(())
+    });
+}
