@@ -34,7 +34,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::ensure;
+use anyhow::{bail, ensure};
 use clap::Parser;
 use config::{Arguments, Command, Config, ConfigCommand};
 use tokio::runtime::Runtime;
@@ -75,6 +75,13 @@ fn serve(arguments: &Arguments) -> anyhow::Result<()> {
         rustix::process::geteuid().is_root(),
         "pods need root: run longshored as root, or as a service"
     );
+    if let Some(missing) = sys::missing_calls().first() {
+        bail!(
+            "the kernel has no {}(2), which is in Linux since {}, or a seccomp filter hides it: longshored needs Linux 5.15",
+            missing.name,
+            missing.since
+        );
+    }
     memory::bound();
     // Two workers serve a node; blocking calls have threads of their own, which keep their stacks while they wait for the next.
     let runtime = tokio::runtime::Builder::new_multi_thread()

@@ -6,6 +6,7 @@ mod allocator;
 mod bpf;
 mod clone;
 mod exec;
+mod floor;
 mod keyring;
 mod limits;
 mod mount_attributes;
@@ -24,6 +25,7 @@ pub use bpf::{
 };
 pub use clone::{Clone, CloneFlags, clone_process, exit_at_panic, exit_process};
 pub use exec::{CStrings, execute};
+pub use floor::{Required, missing_calls};
 pub use keyring::leave_session_keyring;
 pub use limits::{Limit, get_limit, set_limit};
 pub use mount_attributes::{MountAttributes, set_mount_attributes};

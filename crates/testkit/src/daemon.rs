@@ -116,14 +116,17 @@ impl Daemon {
         if !failpoint.is_empty() {
             command.env("LONGSHORE_FAILPOINT", failpoint);
         }
-        let nsenter = command
+        let mut nsenter = command
             .args(&self.arguments)
             .stdout(log.try_clone()?)
             .stderr(log)
             .spawn()
             .context("run nsenter (package util-linux)")?;
-        let Some(pid) = poll(Duration::from_secs(60), || child_of(nsenter.id())) else {
-            let mut nsenter = nsenter;
+        let started = poll(Duration::from_secs(60), || {
+            let ended = matches!(nsenter.try_wait(), Ok(Some(_)));
+            child_of(nsenter.id()).map(Some).or(ended.then_some(None))
+        });
+        let Some(pid) = started.flatten() else {
             let _ = nsenter.kill();
             let status = nsenter.wait()?;
             bail!("longshored did not start: {status}\n{}", self.log_tail());

@@ -2,7 +2,12 @@
 
 mod unit;
 
-use std::{fs, path::PathBuf, process::Command};
+use std::{
+    fs,
+    path::PathBuf,
+    process::Command,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
 
 use anyhow::{Context, ensure};
 use cri::v1::LinuxContainerResources;
@@ -10,6 +15,12 @@ use e2e::{ContainerSettings, Host, Limits, PodSettings, scenario};
 use tonic::Code;
 
 const MIB: i64 = 1 << 20;
+
+/// One at a time: systemd answers nobody while it executes itself anew, which one of them has it do.
+fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// Outside of the host: where systemd is.
 fn systemctl(arguments: &[&str]) -> anyhow::Result<String> {
@@ -46,6 +57,7 @@ fn give_up(slice: &str) -> anyhow::Result<()> {
 #[test]
 #[ignore = "wants systemd: cargo xtask vm --systemd"]
 fn a_pod_is_a_scope_of_its_slice() {
+    let _alone = alone();
     scenario(async |host| {
         let config = host.cri.runtime_config().await?;
         let driver = config.linux.unwrap_or_default().cgroup_driver();
@@ -104,6 +116,7 @@ fn a_pod_is_a_scope_of_its_slice() {
 #[test]
 #[ignore = "wants systemd: cargo xtask vm --systemd"]
 fn limits_survive_a_reload_of_systemd() {
+    let _alone = alone();
     scenario(async |host| {
         let (slice, path) = slice(host);
         let pod = in_slice("kept", &slice);
@@ -153,6 +166,7 @@ fn limits_survive_a_reload_of_systemd() {
 #[test]
 #[ignore = "wants systemd: cargo xtask vm --systemd"]
 fn a_scope_goes_with_its_pod_whoever_dies() {
+    let _alone = alone();
     scenario(async |host| {
         let pod = PodSettings::new("orphan");
         let pod_id = host.run_pod(&pod).await?;
@@ -174,6 +188,7 @@ fn a_scope_goes_with_its_pod_whoever_dies() {
 #[test]
 #[ignore = "wants systemd: cargo xtask vm --systemd"]
 fn parents_that_are_no_slices_or_lead_elsewhere_are_refused() {
+    let _alone = alone();
     scenario(async |host| {
         for parent in [
             "/kubepods/besteffort/pod1",

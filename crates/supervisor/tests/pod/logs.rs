@@ -1,8 +1,9 @@
 use std::fs;
 use std::io::Write;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 
 use oci_plan::FdSlot;
+use rustix::event::{PollFd, PollFlags, Timespec};
 use supervisor_api::*;
 
 use crate::harness::*;
@@ -232,14 +233,28 @@ fn another_user_can_open_its_own_standard_output() {
     pod.finish();
 }
 
+fn writable(pipe: &OwnedFd) -> bool {
+    let mut fds = [PollFd::new(pipe, PollFlags::OUT)];
+    let now = Timespec::default();
+    rustix::event::poll(&mut fds, Some(&now)).unwrap() > 0
+}
+
+fn asleep(pid: i32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"));
+    stat.is_ok_and(|stat| stat.contains(") S "))
+}
+
 #[test]
 fn a_log_that_blocks_holds_up_its_own_pod_s_logs_and_nothing_else() {
     let mut pod = Pod::ready();
     // A pipe that nobody reads stands for a file system that does not answer.
     let (_reader, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
-    let plan = pod.plan("c", "seq 1 30000; exit 2");
-    pod.create_with(plan, writer, false).unwrap();
+    let full = writer.try_clone().unwrap();
+    let plan = pod.plan("c", "exec seq 1 30000");
+    let pid = pod.create_with(plan, writer, false).unwrap();
     pod.start("c").unwrap();
+    // The program fills the log, then its own pipe, and sleeps until somebody reads.
+    within(|| (!writable(&full) && asleep(pid)).then_some(()));
     let plan = pod.plan("d", "read forever");
     let log = pod.log_file("d");
     pod.create_with(plan, log, true).unwrap();
@@ -247,7 +262,7 @@ fn a_log_that_blocks_holds_up_its_own_pod_s_logs_and_nothing_else() {
     let (request, output) = pod.exec("d", "e", "echo fine");
     pod.client.start_exec(request).unwrap();
     assert_eq!(output.read_to_end(), "fine\n");
-    // The program fills its pipe and waits; killed, its exit is told although its log is not written.
+    // Killed, its exit is told although its log is not written.
     pod.order(RequestBody::Signal {
         id: "c".to_owned(),
         signal: 9,

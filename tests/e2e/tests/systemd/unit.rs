@@ -124,6 +124,7 @@ async fn pid_of(cri: &Cri, id: &str) -> anyhow::Result<u64> {
 #[test]
 #[ignore = "wants systemd: cargo xtask vm --systemd"]
 fn the_packaged_units_serve_pods_that_outlive_the_daemon() {
+    let _alone = super::alone();
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     if let Err(error) = runtime.block_on(story()) {
         panic!("{error:#}");
