@@ -9,7 +9,7 @@ use crate::{
     packages,
     results::{self, Count},
     step::{self, Steps},
-    vm, workspace,
+    workspace,
 };
 
 const BUILD_LIMIT: Duration = Duration::from_secs(40 * 60);
@@ -61,9 +61,7 @@ fn all(steps: &mut Steps, count: &mut Count) -> anyhow::Result<()> {
             count,
         )
     });
-    // Last, when nothing else wants the processors.
-    let machines = vm::test(steps, count, &stage);
-    unit.and(end_to_end).and(machines)
+    unit.and(end_to_end)
 }
 
 fn cargo_test(

@@ -14,7 +14,7 @@ use testkit::{
     image::{self, Image},
     ledger::{Ledger, SETTLES_WITHIN},
     registry::Registry,
-    sandbox::{Process, Sandbox, systemd_driver},
+    sandbox::{Process, Sandbox, poll, systemd_driver},
 };
 
 use crate::{ContainerSettings, Cri, PodSettings};
@@ -409,11 +409,17 @@ impl Host {
         Ok(())
     }
 
-    /// Power off and on, and another daemon. The registry is not reachable any more.
+    /// Power off and on, and another daemon. The registry is not reachable any more, so the power goes once the image is safe.
     ///
     /// # Errors
     /// The daemon does not come up.
     pub async fn reboot(&mut self) -> anyhow::Result<()> {
+        let safe = || {
+            self.daemon
+                .log()
+                .contains("layers would survive a power cut now")
+        };
+        poll(STATE_LIMIT, || safe().then_some(())).context("the image is never safe")?;
         self.daemon.kill();
         self.sandbox.reboot()?;
         self.start_daemon().await

@@ -149,6 +149,61 @@ fn a_failing_del_keeps_no_pod_from_its_end() {
     });
 }
 
+#[test]
+fn a_second_stop_joins_the_one_whose_plugin_hangs() {
+    impatient(async |site| {
+        let id = site.host.run_pod(&PodSettings::new("twice")).await?;
+        fs::write(site.path("state/log"), "")?;
+        site.command("DEL", "sleep 1000")?;
+        let stop = || {
+            let (client, id) = (site.host.cri.clone(), id.clone());
+            tokio::spawn(async move { client.stop_pod(&id).await })
+        };
+        let first = stop();
+        site.until("at DEL", || site.told("log").contains("DEL"))?;
+        // Who gives up and asks again waits with the first, and the plugin is not asked twice for it.
+        let second = stop();
+        let third = stop();
+        third.abort();
+        first.await??;
+        second.await??;
+        assert_eq!(site.told("log").matches("DEL").count(), 1);
+        assert!(site.host.cri.pod_ip(&id).await?.is_empty());
+        site.command("DEL", "")?;
+        site.host.cri.remove_pod(&id).await?;
+        site.until("detached", || site.allocated().is_empty())
+    });
+}
+
+/// `/run` is empty and the namespace is gone: the plugin is asked all the same, with what ADD had, for addresses on disk.
+#[test]
+fn after_a_reboot_plugins_let_go_of_what_they_gave() {
+    long_scenario(Duration::from_secs(600), async |host| {
+        let site = Site::new(host)?;
+        site.configure("10-net.conflist", NETWORK)?;
+        // The first boot was not like the later ones: the built-in network served.
+        site.host.reboot().await?;
+        site.host.warm_up().await?;
+        let id = site.host.run_pod(&PodSettings::new("before")).await?;
+        ensure!(site.allocated().contains(&id));
+        site.host.reboot().await?;
+        site.until("detached", || site.allocated().is_empty())?;
+        let environment = site.told("env.DEL");
+        let netns = environment
+            .lines()
+            .find(|line| line.starts_with("CNI_NETNS="));
+        ensure!(matches!(netns, None | Some("CNI_NETNS=")), "{environment}");
+        ensure!(environment.contains(&format!("CNI_CONTAINERID={id}")));
+        ensure!(site.told("config.DEL").contains("\"prevResult\""));
+        // The network serves the next pod.
+        let id = site.host.run_pod(&PodSettings::new("after")).await?;
+        assert_eq!(site.host.cri.pod_ip(&id).await?, "203.0.113.7");
+        site.host.remove_all_pods().await?;
+        ensure!(site.allocated().is_empty());
+        site.host.settles()
+    });
+}
+
 /// The plugin of a daemon that was killed goes on: what it adds must not be added after it was removed.
 #[test]
 fn a_daemon_that_dies_while_a_plugin_runs_leaks_nothing() {
