@@ -30,6 +30,8 @@ const TESTS: &[(&str, &str)] = &[
         "a registry that is not ours, to pull from",
     ),
     ("skopeo", "fills that registry"),
+    ("crun", "a runtime behind a handler"),
+    ("runc", "another one"),
     ("umoci", "makes images that are not ours"),
     ("openssl", "makes that registry's certificate"),
     (

@@ -91,6 +91,7 @@ pub(crate) struct Hierarchy {
     pub(crate) name: String,
     /// The last component of its mount point.
     pub(crate) directory: String,
+    pub(crate) mount_point: PathBuf,
     pub(crate) v2: bool,
     /// Available at the root; v1 or v2 names.
     pub(crate) controllers: Vec<String>,
@@ -158,6 +159,12 @@ impl Hierarchies {
             (true, true) => Mode::Hybrid,
             (false, _) => Mode::V1,
         }
+    }
+
+    /// Where v2 is mounted beside v1, when these were opened.
+    pub fn hybrid_mount_point(&self) -> Option<&Path> {
+        let unified = self.unified().filter(|_| self.mode() == Mode::Hybrid)?;
+        Some(&unified.mount_point)
     }
 
     /// Whether some hierarchy has the controller. [`Controller::Cpuacct`], [`Controller::Devices`] and [`Controller::Freezer`] are always
@@ -243,6 +250,7 @@ fn open_root(root: &Root) -> Result<Hierarchy, OpenError> {
     Ok(Hierarchy {
         name,
         directory,
+        mount_point: root.path.clone(),
         v2,
         controllers,
         root: dir,

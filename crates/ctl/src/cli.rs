@@ -50,6 +50,7 @@ pub(crate) struct GlobalFlags {
 pub(crate) enum Command {
     Version(version::Version),
     Info(info::Info),
+    Handlers(handlers::Handlers),
     RuntimeConfig(runtime_config::RuntimeConfig),
     UpdateRuntimeConfig(update_runtime_config::UpdateRuntimeConfig),
     Pods(pods::Pods),
@@ -96,6 +97,7 @@ impl Command {
         match self {
             Self::Version(command) => command.run(session, out).await,
             Self::Info(command) => command.run(session, out).await,
+            Self::Handlers(command) => command.run(session, out).await,
             Self::RuntimeConfig(command) => command.run(session, out).await,
             Self::UpdateRuntimeConfig(command) => command.run(session).await,
             Self::Pods(command) => command.run(session, out).await,

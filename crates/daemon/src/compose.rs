@@ -27,6 +27,7 @@ use crate::{
     config::{Arguments, CgroupDriver, Config, Reload},
     container,
     events::Events,
+    handlers::Handlers,
     inventory::Inventory,
     paths::Paths,
     rpc::{CallersDeadline, Cri, RewriteOlderPackage},
@@ -49,6 +50,7 @@ pub(crate) async fn run(config: Config, arguments: &Arguments) -> anyhow::Result
     let runtime = Arc::new(build(config).await?);
     recover(&runtime).await;
     tokio::spawn(stats::keep_fresh(Arc::downgrade(&runtime)));
+    runtime.handlers.probe(&runtime.config).await;
     let streaming = streaming_server(&runtime).await?;
     let (socket, listener) = Socket::listen(&address)?;
     tracing::info!(
@@ -156,6 +158,7 @@ async fn build(config: Config) -> anyhow::Result<Runtime> {
             recursive_read_only: true,
             user_namespaces: Path::new("/proc/self/ns/user").exists(),
         },
+        handlers: Handlers::default(),
         reload: Reload::default(),
         config,
         _locks: [lock, root_lock],
@@ -344,6 +347,7 @@ async fn reload_when_asked(
     };
     while asked.recv().await.is_some() {
         manager.reloading();
+        let probed = runtime;
         let (runtime, arguments) = (Arc::clone(runtime), arguments.clone());
         let reload = move || {
             runtime.reload.run(&arguments, &runtime.config);
@@ -353,6 +357,7 @@ async fn reload_when_asked(
         if let Err(error) = blocking(DISK_BOUND, reload).await {
             tracing::error!(%error, "configuration not reloaded");
         }
+        probed.handlers.probe(&probed.config).await;
         manager.ready(status);
     }
     std::future::pending().await

@@ -10,6 +10,7 @@ mod disk;
 mod events;
 mod failpoint;
 mod flight;
+mod handlers;
 mod id;
 mod inventory;
 mod memory;

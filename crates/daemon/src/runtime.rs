@@ -19,6 +19,7 @@ use crate::{
     container::{Container, RemoveError as RemoveContainerError},
     events::{Events, News},
     flight::Flights,
+    handlers::{Handlers, Limits},
     id::{ContainerId, PodId},
     inventory::Inventory,
     paths::Paths,
@@ -28,9 +29,6 @@ use crate::{
     stats::Stats,
     supervisor::Executable,
 };
-
-/// The name of the embedded OCI core's handler; the empty name means it too.
-pub(crate) const EMBEDDED_HANDLER: &str = "longshore";
 
 /// Bit of capability 24 (`capabilities(7)`).
 const CAP_SYS_RESOURCE: u64 = 1 << 24;
@@ -60,6 +58,7 @@ pub(crate) struct Runtime {
     /// What this machine can do, as specifications need to know it.
     pub(crate) host: Host,
     pub(crate) features: Features,
+    pub(crate) handlers: Handlers,
     pub(crate) _locks: [Lock; 2],
 }
 
@@ -130,6 +129,19 @@ impl Runtime {
             });
         }
         conditions
+    }
+
+    /// How far a runtime that this daemon's children start can go.
+    pub(crate) fn limits(&self) -> Limits {
+        let may_raise = self.host.capabilities & CAP_SYS_RESOURCE != 0;
+        let own = || {
+            let own = std::fs::read_to_string("/proc/self/oom_score_adj");
+            own.ok().and_then(|own| own.trim().parse().ok())
+        };
+        Limits {
+            least_oom_score: (!may_raise).then(|| own().unwrap_or(0).min(0)),
+            may_raise,
+        }
     }
 
     /// Makes a change of a phase, and tells of it before anything else happens.

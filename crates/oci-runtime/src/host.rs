@@ -97,7 +97,7 @@ impl Host {
     }
 
     /// The pid of a pidfd's process in the caller's PID namespace; `ESRCH` if it has ended.
-    pub(crate) fn pid_of(&self, pidfd: BorrowedFd<'_>) -> Result<i32, Errno> {
+    pub fn pid_of(&self, pidfd: BorrowedFd<'_>) -> Result<i32, Errno> {
         let path = format!("self/fdinfo/{}", pidfd.as_raw_fd());
         let flags = OFlags::RDONLY | OFlags::CLOEXEC;
         let file = rustix::fs::openat(&self.proc, path.as_str(), flags, Mode::empty())?;
@@ -123,7 +123,7 @@ impl Host {
     }
 
     /// Writes the OOM score adjustment of a process, `self` or a pid, or the nearest that is permitted. Never fails: it is advice.
-    pub(crate) fn write_oom_score(&self, process: &str, wanted: i16) {
+    pub fn write_oom_score(&self, process: &str, wanted: i16) {
         for value in [wanted, wanted.max(self.oom_score_adj)] {
             let path = format!("{process}/oom_score_adj");
             let flags = OFlags::WRONLY | OFlags::CLOEXEC;

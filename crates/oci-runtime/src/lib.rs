@@ -37,3 +37,4 @@ pub use error::{Error, Kind, Stage};
 pub use host::Host;
 pub use launch::{ChildStdio, ExecPlan, Launch, Placement, Progress};
 pub use pod::{PodHandles, PodInit};
+pub use rootfs::prepare_tree;

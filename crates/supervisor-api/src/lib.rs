@@ -21,9 +21,12 @@
 //! - A daemon that leaves more than a few hundred messages unread is disconnected; it redials.
 //! - The peer must have the supervisor's own user id.
 
+mod bundle;
 mod paths;
 mod socket;
 mod wire;
+
+pub use bundle::{Bundle, pid_file, process_file};
 
 pub use paths::{
     DEEPEST_NODE, DeviceNode, MOST_NODES, NoNodes, PATH_ARGUMENT, PathAnswer, PathRequest,
@@ -105,6 +108,29 @@ pub enum RequestBody {
     /// Starts the process that keeps the pod's systemd scope alive, and connects it to the listening socket of the slot.
     /// [`ReplyBody::Anchored`]. FailedPrecondition where there is one already.
     Anchor { socket: FdSlot },
+    /// Before CreateSandbox: an OCI runtime makes the pod's containers, not the supervisor itself. `mounts` is the mount namespace that it is
+    /// run in, the host's, and `directory` the pod's. [`ReplyBody::Done`]. Each container then has a [`Bundle`], and each exec a [`process_file`],
+    /// before they are asked for.
+    UseRuntime {
+        runtime: OciRuntime,
+        mounts: FdSlot,
+        directory: FdSlot,
+    },
+}
+
+/// A command line as runc's.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OciRuntime {
+    /// The handler, for messages.
+    pub handler: String,
+    /// Absolute path of the program.
+    pub program: String,
+    /// Global options, before the command.
+    pub options: Vec<String>,
+    /// Absolute path of the directory of [`Bundle`]s.
+    pub bundles: String,
+    /// Its `exec` knows `--cgroup`.
+    pub exec_cgroup: bool,
 }
 
 /// A container to make. Its log is in CRI's format: `TIME stdout F text`; an unterminated last line is tagged `P`, so that `kubectl logs` shows

@@ -19,9 +19,11 @@ use supervisor_api::{ErrorKind, Event, Exec as Request, ExecKilled, ReplyBody, W
 
 use crate::connection::Asker;
 use crate::container::LAUNCH;
-use crate::poll::{Alarm, Deadline, Interest, Source};
+use crate::poll::{Alarm, Deadline};
 use crate::reap::Ending;
-use crate::runtime::{Body, Launch, Launched, Progress, failed_precondition, internal, invalid};
+use crate::runtime::{
+    Body, Launch, Launched, NewExec, Outcome, Progress, failed_precondition, internal, invalid,
+};
 use crate::supervisor::{Supervisor, complain, now_ns, take_slot};
 
 #[derive(Debug)]
@@ -104,13 +106,20 @@ impl Supervisor {
             stdout: stdout.as_ref().map(AsFd::as_fd),
             stderr: stderr.as_ref().map(AsFd::as_fd),
         };
-        let name = format!("exec-{key}");
-        let Launched { launch, body } =
-            self.handler
-                .exec(&container.body, init, &name, &request.process, stdio)?;
-        let watched = self
-            .poll
-            .add(launch.handshake(), Source::Launch(key), Interest::Read);
+        let Launched {
+            launch,
+            body,
+            command,
+        } = self.handler.exec(NewExec {
+            key,
+            container_id: &request.container_id,
+            container: &container.body,
+            init,
+            exec_id: &request.exec_id,
+            process: &request.process,
+            stdio,
+        })?;
+        let watched = self.poll.watch(&launch, key);
         let launch_alarm = self.poll.after(LAUNCH, Deadline::Launch(key));
         let alarm = request.timeout_ms.map(|timeout| {
             self.poll
@@ -130,6 +139,9 @@ impl Supervisor {
             bound_to: request.bound_to_connection.then_some(asker.connection),
             killed: None,
         });
+        if let Some(command) = command {
+            self.watch_command(command);
+        }
         if let Err(error) = watched {
             self.exec_failed(key, internal(format!("watch its launch: {error}")));
         }
@@ -146,7 +158,7 @@ impl Supervisor {
         match launch.advance() {
             Ok(Progress::Pending | Progress::Created { .. }) => {}
             Ok(Progress::Started { console }) => self.exec_started(key, console),
-            Err(error) => self.exec_failed(key, crate::runtime::core(&error)),
+            Err(error) => self.exec_failed(key, error),
         }
     }
 
@@ -155,7 +167,7 @@ impl Supervisor {
             return;
         };
         if let Some(launch) = exec.launch.take() {
-            self.poll.remove(launch.handshake());
+            self.poll.forget(&launch);
             drop(launch.into_pidfd());
         }
         self.poll.cancel(exec.alarms[0].take());
@@ -177,7 +189,7 @@ impl Supervisor {
             return;
         };
         if let Some(launch) = exec.launch.take() {
-            self.poll.remove(launch.handshake());
+            self.poll.forget(&launch);
         }
         exec.phase = Phase::Failed;
         exec.kill();
@@ -208,30 +220,68 @@ impl Supervisor {
                 LAUNCH.as_secs()
             );
             self.exec_failed(key, internal(message));
+            self.kill_commands_of(key);
+        }
+    }
+
+    /// A runtime's command has ended.
+    pub(crate) fn exec_command_ended(&mut self, key: u32, outcome: Outcome) {
+        let Some(exec) = self.execs.iter_mut().find(|one| one.key == key) else {
+            return;
+        };
+        let made = match (outcome, &mut exec.launch) {
+            (Ok(()), Some(launch)) => {
+                let endings = &self.endings;
+                self.handler.made(launch, "exec", |pid| {
+                    endings.iter().any(|(one, _)| *one == pid)
+                })
+            }
+            // It was given up, and its cgroup has been killed.
+            (Ok(()), None) => Err(internal("it was given up".to_owned())),
+            (Err(error), _) => Err(error),
+        };
+        match made {
+            Ok(made) => {
+                exec.pid = made.pid;
+                let ending = self.ending_of(made.pid);
+                self.exec_started(key, made.console);
+                if let Some(ending) = ending {
+                    self.exec_ended(key, ending);
+                }
+            }
+            Err(error) => {
+                self.exec_failed(key, error);
+                self.forget_exec(key, None);
+            }
         }
     }
 
     pub(crate) fn kill_exec_requested(&mut self, exec_id: &str) -> Result<ReplyBody, WireError> {
-        if let Some(exec) = self.execs.iter_mut().find(|one| one.exec_id == exec_id) {
-            exec.end(ExecKilled::Requested);
-        }
+        self.end_execs(ExecKilled::Requested, |exec| exec.exec_id == exec_id);
         Ok(ReplyBody::Done)
     }
 
     pub(crate) fn connection_closed(&mut self, connection: u32) {
-        for exec in &mut self.execs {
-            if exec.bound_to == Some(connection) {
-                exec.end(ExecKilled::ConnectionClosed);
-            }
-        }
+        self.end_execs(ExecKilled::ConnectionClosed, |exec| {
+            exec.bound_to == Some(connection)
+        });
         self.inputs_lost(connection);
+    }
+
+    fn end_execs(&mut self, why: ExecKilled, which: impl Fn(&Exec) -> bool) {
+        let mut ended = Vec::new();
+        for exec in self.execs.iter_mut().filter(|exec| which(exec)) {
+            exec.end(why);
+            ended.push(exec.key);
+        }
+        for key in ended {
+            self.kill_commands_of(key);
+        }
     }
 
     /// Its time is over.
     pub(crate) fn exec_overdue(&mut self, key: u32) {
-        if let Some(exec) = self.keyed_exec(key) {
-            exec.end(ExecKilled::Timeout);
-        }
+        self.end_execs(ExecKilled::Timeout, |exec| exec.key == key);
     }
 
     /// It has been reaped.
@@ -262,6 +312,7 @@ impl Supervisor {
         for alarm in exec.alarms {
             self.poll.cancel(alarm);
         }
+        self.handler.forget_exec(&exec.container_id, &exec.exec_id);
         self.remove_exec_body(&exec.container_id, exec.body);
         if let Some(ending) = ending {
             self.tell(Event::ExecExited {

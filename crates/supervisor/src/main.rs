@@ -14,6 +14,7 @@
 
 mod anchor;
 mod attach;
+mod commands;
 mod connection;
 mod container;
 mod exec;

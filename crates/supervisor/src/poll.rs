@@ -6,6 +6,7 @@ use rustix::event::{Timespec, epoll};
 use rustix::io::Errno;
 
 use crate::logs::LogKey;
+use crate::runtime::Launch;
 
 /// What is ready.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,6 +17,8 @@ pub(crate) enum Source {
     Connection(u32),
     /// A sandbox, container or exec on its way.
     Launch(u32),
+    /// A command of a runtime, by its pid, has written something.
+    Command(u32),
 }
 
 /// What is due. Whoever gets it looks whether it still matters.
@@ -37,6 +40,8 @@ pub(crate) enum Deadline {
     Remove(u32),
     /// Look again whether anything of the sandbox still runs.
     Stop,
+    /// A command of a runtime, by its pid, must have ended.
+    Command(i32),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -92,6 +97,21 @@ impl Poll {
     pub(crate) fn remove(&self, file: impl AsFd) {
         // It fails only for what is not there.
         let _ = epoll::delete(&self.epoll, file.as_fd());
+    }
+
+    /// As [`Self::remove`], for what a launch is watched by.
+    pub(crate) fn forget(&self, launch: &Launch) {
+        if let Some(handshake) = launch.handshake() {
+            self.remove(handshake);
+        }
+    }
+
+    /// Watches a launch, where there is anything to watch.
+    pub(crate) fn watch(&self, launch: &Launch, key: u32) -> Result<(), Errno> {
+        match launch.handshake() {
+            Some(handshake) => self.add(handshake, Source::Launch(key), Interest::Read),
+            None => Ok(()),
+        }
     }
 
     /// Longer delays than [`LONGEST`] are cut.
@@ -159,6 +179,7 @@ fn data(source: Source) -> epoll::EventData {
         Source::LogProcess => (2, 0),
         Source::Connection(id) => (3, id),
         Source::Launch(id) => (4, id),
+        Source::Command(pid) => (5, pid),
     };
     epoll::EventData::new_u64((kind << 32) | u64::from(id))
 }
@@ -171,6 +192,7 @@ fn source(data: u64) -> Option<Source> {
         2 => Source::LogProcess,
         3 => Source::Connection(id),
         4 => Source::Launch(id),
+        5 => Source::Command(id),
         _ => return None,
     })
 }
@@ -187,6 +209,7 @@ mod tests {
             Source::LogProcess,
             Source::Connection(u32::MAX),
             Source::Launch(7),
+            Source::Command(1),
         ] {
             assert_eq!(source(data(expected).u64()), Some(expected));
         }

@@ -76,6 +76,9 @@ impl Supervisor {
         if self.live_init() == Some(pid) {
             return self.sandbox_init_ended(ending);
         }
+        if self.command_ended(pid, ending) {
+            return;
+        }
         let container = self
             .containers
             .iter()
@@ -85,8 +88,9 @@ impl Supervisor {
         }
         let exec = self.execs.iter().find(|one| one.pid == pid && !one.reaped);
         if let Some(key) = exec.map(|one| one.key) {
-            self.exec_ended(key, ending);
+            return self.exec_ended(key, ending);
         }
         // Anything else is an orphan of the pod, which came here because this process is its subreaper.
+        self.orphan_ended(pid, ending);
     }
 }

@@ -188,6 +188,7 @@ impl Supervisor {
     }
 
     fn kill_everything(&mut self) {
+        self.kill_commands();
         for container in self.containers.iter().filter(|one| !one.at_rest()) {
             if let Err(error) = container.body.kill() {
                 complain(&error.message);
@@ -243,7 +244,7 @@ impl Supervisor {
 
     /// Children that are none of those known: orphans that came to this process, their subreaper. A kernel without the file
     /// (CONFIG_PROC_CHILDREN) shows none.
-    fn strays(&self) -> Vec<i32> {
+    pub(crate) fn strays(&self) -> Vec<i32> {
         let own = rustix::process::getpid().as_raw_nonzero();
         let Ok(text) = std::fs::read_to_string(format!("/proc/self/task/{own}/children")) else {
             return Vec::new();
@@ -263,6 +264,7 @@ impl Supervisor {
                     .iter()
                     .any(|one| one.pid == *pid && !one.reaped)
                 || self.execs.iter().any(|one| one.pid == *pid && !one.reaped)
+                || self.commands.iter().any(|one| one.pid == *pid)
         };
         children.filter(|pid| !known(pid)).collect()
     }

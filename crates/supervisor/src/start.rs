@@ -85,8 +85,9 @@ pub(crate) fn start(arguments: impl Iterator<Item = OsString>) -> Result<Supervi
     let exits = Exits::open(&pod_directory).map_err(at("open the directory of exit records"))?;
     let shm = root::enter(&directory).map_err(|(step, error)| StartError::new(step, error))?;
 
-    let handler = Handler::Embedded(Embedded::new(host, shm));
-    Supervisor::new(listener, signals, handler, exits).map_err(at("set up the event loop"))
+    let handler = Handler::new(Embedded::new(host, shm));
+    Supervisor::new(listener, signals, handler, exits, directory)
+        .map_err(at("set up the event loop"))
 }
 
 /// `--dir <absolute path> --id <pod id>`; the id is for those who read a list of processes.

@@ -1,10 +1,11 @@
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
 
 use oci_plan::FdSlot;
 use rustix::io::Errno;
 use rustix::time::{ClockId, clock_gettime};
 use supervisor_api::{
-    ContainerState, Event, PodState, ReplyBody, RequestBody, SandboxState, WireError,
+    ContainerState, Event, OciRuntime, PodState, ReplyBody, RequestBody, SandboxState, WireError,
 };
 
 use crate::anchor::Anchor;
@@ -15,7 +16,8 @@ use crate::exec::Exec;
 use crate::exits::Exits;
 use crate::logs::{Finished, Logs};
 use crate::poll::{Deadline, Interest, Poll, Source};
-use crate::runtime::{Handler, invalid};
+use crate::reap::Ending;
+use crate::runtime::{Command, Handler, failed_precondition, invalid};
 use crate::sandbox::Sandbox;
 
 /// Everything of one pod, and the loop that serves it. One thread: what a request starts and cannot finish at once goes on
@@ -33,6 +35,12 @@ pub(crate) struct Supervisor {
     pub(crate) execs: Vec<Exec>,
     pub(crate) listeners: Vec<Listener>,
     pub(crate) anchor: Option<Anchor>,
+    /// Of a runtime, while they run.
+    pub(crate) commands: Vec<Command>,
+    /// Of children that were unknown when they ended, while commands run.
+    pub(crate) endings: Vec<(i32, Ending)>,
+    /// The pod's, as the host calls it.
+    directory: PathBuf,
     next_key: u32,
     pub(crate) finished: bool,
 }
@@ -44,6 +52,7 @@ impl Supervisor {
         signals: OwnedFd,
         handler: Handler,
         exits: Exits,
+        directory: PathBuf,
     ) -> Result<Self, Errno> {
         let poll = Poll::new()?;
         poll.add(signals.as_fd(), Source::Signals, Interest::Read)?;
@@ -59,6 +68,9 @@ impl Supervisor {
             execs: Vec::new(),
             listeners: Vec::new(),
             anchor: None,
+            commands: Vec::new(),
+            endings: Vec::new(),
+            directory,
             next_key: 0,
             finished: false,
         })
@@ -96,6 +108,7 @@ impl Supervisor {
                 }
             }
             Source::Launch(key) => self.advance(key),
+            Source::Command(pid) => self.command_wrote(pid),
         }
     }
 
@@ -109,6 +122,7 @@ impl Supervisor {
             Deadline::RestartLogs => self.logs.restart_due(&mut self.poll),
             Deadline::Remove(key) => self.try_remove(key),
             Deadline::Stop => self.stop_tick(),
+            Deadline::Command(pid) => self.command_overdue(pid),
         }
     }
 
@@ -139,7 +153,9 @@ impl Supervisor {
                 return self.create_container(asker, *request, &descriptors);
             }
             RequestBody::StartContainer { id } => return self.start_container(asker, &id),
-            RequestBody::Signal { id, signal, all } => self.signal(&id, signal, all),
+            RequestBody::Signal { id, signal, all } => {
+                return self.signal(asker, &id, signal, all);
+            }
             RequestBody::Exec(request) => return self.exec(asker, *request, &descriptors),
             RequestBody::KillExec { exec_id } => self.kill_exec_requested(&exec_id),
             RequestBody::ReopenLog { id, log } => {
@@ -156,8 +172,31 @@ impl Supervisor {
             RequestBody::Anchor { socket } => return self.anchor(asker, socket, &descriptors),
             RequestBody::Attach(request) => return self.attach(asker, &request, &descriptors),
             RequestBody::EndInput { attach_id } => self.end_input(&attach_id),
+            RequestBody::UseRuntime {
+                runtime,
+                mounts,
+                directory,
+            } => self.use_runtime(runtime, (mounts, directory), &descriptors),
         };
         self.reply(asker, result);
+    }
+
+    fn use_runtime(
+        &mut self,
+        runtime: OciRuntime,
+        (mounts, directory): (FdSlot, FdSlot),
+        descriptors: &[OwnedFd],
+    ) -> Result<ReplyBody, WireError> {
+        let Sandbox::Empty = self.sandbox else {
+            return Err(failed_precondition(
+                "use a runtime: there is a sandbox already".to_owned(),
+            ));
+        };
+        let mounts = take_slot(descriptors, mounts)?;
+        let directory = take_slot(descriptors, directory)?;
+        self.handler
+            .use_runtime(runtime, mounts, directory, self.directory.clone())?;
+        Ok(ReplyBody::Done)
     }
 
     pub(crate) fn reply(&mut self, asker: Asker, result: Result<ReplyBody, WireError>) {

@@ -22,6 +22,10 @@ const LOG_FILTER: &str = "info,longshored=debug,longshore_image=debug,longshore_
 /// How long a daemon may take to answer after its start, recovery included.
 const STARTS_WITHIN: Duration = Duration::from_secs(120);
 
+/// The handler that pods of every daemon are made with, where a suite is run for another than the usual one: its name, which is that of a
+/// program in `PATH`.
+pub const HANDLER_VARIABLE: &str = "LONGSHORE_TEST_HANDLER";
+
 /// A running daemon, or one that was killed and may be started again. Dropping it kills it; pods that still run end with the
 /// sandbox.
 #[derive(Debug)]
@@ -66,7 +70,8 @@ impl Daemon {
             false => ("cgroupfs", format!("{cgroup}/supervisors")),
         };
         let text = format!(
-            "cgroup_driver = {driver:?}\ncgroup_parent = {cgroup:?}\nsupervisor_cgroup = {supervisors:?}\nlog = {LOG_FILTER:?}\n{settings}\n"
+            "cgroup_driver = {driver:?}\ncgroup_parent = {cgroup:?}\nsupervisor_cgroup = {supervisors:?}\nlog = {LOG_FILTER:?}\n{}{settings}\n",
+            with_handler()
         );
         fs::write(&config, text).with_context(|| format!("write {}", config.display()))?;
         let argument = |flag: &str, path: &Path| format!("{flag}={}", path.display());
@@ -300,4 +305,33 @@ pub fn binary(name: &str) -> anyhow::Result<PathBuf> {
         path.display()
     );
     Ok(path)
+}
+
+/// Settings that make the handler of [`HANDLER_VARIABLE`] the default.
+fn with_handler() -> String {
+    match std::env::var(HANDLER_VARIABLE) {
+        Ok(name) if name != "native" => {
+            let path = program(&name).unwrap_or_default();
+            let path = path.display().to_string();
+            format!(
+                "default_handler = {name:?}\nruntimes.{name} = {{ kind = \"oci\", path = {path:?} }}\n"
+            )
+        }
+        Ok(_) | Err(_) => String::new(),
+    }
+}
+
+/// Where a program of the node is.
+#[must_use]
+pub fn program(name: &str) -> Option<PathBuf> {
+    let directories = [
+        "/usr/local/sbin",
+        "/usr/local/bin",
+        "/usr/sbin",
+        "/usr/bin",
+        "/sbin",
+        "/bin",
+    ];
+    let paths = directories.map(|directory| Path::new(directory).join(name));
+    paths.into_iter().find(|path| path.is_file())
 }

@@ -9,6 +9,7 @@ mod edges;
 mod events;
 mod exec;
 mod files;
+mod handlers;
 mod hostile;
 mod hung;
 mod images;

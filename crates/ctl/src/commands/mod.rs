@@ -11,6 +11,7 @@ pub(crate) mod events;
 pub(crate) mod exec;
 pub(crate) mod explain_pull;
 pub(crate) mod fsck;
+pub(crate) mod handlers;
 pub(crate) mod imagefsinfo;
 pub(crate) mod images;
 pub(crate) mod info;

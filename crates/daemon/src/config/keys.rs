@@ -4,6 +4,7 @@ use cni::builtin::{Ipv4Subnet, Ipv6Subnet};
 
 use super::{
     live::Live,
+    runtimes::Runtimes,
     schema::settings,
     value::{CgroupDriver, CgroupParent, InRange, InterfaceName, LogFilter},
 };
@@ -49,6 +50,20 @@ settings! {
 
         /// A host path that a container mounts and that does not exist becomes a directory. These do not: the container is refused.
         reject_missing_mounts: Live<Vec<PathBuf>> = [];
+
+        /// The handler of pods whose request names none.
+        default_handler: Live<String> = "native";
+
+        /// Handlers that a RuntimeClass may name beside `native`, the embedded core. Each is a table:
+        ///
+        ///     [runtimes.crun]
+        ///     kind = "oci"                 # a command line as runc's
+        ///     path = "/usr/bin/crun"
+        ///     options = []                 # global ones, before its command
+        ///     annotations = ["run.oci.*"]  # of pods and containers, which it gets to see
+        ///
+        /// A pod goes on with what it was made with.
+        runtimes: Live<Runtimes> = {} or Live::new(Runtimes::default());
 
         /// What is logged to stderr: a level, or per module as in `info,longshored::pod=debug`.
         log: Live<LogFilter> = "info";

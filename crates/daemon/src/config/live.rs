@@ -10,6 +10,10 @@ use super::{Effect, Value, value::Wrong};
 pub(crate) struct Live<T>(watch::Sender<Arc<T>>);
 
 impl<T> Live<T> {
+    pub(super) fn new(value: T) -> Self {
+        Self(watch::Sender::new(Arc::new(value)))
+    }
+
     /// What holds now; ask again each time.
     pub(crate) fn get(&self) -> Arc<T> {
         Arc::clone(&self.0.borrow())
@@ -36,7 +40,7 @@ impl<T: Value> Value for Live<T> {
 
     fn read(value: &Spanned<DeValue<'_>>) -> Result<Self, Wrong> {
         let value = T::read(value)?;
-        Ok(Self(watch::Sender::new(Arc::new(value))))
+        Ok(Self::new(value))
     }
 
     fn write(&self) -> toml::Value {

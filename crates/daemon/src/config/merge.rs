@@ -2,13 +2,18 @@
 
 use std::collections::BTreeMap;
 
-use toml::de::{DeTable, DeValue};
+use toml::{
+    Spanned,
+    de::{DeTable, DeValue},
+};
 
 use super::{
-    Config, Key, Origin, Value,
+    Config, Key, Origin, Runtimes, Value,
     errors::{Place, Problem},
     files::{Source, position},
 };
+
+const RUNTIMES: &str = "runtimes";
 
 /// What was said, each value checked against its key.
 #[derive(Debug, Default)]
@@ -72,7 +77,10 @@ impl Merged {
                         let line = position(&source.text, name.span().start).0;
                         let path = source.path.clone();
                         let origin = Origin::File { path, line };
-                        let text = source.text[value.span()].to_owned();
+                        let text = match key.name {
+                            RUNTIMES => self.with_runtimes(&value),
+                            _ => source.text[value.span()].to_owned(),
+                        };
                         self.0.insert(key.name, Said { text, origin });
                     }
                     Err(wrong) => {
@@ -87,6 +95,15 @@ impl Merged {
                 }),
             }
         }
+    }
+
+    /// Handlers come in tables of their own, from several files.
+    fn with_runtimes(&self, more: &Spanned<DeValue<'_>>) -> String {
+        let mut runtimes: Runtimes = self.get(RUNTIMES).ok().flatten().unwrap_or_default();
+        if let Ok(more) = Runtimes::read(more) {
+            runtimes.extend(more);
+        }
+        runtimes.write().to_string()
     }
 
     /// Adds a flag's text as the value of `name`.

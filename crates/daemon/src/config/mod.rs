@@ -19,6 +19,7 @@ mod keys;
 mod live;
 mod merge;
 mod reload;
+mod runtimes;
 mod schema;
 mod show;
 mod value;
@@ -32,6 +33,7 @@ pub(crate) use arguments::{Arguments, Command, ConfigCommand};
 pub(crate) use errors::ConfigErrors;
 pub(crate) use keys::{Cni, Config};
 pub(crate) use reload::Reload;
+pub(crate) use runtimes::{NATIVE, RuntimeKind, RuntimeSettings, Runtimes};
 pub(crate) use show::{default_text, dump, verdict};
 
 use errors::Problem;

@@ -43,7 +43,7 @@ pub(crate) struct Wrong {
 }
 
 impl Wrong {
-    fn at<T: Value>(value: &Spanned<DeValue<'_>>) -> Self {
+    pub(super) fn at<T: Value>(value: &Spanned<DeValue<'_>>) -> Self {
         Self {
             span: value.span(),
             expected: T::expected(),

@@ -30,6 +30,7 @@ use crate::{
     events::Kind,
     failpoint,
     flight::Crashed,
+    handlers::{BundleError, write_bundle},
     id::{ContainerId, PodId},
     paths::PathError,
     pod::{FilesError, Pod, join_cgroup},
@@ -111,6 +112,8 @@ pub(crate) enum CreateError {
     Mount(ContainerId, #[source] MountError),
     #[error("container {0}")]
     Log(ContainerId, #[source] LogError),
+    #[error("container {0}")]
+    Bundle(ContainerId, #[source] BundleError),
     #[error("container {0}: its hostname")]
     Hostname(ContainerId, #[source] FilesError),
     #[error("container {0}: make it")]
@@ -290,6 +293,22 @@ async fn build(
             Some(slot(descriptors.len() - 1))
         }
     };
+    if let Some(made_with) = &container.pod.made_with {
+        let annotations = [
+            &container.pod.config.annotations,
+            &container.config.annotations,
+        ];
+        let bundle = write_bundle(
+            runtime.records.bundles(),
+            made_with,
+            &spec.spec,
+            &plan,
+            &descriptors,
+            annotations.into_iter().flatten(),
+            runtime.limits(),
+        );
+        bundle.map_err(|error| CreateError::Bundle(id.clone(), error))?;
+    }
     let kept = runtime.records.save_spec(&container.record(), &spec.spec);
     kept.map_err(|error| CreateError::Record(id.clone(), error))?;
 

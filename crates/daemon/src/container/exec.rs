@@ -10,6 +10,7 @@ use tokio::sync::oneshot;
 
 use super::{Container, Phase};
 use crate::{
+    handlers::{BundleError, write_process},
     id::{self, ContainerId},
     pod::Pod,
     runtime::Runtime,
@@ -31,6 +32,8 @@ pub(crate) enum ExecError {
     Spec(ContainerId, #[source] SpecError),
     #[error("exec in container {0}: compile its seccomp profile")]
     Seccomp(ContainerId, #[source] seccomp::CompileError),
+    #[error("exec in container {0}")]
+    Process(ContainerId, #[source] BundleError),
     #[error("exec in container {0}: make pipes")]
     Pipe(ContainerId, #[source] io::Error),
     #[error("exec {command:?} in container {id}")]
@@ -159,9 +162,22 @@ pub(crate) async fn begin(
         .seccomp
         .program(&spec)
         .map_err(|error| ExecError::Seccomp(id.clone(), error))?;
+    let args = command.args.clone();
     let process = oci_plan::spec::exec_process(&spec, command.args, command.terminal, seccomp)
         .map_err(|error| ExecError::Spec(id.clone(), error))?;
     let exec_id = id::random_hex().map_err(|error| ExecError::Pipe(id.clone(), error))?;
+    if container.pod.made_with.is_some() {
+        write_process(
+            &container.pod.directory,
+            id.as_str(),
+            &exec_id,
+            &spec,
+            args,
+            command.terminal,
+            runtime.limits(),
+        )
+        .map_err(|error| ExecError::Process(id.clone(), error))?;
+    }
     let told = container.pod.execs.expect(&exec_id);
     let mut leash = Leash {
         pod: Arc::clone(&container.pod),

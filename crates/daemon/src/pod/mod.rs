@@ -50,6 +50,7 @@ pub(crate) use update::{UpdateError, update};
 
 use crate::{
     container::{Awaited, ExecEnd},
+    handlers::MadeWith,
     id::PodId,
     pod::config::PodConfig,
     state::{NetworkRecord, PodRecord, PodResources, RecordError, Records},
@@ -62,6 +63,8 @@ pub(crate) struct Pod {
     pub(crate) id: PodId,
     pub(crate) config: PodConfig,
     pub(crate) handler: String,
+    /// The external runtime that makes its containers, where one does.
+    pub(crate) made_with: Option<MadeWith>,
     pub(crate) created_at_ns: i64,
     pub(crate) directory: PathBuf,
     pub(crate) cgroup_parent: String,
@@ -101,6 +104,7 @@ impl Pod {
             id: record.id.clone(),
             config: record.config.clone(),
             handler: record.handler.clone(),
+            made_with: record.made_with.clone(),
             created_at_ns: record.created_at_ns,
             directory,
             cgroup_parent: record.cgroup_parent.clone(),

@@ -20,8 +20,9 @@ use crate::{
     events::Kind,
     failpoint,
     flight::Crashed,
+    handlers::{MadeWith, UnknownHandler},
     id::PodId,
-    runtime::{EMBEDDED_HANDLER, Runtime, now_ns},
+    runtime::{Runtime, now_ns},
     spec::{self, ProfileError, SpecError, SysctlDefaults, pod_sysctls},
     state::{PodRecord, PodStage, RecordError},
     supervisor::{self, CallError, Link, SpawnError, mismatch},
@@ -33,8 +34,10 @@ const SHM_BYTES: u64 = 64 * 1024 * 1024;
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum RunError {
-    #[error("runtime_handler {0:?} is not configured: use {EMBEDDED_HANDLER:?}, or leave it empty")]
-    UnknownHandler(String),
+    #[error("pod {0}")]
+    UnknownHandler(String, #[source] UnknownHandler),
+    #[error("pod {0}: let its supervisor use its runtime")]
+    Runtime(PodId, #[source] io::Error),
     #[error(
         "pod {namespace}/{name} attempt {attempt} (uid {uid}) exists already as {id}, with another configuration: remove it first, or \
          use another attempt"
@@ -100,16 +103,21 @@ pub(crate) async fn run(
     if let Err(error) = checked {
         return Err(Arc::new(RunError::Config(config.metadata.name, error)));
     }
-    if !handler.is_empty() && handler != EMBEDDED_HANDLER {
-        return Err(Arc::new(RunError::UnknownHandler(handler)));
-    }
     let pod = match runtime.inventory.pod_named(&config.metadata) {
         Some(pod) => pod,
         None => {
             let profile = runtime.seccomp.check_pod(&runtime.paths, &config).await;
             let name = &config.metadata.name;
+            let made_with = runtime.handlers.choose(&runtime.config, &handler);
+            let made_with =
+                made_with.map_err(|error| RunError::UnknownHandler(name.clone(), error))?;
             profile.map_err(|error| RunError::Profile(name.clone(), error))?;
-            Arc::new(new_pod(runtime, config.clone(), handler.clone())?)
+            Arc::new(new_pod(
+                runtime,
+                config.clone(),
+                handler.clone(),
+                made_with,
+            )?)
         }
     };
     let pod = match runtime.inventory.claim_pod_name(&pod) {
@@ -146,7 +154,12 @@ pub(crate) async fn run(
     joined.await.map_err(|crashed| Arc::new(crashed.into()))?
 }
 
-fn new_pod(runtime: &Runtime, config: PodConfig, handler: String) -> Result<Pod, RunError> {
+fn new_pod(
+    runtime: &Runtime,
+    config: PodConfig,
+    handler: String,
+    made_with: Option<MadeWith>,
+) -> Result<Pod, RunError> {
     let id = PodId::generate().map_err(|e| RunError::Id(config.metadata.name.clone(), e))?;
     let cgroup_parent = parent::of_pod(runtime, &config, &id)
         .map_err(|error| RunError::Parent(config.metadata.name.clone(), error))?;
@@ -160,6 +173,7 @@ fn new_pod(runtime: &Runtime, config: PodConfig, handler: String) -> Result<Pod,
         cgroup_parent,
         network: None,
         supervisor: None,
+        made_with,
         resources: None,
     };
     let directory = runtime.records.pod_directory(&id);
@@ -266,6 +280,9 @@ impl<'a> Reserved<'a> {
             Ok(plan) => plan,
             Err(error) => return Err(self.undo(RunError::Files(pod.id.clone(), error)).await),
         };
+        if let Err(error) = use_runtime(runtime, pod, &link).await {
+            return Err(self.undo(error).await);
+        }
         match ask(&link, plan).await {
             Ok((ReplyBody::Sandbox, mut descriptors)) => {
                 failpoint::reach("pod.made", pod);
@@ -342,6 +359,21 @@ async fn enter_scope(
     scope
         .settle(&runtime.hierarchies, &pod.cgroup_parent, anchor)
         .map_err(failed)
+}
+
+/// Tells the supervisor of the external runtime, where the pod has one.
+async fn use_runtime(runtime: &Runtime, pod: &Pod, link: &Link) -> Result<(), RunError> {
+    let Some(made_with) = &pod.made_with else {
+        return Ok(());
+    };
+    let (request, descriptors) = made_with
+        .request(&runtime.records, &pod.directory)
+        .map_err(|error| RunError::Runtime(pod.id.clone(), error))?;
+    let sandbox = |error| RunError::Sandbox(pod.id.clone(), error);
+    let greeting = link.greet().await.map_err(sandbox)?;
+    let used = link.order("UseRuntime", request, descriptors).await;
+    greeting.answered().await.map_err(sandbox)?;
+    used.map_err(sandbox)
 }
 
 /// Both requests are on their way before the supervisor has read the first.

@@ -79,7 +79,7 @@ coded! {
         E::NotFound { .. } => Code::NotFound,
     }
     RunError: error {
-        E::UnknownHandler(_) | E::Config(..) | E::Spec(..) => Code::InvalidArgument,
+        E::UnknownHandler(..) | E::Config(..) | E::Spec(..) => Code::InvalidArgument,
         E::Profile(_, ProfileError::Read { source, .. }) => source.code(),
         E::Profile(..) => Code::InvalidArgument,
         E::Conflict { .. } | E::NotReady { .. } => Code::AlreadyExists,
@@ -92,6 +92,7 @@ coded! {
         E::Scope(_, ScopeError::Socket(_) | ScopeError::Connection(_)) => Code::Unavailable,
         E::Scope(..) => os_code(error),
         E::Id(..) | E::Record(..) | E::Supervisor(..) | E::Link(..) | E::Files(..)
+        | E::Runtime(..)
         | E::Crashed(_) => os_code(error),
     }
     pod::StopError: error {
@@ -124,7 +125,7 @@ coded! {
         E::ImageVolume { source: snapshot::MountError::SubPath { .. }, .. } => Code::InvalidArgument,
         E::ImageVolume { .. } => os_code(error),
         E::Id(..) | E::Record(..) | E::Pin(..) | E::Layer(..) | E::Volumes(..) | E::ImageConfig(..)
-        | E::Seccomp(..) | E::Hostname(..) | E::Crashed(_) => os_code(error),
+        | E::Seccomp(..) | E::Hostname(..) | E::Bundle(..) | E::Crashed(_) => os_code(error),
     }
     container::StartError: error {
         E::State { .. } | E::FailedBefore { .. } | E::PodNotReady(_) => Code::FailedPrecondition,
@@ -165,7 +166,7 @@ coded! {
         // The kubelet turns this code into a probe's timeout.
         E::TimedOut { .. } => Code::DeadlineExceeded,
         E::Lost(_) => Code::Unavailable,
-        E::Record(..) | E::Spec(..) | E::Seccomp(..) | E::Pipe(..) | E::Read(..) => os_code(error),
+        E::Record(..) | E::Spec(..) | E::Seccomp(..) | E::Pipe(..) | E::Process(..) | E::Read(..) => os_code(error),
     }
     container::AttachError: error {
         E::NotRunning(_) => Code::FailedPrecondition,

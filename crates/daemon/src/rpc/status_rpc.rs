@@ -7,8 +7,9 @@ use tonic::{Request, Status};
 
 use super::container_status::verbose;
 use crate::{
-    config::Cni,
-    runtime::{EMBEDDED_HANDLER, Runtime},
+    config::{Cni, RuntimeKind, RuntimeSettings},
+    handlers::{Handlers, Proven},
+    runtime::Runtime,
 };
 
 pub(super) async fn status(
@@ -41,41 +42,108 @@ pub(super) async fn status(
                 message: condition.message,
             }),
     );
-    let features = v1::RuntimeHandlerFeatures {
-        recursive_read_only_mounts: runtime.features.recursive_read_only,
-        user_namespaces: runtime.features.user_namespaces,
-    };
-    let handler = |name: &str| v1::RuntimeHandler {
-        name: name.to_owned(),
-        features: Some(features),
-    };
     let info = match request.into_inner().verbose {
-        true => verbose(&json!({
-            "version": env!("CARGO_PKG_VERSION"),
-            "root": runtime.config.root,
-            "state": runtime.config.state,
-            "cgroupDriver": runtime.config.cgroup_driver.name(),
-            "cgroupMode": format!("{:?}", runtime.hierarchies.mode()),
-            // Where one is false, RuntimeDefault and labels are taken and change nothing.
-            "security": { "apparmor": runtime.host.apparmor, "selinux": runtime.host.selinux },
-            "network": {
-                "bridge": &*runtime.config.network.bridge,
-                "ipv4": runtime.network.ranges().ipv4.to_string(),
-                "ipv6": runtime.network.ranges().ipv6.map(|ipv6| ipv6.to_string()),
-            },
-        })),
+        true => {
+            // Whoever asks for everything wants to see what has been installed since.
+            runtime.handlers.probe(&runtime.config).await;
+            verbose(&json!({
+                "version": env!("CARGO_PKG_VERSION"),
+                "root": runtime.config.root,
+                "state": runtime.config.state,
+                "cgroupDriver": runtime.config.cgroup_driver.name(),
+                "cgroupMode": format!("{:?}", runtime.hierarchies.mode()),
+                // Where one is false, RuntimeDefault and labels are taken and change nothing.
+                "security": { "apparmor": runtime.host.apparmor, "selinux": runtime.host.selinux },
+                "network": {
+                    "bridge": &*runtime.config.network.bridge,
+                    "ipv4": runtime.network.ranges().ipv4.to_string(),
+                    "ipv6": runtime.network.ranges().ipv6.map(|ipv6| ipv6.to_string()),
+                },
+                "handlers": descriptions(runtime),
+            }))
+        }
         false => BTreeMap::new(),
     };
     Ok(v1::StatusResponse {
         status: Some(v1::RuntimeStatus { conditions }),
         info,
-        runtime_handlers: vec![handler(""), handler(EMBEDDED_HANDLER)],
+        runtime_handlers: handlers(runtime),
         features: Some(v1::RuntimeFeatures {
             supplemental_groups_policy: true,
             user_namespaces_host_network: false,
             mount_options: false,
         }),
     })
+}
+
+/// Each handler for people: what it is, and what is missing.
+fn descriptions(runtime: &Runtime) -> Vec<serde_json::Value> {
+    let default = runtime.config.default_handler.get();
+    let describe = |(name, settings): (String, RuntimeSettings)| {
+        let probe = runtime.handlers.probed(&name);
+        let native = settings.kind == RuntimeKind::Native;
+        let (version, trouble) = match (&probe, native) {
+            (_, true) => (Some(env!("CARGO_PKG_VERSION").to_owned()), None),
+            (Some(probe), false) => (probe.version.clone(), probe.trouble.clone()),
+            (None, false) => (None, Some("it has not been looked at".to_owned())),
+        };
+        let proven = match native {
+            true => Proven {
+                recursive_read_only: runtime.features.recursive_read_only,
+                user_namespaces: runtime.features.user_namespaces,
+            },
+            false => runtime.handlers.proven(&name),
+        };
+        json!({
+            "name": name,
+            "default": name == *default,
+            "kind": settings.kind.name(),
+            "path": settings.path,
+            "options": settings.options,
+            "annotations": settings.annotations,
+            "version": version,
+            "recursiveReadOnlyMounts": proven.recursive_read_only,
+            "userNamespaces": proven.user_namespaces,
+            "trouble": trouble,
+            "features": probe.and_then(|probe| probe.features.clone()),
+        })
+    };
+    Handlers::all(&runtime.config)
+        .into_iter()
+        .map(describe)
+        .collect()
+}
+
+/// Each handler with what it was seen to do; the empty name is that of the default.
+fn handlers(runtime: &Runtime) -> Vec<v1::RuntimeHandler> {
+    let default = runtime.config.default_handler.get();
+    let mut handlers = Vec::new();
+    for (name, settings) in Handlers::all(&runtime.config) {
+        let features = match settings.kind {
+            RuntimeKind::Native => v1::RuntimeHandlerFeatures {
+                recursive_read_only_mounts: runtime.features.recursive_read_only,
+                user_namespaces: runtime.features.user_namespaces,
+            },
+            RuntimeKind::Oci => {
+                let proven = runtime.handlers.proven(&name);
+                v1::RuntimeHandlerFeatures {
+                    recursive_read_only_mounts: proven.recursive_read_only,
+                    user_namespaces: proven.user_namespaces,
+                }
+            }
+        };
+        if name == *default {
+            handlers.push(v1::RuntimeHandler {
+                name: String::new(),
+                features: Some(features),
+            });
+        }
+        handlers.push(v1::RuntimeHandler {
+            name,
+            features: Some(features),
+        });
+    }
+    handlers
 }
 
 /// The kubelet sends no pod that needs the network where this is false.

@@ -12,6 +12,7 @@ use supervisor_api::{EXITS_DIRECTORY, ExitRecord};
 use super::BootId;
 use crate::{
     container::config::ContainerConfig,
+    handlers::{MadeWith, bundles},
     id::{ContainerId, PodId},
     pod::config::{LinuxResources, PodConfig},
     spec::{Signal, User},
@@ -30,6 +31,9 @@ pub(crate) struct PodRecord {
     pub(crate) cgroup_parent: String,
     pub(crate) network: Option<NetworkRecord>,
     pub(crate) supervisor: Option<SupervisorRecord>,
+    /// The external runtime that makes its containers, where one does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) made_with: Option<MadeWith>,
     /// In place of those of `config`, once they have been changed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) resources: Option<PodResources>,
@@ -143,6 +147,7 @@ impl RecordError {
 #[derive(Debug, Clone)]
 pub(crate) struct Records {
     pods: PathBuf,
+    bundles: PathBuf,
 }
 
 impl Records {
@@ -155,7 +160,20 @@ impl Records {
                 path: pods.clone(),
                 source,
             })?;
-        Ok(Self { pods })
+        // Root of a user namespace passes through to its bundle.
+        let bundles = bundles(state);
+        std::fs::create_dir_all(&bundles)
+            .and_then(|()| std::fs::set_permissions(&bundles, PermissionsExt::from_mode(0o711)))
+            .map_err(|source| RecordError::Write {
+                path: bundles.clone(),
+                source,
+            })?;
+        Ok(Self { pods, bundles })
+    }
+
+    /// Where the bundles of external runtimes are.
+    pub(crate) fn bundles(&self) -> &Path {
+        &self.bundles
     }
 
     pub(crate) fn pod_directory(&self, id: &PodId) -> PathBuf {
@@ -192,6 +210,9 @@ impl Records {
 
     /// Forgets a pod and all its containers. Succeeds for one that is not there.
     pub(crate) fn remove_pod(&self, id: &PodId) -> Result<(), RecordError> {
+        for container in self.containers(id)? {
+            remove_tree(&self.bundles.join(container.as_str()))?;
+        }
         remove_tree(&self.pod_directory(id))
     }
 
@@ -246,6 +267,7 @@ impl Records {
             }
             Ok(()) | Err(_) => {}
         }
+        remove_tree(&self.bundles.join(id.as_str()))?;
         remove_tree(&self.container_directory(pod, id))
     }
 

@@ -13,6 +13,7 @@ mod mounts;
 mod root;
 
 pub(crate) use filesystem::Filesystem;
+pub use mounts::prepare_tree;
 pub(crate) use mounts::{Prepared, attach, prepare};
 pub(crate) use root::{Leaf, Root};
 

@@ -112,14 +112,8 @@ pub(crate) fn prepare<'a>(
             },
             MountSource::Tree(slot) => {
                 let tree = slots.get(*slot, &format!("mounts[{index}].source"))?;
-                let idmap = match &mount.idmap {
-                    Some(wanted) => Some(host.idmap(wanted)?),
-                    None => None,
-                };
-                let idmap = idmap.as_ref().map(|namespace| namespace.as_fd());
                 let subject = || format!("a tree on {}", mount.target);
-                check_proc(tree, &mount.target)?;
-                shape(tree, mount, idmap).at(Stage::Mount, subject())?;
+                prepare_tree(host, tree, mount)?;
                 let kind = kind(tree).at(Stage::Mount, subject())?;
                 What::Detached {
                     mount: Detached::Borrowed(tree),
@@ -160,6 +154,20 @@ pub(crate) fn prepare<'a>(
         });
     }
     Ok(prepared)
+}
+
+/// Gives a detached tree of the host what its mount says: attributes, propagation and mapped ids.
+///
+/// # Errors
+/// The kernel's, and `Refused` for what does not belong on `/proc`.
+pub fn prepare_tree(host: &Host, tree: BorrowedFd<'_>, mount: &Mount) -> Result<(), Error> {
+    let idmap = match &mount.idmap {
+        Some(wanted) => Some(host.idmap(wanted)?),
+        None => None,
+    };
+    let idmap = idmap.as_ref().map(|namespace| namespace.as_fd());
+    check_proc(tree, &mount.target)?;
+    shape(tree, mount, idmap).at(Stage::Mount, format_args!("a tree on {}", mount.target))
 }
 
 /// What a file is never changes; the caller must not wait for a file server to say it again.

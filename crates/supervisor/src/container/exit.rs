@@ -8,7 +8,7 @@ use super::Phase;
 use crate::logs::{DRAIN, LogKey};
 use crate::poll::Deadline;
 use crate::reap::Ending;
-use crate::runtime::internal;
+use crate::runtime::{Launch, internal};
 use crate::supervisor::{Supervisor, complain, now_ns};
 
 /// Grace of the log process beyond its own bound, before an exit is told without it.
@@ -27,8 +27,13 @@ impl Supervisor {
         };
         container.reaped = true;
         container.pidfd = None;
+        if let (Phase::Starting, Some(Launch::Oci(_))) = (&container.phase, &container.launch) {
+            // A short program: whether it has run is for the runtime to say.
+            container.early_end = Some(ending);
+            return;
+        }
         if let Some(launch) = container.launch.take() {
-            self.poll.remove(launch.handshake());
+            self.poll.forget(&launch);
         }
         if !container.own_pid_namespace
             && let Err(error) = container.body.kill()

@@ -7,12 +7,14 @@ use oci_runtime::ChildStdio;
 use rustix::io::Errno;
 use supervisor_api::{CreateContainer, ReplyBody, WireError};
 
-use super::{Container, LAUNCH, Phase, names_a_file};
+use super::{Container, Fate, LAUNCH, Phase, names_a_file};
 use crate::attach::Stdin;
-use crate::connection::{Asker, chain};
-use crate::poll::{Deadline, Interest, Source};
+use crate::connection::Asker;
+use crate::poll::Deadline;
+use crate::reap::Ending;
 use crate::runtime::{
-    Launched, Progress, failed_precondition, internal, invalid, resource_exhausted,
+    Aim, Command, Launched, Made, Progress, failed_precondition, internal, invalid, not_found,
+    resource_exhausted,
 };
 use crate::sandbox::Sandbox;
 use crate::streams::{Streams, host_user};
@@ -76,6 +78,7 @@ impl Supervisor {
         self.exits
             .reserve(&plan.id)
             .map_err(|error| resource_exhausted(format!("reserve its exit record: {error}")))?;
+        let key = self.new_key();
         let containers = &self.containers;
         let launched = self.handler.create(
             &plan,
@@ -87,8 +90,13 @@ impl Supervisor {
             child
                 .as_ref()
                 .map_or_else(ChildStdio::default, Streams::as_child),
+            key,
         );
-        let Launched { launch, body } = match launched {
+        let Launched {
+            launch,
+            body,
+            command,
+        } = match launched {
             Ok(launched) => launched,
             Err(error) => {
                 self.forget_exit(&plan.id);
@@ -96,10 +104,7 @@ impl Supervisor {
             }
         };
         drop(child);
-        let key = self.new_key();
-        let watched = self
-            .poll
-            .add(launch.handshake(), Source::Launch(key), Interest::Read);
+        let watched = self.poll.watch(&launch, key);
         let alarm = self.poll.after(LAUNCH, Deadline::Launch(key));
         let stdin = streams.as_mut().and_then(|streams| streams.stdin.take());
         let stdin = stdin.map(|pipe| Stdin::new(pipe, stdio.stdin_once));
@@ -124,8 +129,12 @@ impl Supervisor {
             started_at_ns: 0,
             start_error: None,
             removal: None,
+            early_end: None,
             leftovers: Vec::new(),
         });
+        if let Some(command) = command {
+            self.watch_command(command);
+        }
         if let Err(error) = watched {
             self.creation_failed(key, internal(format!("watch its launch: {error}")));
         }
@@ -142,19 +151,11 @@ impl Supervisor {
     }
 
     pub(crate) fn start_container(&mut self, asker: Asker, id: &str) {
-        let result = self.container(id).and_then(|container| {
-            match (&container.phase, &mut container.launch) {
-                (Phase::Created, Some(launch)) if !container.reaped => {
-                    launch.start().map_err(|error| internal(chain(&error)))?;
-                    container.phase = Phase::Starting;
-                    container.asker = Some(asker);
-                    Ok(container.key)
+        match self.begin_start(asker, id) {
+            Ok((key, command)) => {
+                if let Some(command) = command {
+                    self.watch_command(command);
                 }
-                _ => Err(failed_precondition(format!("it {}", container.describe()))),
-            }
-        });
-        match result {
-            Ok(key) => {
                 let alarm = self.poll.after(LAUNCH, Deadline::Launch(key));
                 if let Some(container) = self.keyed(key) {
                     container.alarm = Some(alarm);
@@ -165,6 +166,57 @@ impl Supervisor {
                 self.reply(asker, Err(WireError { message, ..error }));
             }
         }
+    }
+
+    fn begin_start(&mut self, asker: Asker, id: &str) -> Result<(u32, Option<Command>), WireError> {
+        let found = self.containers.iter_mut().find(|one| one.id == id);
+        let container =
+            found.ok_or_else(|| not_found(format!("container {id} is not in this pod")))?;
+        match (&container.phase, &mut container.launch) {
+            (Phase::Created, Some(launch)) if !container.reaped => {
+                let command = self.handler.start(launch, id, container.key)?;
+                container.phase = Phase::Starting;
+                container.asker = Some(asker);
+                Ok((container.key, command))
+            }
+            _ => Err(failed_precondition(format!("it {}", container.describe()))),
+        }
+    }
+
+    /// A runtime has made its init.
+    pub(crate) fn container_made(&mut self, key: u32, made: Made) {
+        if let Some(container) = self.keyed(key) {
+            container.pid = made.pid;
+            self.created(key, made.console);
+        }
+    }
+
+    /// A runtime has not made it, and will not.
+    pub(crate) fn container_not_made(&mut self, key: u32, error: WireError) {
+        let Some(container) = self.keyed(key) else {
+            return;
+        };
+        // Its init, if there is one, was never ours to wait for.
+        container.reaped = true;
+        match container.phase {
+            Phase::Creating => self.creation_failed(key, error),
+            _ => self.try_remove(key),
+        }
+    }
+
+    /// A runtime's start has ended. Returns how the init has ended meanwhile, which now is to be told.
+    pub(crate) fn start_told(&mut self, key: u32, fate: Fate) -> Option<Ending> {
+        match fate {
+            Fate::Started => {
+                let starting =
+                    |container: &mut Container| matches!(container.phase, Phase::Starting);
+                if self.keyed(key).is_some_and(starting) {
+                    self.started(key);
+                }
+            }
+            Fate::Failed(error) => self.launch_failed(key, error),
+        }
+        self.keyed(key)?.early_end.take()
     }
 
     /// The launch has something to say.
@@ -179,10 +231,7 @@ impl Supervisor {
             Ok(Progress::Pending) => {}
             Ok(Progress::Created { console }) => self.created(key, console),
             Ok(Progress::Started { .. }) => self.started(key),
-            Err(error) => {
-                let error = crate::runtime::core(&error);
-                self.launch_failed(key, error);
-            }
+            Err(error) => self.launch_failed(key, error),
         }
     }
 
@@ -229,8 +278,8 @@ impl Supervisor {
             return;
         };
         if let Some(launch) = container.launch.take() {
-            self.poll.remove(launch.handshake());
-            container.pidfd = Some(launch.into_pidfd());
+            self.poll.forget(&launch);
+            container.pidfd = launch.into_pidfd();
         }
         self.poll.cancel(container.alarm.take());
         container.phase = Phase::Running;
@@ -251,8 +300,13 @@ impl Supervisor {
         };
         self.poll.cancel(container.alarm.take());
         if let Some(launch) = container.launch.take() {
-            self.poll.remove(launch.handshake());
+            self.poll.forget(&launch);
             // Dropping the launch kills the process, so that it is reaped in any case.
+        }
+        for command in &self.commands {
+            if command.aim == Aim::Start(key) {
+                command.kill();
+            }
         }
         match container.phase {
             Phase::Creating => self.creation_failed(key, error),
@@ -279,9 +333,10 @@ impl Supervisor {
         };
         self.poll.cancel(container.alarm.take());
         if let Some(launch) = container.launch.take() {
-            self.poll.remove(launch.handshake());
+            self.poll.forget(&launch);
         }
         container.phase = Phase::Failed(error);
+        self.kill_commands_of(key);
         self.begin_removal(key, None);
     }
 

@@ -34,6 +34,7 @@ use crate::attach::Stdin;
 use crate::connection::Asker;
 use crate::logs::LogKey;
 use crate::poll::Alarm;
+use crate::reap::Ending;
 use crate::runtime::{Body, Launch, not_found};
 use crate::streams::Streams;
 use crate::supervisor::Supervisor;
@@ -69,6 +70,8 @@ pub(crate) struct Container {
     started_at_ns: i64,
     start_error: Option<String>,
     removal: Option<Removal>,
+    /// How its init ended while a runtime's command was still starting it.
+    early_end: Option<Ending>,
     /// Cgroups of execs that left processes behind.
     pub(crate) leftovers: Vec<Body>,
 }
@@ -89,6 +92,22 @@ struct Removal {
     askers: Vec<Asker>,
     until: Instant,
     pause: Duration,
+    forgetting: Forgetting,
+}
+
+/// How far a runtime is with forgetting the container.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Forgetting {
+    Due,
+    UnderWay,
+    Done,
+}
+
+/// What a runtime's command says of a start.
+#[derive(Debug)]
+pub(crate) enum Fate {
+    Started,
+    Failed(WireError),
 }
 
 impl Container {
@@ -106,12 +125,17 @@ impl Container {
         }
     }
 
+    /// Until it has started, or has been given up.
+    pub(crate) fn launch_mut(&mut self) -> Option<&mut Launch> {
+        self.launch.as_mut()
+    }
+
     /// Its init, while it is there.
     fn init(&self) -> Option<BorrowedFd<'_>> {
         match (self.reaped, &self.pidfd, &self.launch) {
             (true, _, _) => None,
             (false, Some(pidfd), _) => Some(pidfd.as_fd()),
-            (false, None, launch) => launch.as_ref().map(Launch::pidfd),
+            (false, None, launch) => launch.as_ref().and_then(Launch::pidfd),
         }
     }
 

@@ -5,10 +5,10 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 use supervisor_api::{AttachEnd, ErrorKind, ReplyBody, WireError};
 
-use super::{Container, Phase, Removal, names_a_file};
+use super::{Container, Forgetting, Phase, Removal, names_a_file};
 use crate::connection::Asker;
 use crate::poll::Deadline;
-use crate::runtime::{failed_precondition, internal};
+use crate::runtime::{Outcome, failed_precondition, internal};
 use crate::supervisor::{Supervisor, complain};
 
 /// How long killed processes may stay before their removal is given up. D state has no end of its own.
@@ -42,6 +42,7 @@ impl Supervisor {
             askers: Vec::new(),
             until: Instant::now() + REMOVAL,
             pause: Duration::from_millis(1),
+            forgetting: Forgetting::Due,
         });
         removal.askers.extend(asker);
         if let Err(error) = container.body.kill() {
@@ -62,6 +63,13 @@ impl Supervisor {
         let Some(removal) = &mut container.removal else {
             return;
         };
+        if container.reaped {
+            match removal.forgetting {
+                Forgetting::Due => return self.forget_at_runtime(key),
+                Forgetting::UnderWay => return,
+                Forgetting::Done => {}
+            }
+        }
         let removed = match container.reaped {
             true => container.body.remove(),
             false => Ok(false),
@@ -78,6 +86,40 @@ impl Supervisor {
                 self.not_removed(key, internal(message));
             }
             Err(error) => self.not_removed(key, error),
+        }
+    }
+
+    /// The runtime gets to know before its container's cgroup goes. Whatever it says, the container goes.
+    fn forget_at_runtime(&mut self, key: u32) {
+        if let Some(Container {
+            phase: Phase::Failed(_),
+            ..
+        }) = self.keyed(key)
+        {
+            self.kill_remains();
+        }
+        let Some(container) = self.containers.iter_mut().find(|one| one.key == key) else {
+            return;
+        };
+        let command = self.handler.delete(&container.id, key);
+        let Some(removal) = &mut container.removal else {
+            return;
+        };
+        removal.forgetting = Forgetting::UnderWay;
+        match command {
+            Ok(Some(command)) => self.watch_command(command),
+            Ok(None) => self.delete_ended(key, Ok(())),
+            Err(error) => self.delete_ended(key, Err(error)),
+        }
+    }
+
+    pub(crate) fn delete_ended(&mut self, key: u32, outcome: Outcome) {
+        if let Err(error) = outcome {
+            complain(&error.message);
+        }
+        if let Some(removal) = self.keyed(key).and_then(|one| one.removal.as_mut()) {
+            removal.forgetting = Forgetting::Done;
+            self.try_remove(key);
         }
     }
 

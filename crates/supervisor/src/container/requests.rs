@@ -13,44 +13,69 @@ use super::Phase;
 use crate::connection::Asker;
 use crate::logs::LogKey;
 use crate::poll::Deadline;
-use crate::runtime::{failed_precondition, internal, invalid, not_found};
+use crate::runtime::{Aim, Command, Outcome, failed_precondition, internal, invalid, not_found};
 use crate::supervisor::{Supervisor, take_slot};
 
 /// How long a log file may take to be changed; only a blocked write takes long.
 const REOPEN: Duration = Duration::from_secs(10);
 
 impl Supervisor {
-    pub(crate) fn signal(
+    pub(crate) fn signal(&mut self, asker: Asker, id: &str, number: i32, all: bool) {
+        let result = match self.begin_signal(asker, id, number, all) {
+            Ok(Some(command)) => return self.watch_command(command),
+            Ok(None) => Ok(ReplyBody::Done),
+            Err(error) => Err(signalling(id, error)),
+        };
+        self.reply(asker, result);
+    }
+
+    /// A command that sends it, or `None`: it has been sent.
+    fn begin_signal(
         &mut self,
+        asker: Asker,
         id: &str,
         number: i32,
         all: bool,
-    ) -> Result<ReplyBody, WireError> {
-        let container = self.container(id)?;
+    ) -> Result<Option<Command>, WireError> {
+        let found = self.containers.iter().find(|one| one.id == id);
+        let container = found.ok_or_else(|| not_found("it is not in this pod".to_owned()))?;
         let signal = sys::signal_from_number(number)
-            .ok_or_else(|| invalid(format!("signal container {id}: {number} is no signal")))?;
+            .ok_or_else(|| invalid(format!("{number} is no signal")))?;
         if let Phase::Creating | Phase::Failed(_) = container.phase {
-            return Err(failed_precondition(format!(
-                "signal container {id}: it {}",
-                container.describe()
-            )));
+            return Err(failed_precondition(format!("it {}", container.describe())));
         }
         let Some(init) = container.init() else {
-            return Ok(ReplyBody::Done);
+            return Ok(None);
         };
-        let sent = match (all, signal) {
-            (true, Signal::KILL) => container.body.kill(),
-            (true, signal) => container.body.signal(signal),
-            (false, signal) => match rustix::process::pidfd_send_signal(init, signal) {
-                Ok(()) | Err(Errno::SRCH) => Ok(()),
-                Err(error) => Err(internal(error.to_string())),
-            },
+        match (all, signal) {
+            (true, Signal::KILL) => container.body.kill().map(|()| None),
+            (true, signal) => container.body.signal(signal).map(|()| None),
+            (false, signal) => {
+                // No runtime stands between a container and its end.
+                if signal != Signal::KILL {
+                    let key = container.key;
+                    let command = self.handler.kill(id, signal, Aim::Kill { key, asker })?;
+                    if command.is_some() {
+                        return Ok(command);
+                    }
+                }
+                match rustix::process::pidfd_send_signal(init, signal) {
+                    Ok(()) | Err(Errno::SRCH) => Ok(None),
+                    Err(error) => Err(internal(error.to_string())),
+                }
+            }
+        }
+    }
+
+    /// A runtime has sent a signal, or has not. One to a container that has ended meanwhile has done its work.
+    pub(crate) fn kill_ended(&mut self, key: u32, asker: Asker, outcome: Outcome) {
+        let result = match (outcome, self.keyed(key)) {
+            (Err(error), Some(container)) if container.init().is_some() => {
+                Err(signalling(&container.id, error))
+            }
+            (Ok(()) | Err(_), _) => Ok(ReplyBody::Done),
         };
-        sent.map_err(|error| WireError {
-            message: format!("signal container {id}: {}", error.message),
-            ..error
-        })?;
-        Ok(ReplyBody::Done)
+        self.reply(asker, result);
     }
 
     pub(crate) fn resize_terminal(
@@ -171,5 +196,12 @@ impl Supervisor {
         for asker in askers {
             self.reply(asker, Err(error.clone()));
         }
+    }
+}
+
+fn signalling(id: &str, error: WireError) -> WireError {
+    WireError {
+        message: format!("signal container {id}: {}", error.message),
+        ..error
     }
 }

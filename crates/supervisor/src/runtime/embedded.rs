@@ -1,4 +1,5 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
 
 use cgroup::Cgroup;
 use oci_plan::{ContainerPlan, Process, SandboxPlan};
@@ -6,7 +7,7 @@ use oci_runtime::{ChildStdio, ExecPlan, Host, Launch, Placement, PodHandles};
 use rustix::process::Signal;
 use supervisor_api::WireError;
 
-use super::{Body, Launched, failed_precondition, failure, internal, loopback};
+use super::{Body, failed_precondition, failure, internal, loopback};
 use crate::root;
 
 /// The OCI core in this process: containers are children, and live in cgroups that were made here.
@@ -92,22 +93,38 @@ impl Embedded {
         Ok(())
     }
 
+    pub(super) fn host(&self) -> &Host {
+        &self.host
+    }
+
+    /// Where cgroup v2 is mounted beside v1.
+    pub(super) fn hybrid_mount_point(&self) -> Option<&Path> {
+        self.host.hierarchies().hybrid_mount_point()
+    }
+
+    pub(super) fn pod(&self) -> Result<&PodHandles, WireError> {
+        self.pod
+            .as_ref()
+            .ok_or_else(|| failed_precondition("the pod has no sandbox".to_owned()))
+    }
+
+    /// The cgroup of a container, new and limited.
+    pub(super) fn make_cgroup(&self, plan: &ContainerPlan) -> Result<Cgroup, WireError> {
+        self.host
+            .hierarchies()
+            .create(&plan.cgroup, &plan.resources)
+            .map_err(|error| failure::cgroup(&error))
+    }
+
     pub(super) fn create<'a>(
         &self,
         plan: &ContainerPlan,
         descriptors: &[OwnedFd],
         targets: &dyn Fn(&str) -> Option<BorrowedFd<'a>>,
         stdio: ChildStdio<'_>,
-    ) -> Result<Launched, WireError> {
-        let pod = self
-            .pod
-            .as_ref()
-            .ok_or_else(|| failed_precondition("the pod has no sandbox".to_owned()))?;
-        let cgroup = self
-            .host
-            .hierarchies()
-            .create(&plan.cgroup, &plan.resources)
-            .map_err(|error| failure::cgroup(&error))?;
+    ) -> Result<(Launch, Body), WireError> {
+        let pod = self.pod()?;
+        let cgroup = self.make_cgroup(plan)?;
         let launched = place(&cgroup, |placement| {
             Launch::container(
                 &self.host,
@@ -124,15 +141,13 @@ impl Embedded {
 
     pub(super) fn exec(
         &self,
-        container: &Cgroup,
+        container: &Body,
         init: BorrowedFd<'_>,
         name: &str,
         process: &Process,
         stdio: ChildStdio<'_>,
-    ) -> Result<Launched, WireError> {
-        let cgroup = container
-            .create_exec(name)
-            .map_err(|error| failure::cgroup(&error))?;
+    ) -> Result<(Launch, Body), WireError> {
+        let Body(cgroup) = container.exec(name)?;
         let plan = ExecPlan {
             process,
             container: init,
@@ -161,12 +176,12 @@ fn place(
     launch(placement).map_err(|error| failure::core(&error))
 }
 
-fn finish(launched: Result<Launch, WireError>, cgroup: Cgroup) -> Result<Launched, WireError> {
+fn finish(
+    launched: Result<Launch, WireError>,
+    cgroup: Cgroup,
+) -> Result<(Launch, Body), WireError> {
     match launched {
-        Ok(launch) => Ok(Launched {
-            launch,
-            body: Body::Embedded(cgroup),
-        }),
+        Ok(launch) => Ok((launch, Body(cgroup))),
         Err(error) => {
             // The first error is the one to tell.
             let _ = cgroup.kill_all().and_then(|()| cgroup.remove());

@@ -212,7 +212,7 @@ impl Generator {
                 ];
                 self.pick(&paths).to_owned()
             }
-            "runtime_handler" => self.pick(&["", "", "", "longshore", "none"]).to_owned(),
+            "runtime_handler" => self.pick(&["", "", "", "native", "none"]).to_owned(),
             "name" | "namespace" | "uid" if self.below(4) > 0 => format!("n{}", self.below(5)),
             _ => match self.below(40) {
                 0 => "x".repeat(100_000),

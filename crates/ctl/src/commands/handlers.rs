@@ -1,0 +1,83 @@
+use clap::Args;
+use serde_json::{Map, Value};
+
+use super::status;
+use crate::error::Error;
+use crate::output::table::Table;
+use crate::output::{Format, Output};
+use crate::session::Session;
+
+/// List the handlers that a RuntimeClass may name, with what each can do and what is missing
+#[derive(Debug, Args)]
+pub(crate) struct Handlers {
+    /// Output format
+    #[arg(long, short, default_value = "table")]
+    output: Format,
+}
+
+impl Handlers {
+    pub(crate) async fn run(self, session: &Session, out: &mut Output) -> Result<(), Error> {
+        let format = self.output.supported()?;
+        let mut reply = session.status(true).await?;
+        let described = reply.info.remove("info").unwrap_or_default();
+        let described: Value = serde_json::from_str(&described).unwrap_or_default();
+        let mut handlers: Vec<Map<String, Value>> = described["handlers"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(|handler| handler.as_object().cloned())
+            .collect();
+        if handlers.is_empty() {
+            // Another runtime, which says no more than CRI asks for.
+            handlers.extend(reply.runtime_handlers.iter().map(|handler| {
+                let features = handler.features.unwrap_or_default();
+                let mut object = Map::new();
+                object.insert("name".to_owned(), handler.name.clone().into());
+                object.insert(
+                    "recursiveReadOnlyMounts".to_owned(),
+                    features.recursive_read_only_mounts.into(),
+                );
+                object.insert("userNamespaces".to_owned(), features.user_namespaces.into());
+                object
+            }));
+        }
+        if format != Format::Table {
+            return status::write(out, format, handlers);
+        }
+        let mut table = Table::with_header(&[
+            "HANDLER",
+            "KIND",
+            "VERSION",
+            "RECURSIVE RO",
+            "USER NAMESPACES",
+            "PATH",
+            "MISSING",
+        ]);
+        for handler in &handlers {
+            table.row(row(handler));
+        }
+        Ok(table.write(out)?)
+    }
+}
+
+fn row(handler: &Map<String, Value>) -> Vec<String> {
+    let text = |key: &str| match handler.get(key) {
+        Some(Value::String(text)) => text.clone(),
+        Some(Value::Bool(true)) => "yes".to_owned(),
+        Some(Value::Bool(false)) => "no".to_owned(),
+        _ => "-".to_owned(),
+    };
+    let mut name = text("name");
+    if handler.get("default") == Some(&Value::Bool(true)) {
+        name.push_str(" (default)");
+    }
+    let keys = [
+        "kind",
+        "version",
+        "recursiveReadOnlyMounts",
+        "userNamespaces",
+        "path",
+        "trouble",
+    ];
+    std::iter::once(name).chain(keys.map(text)).collect()
+}

@@ -1,0 +1,191 @@
+//! Handlers: who makes the containers of a pod. `native` is the core in the pod's own supervisor; the others are command lines that the
+//! configuration names.
+//!
+//! A pod keeps what it was made with, in its record and in its supervisor's memory: the configuration may change, and the daemon may go,
+//! and nothing is asked about a pod's handler again.
+
+mod bundle;
+mod probe;
+
+use std::{
+    collections::BTreeMap,
+    os::fd::OwnedFd,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use oci_plan::FdSlot;
+use rustix::fs::{Mode, OFlags};
+use serde::{Deserialize, Serialize};
+use supervisor_api::{OciRuntime, RequestBody};
+
+pub(crate) use bundle::{BundleError, write_bundle, write_process};
+pub(crate) use probe::{Probe, Proven};
+
+use crate::{
+    config::{Config, NATIVE, RuntimeKind, RuntimeSettings},
+    state::Records,
+};
+
+/// What is known of the handlers.
+#[derive(Debug, Default)]
+pub(crate) struct Handlers {
+    probes: Mutex<BTreeMap<String, Arc<Probe>>>,
+}
+
+/// A handler as a pod is made with it. `None` in a pod's record: the embedded core.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct MadeWith {
+    pub(crate) name: String,
+    pub(crate) settings: RuntimeSettings,
+    /// Its `exec` knows `--cgroup`.
+    pub(crate) exec_cgroup: bool,
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "runtime_handler {asked:?} is not configured: use {}, or leave it empty",
+    list(known)
+)]
+pub(crate) struct UnknownHandler {
+    asked: String,
+    known: Vec<String>,
+}
+
+fn list(known: &[String]) -> String {
+    let quoted: Vec<_> = known.iter().map(|name| format!("{name:?}")).collect();
+    match quoted.split_last() {
+        Some((last, [])) => last.clone(),
+        Some((last, others)) => format!("one of {} and {last}", others.join(", ")),
+        None => String::new(),
+    }
+}
+
+impl Handlers {
+    /// Names and settings of all of them; the one that is always there first.
+    pub(crate) fn all(config: &Config) -> Vec<(String, RuntimeSettings)> {
+        let native = (NATIVE.to_owned(), RuntimeSettings::default());
+        let configured = config.runtimes.get();
+        let configured = configured.0.iter();
+        std::iter::once(native)
+            .chain(configured.map(|(name, settings)| (name.clone(), settings.clone())))
+            .collect()
+    }
+
+    /// What a pod that asks for a handler is made with.
+    pub(crate) fn choose(
+        &self,
+        config: &Config,
+        asked: &str,
+    ) -> Result<Option<MadeWith>, UnknownHandler> {
+        let default = config.default_handler.get();
+        let name = if asked.is_empty() {
+            default.as_str()
+        } else {
+            asked
+        };
+        let all = Self::all(config);
+        let Some((_, settings)) = all.iter().find(|(known, _)| known == name) else {
+            return Err(UnknownHandler {
+                asked: name.to_owned(),
+                known: all.into_iter().map(|(known, _)| known).collect(),
+            });
+        };
+        match settings.kind {
+            RuntimeKind::Native => Ok(None),
+            RuntimeKind::Oci => Ok(Some(MadeWith {
+                name: name.to_owned(),
+                settings: settings.clone(),
+                exec_cgroup: self.probed(name).is_some_and(|probe| probe.exec_cgroup()),
+            })),
+        }
+    }
+
+    /// The last that was found out about a handler of kind `oci`.
+    pub(crate) fn probed(&self, name: &str) -> Option<Arc<Probe>> {
+        let probes = self.probes.lock().unwrap_or_else(PoisonError::into_inner);
+        probes.get(name).cloned()
+    }
+
+    /// What a handler of kind `oci` was seen to do.
+    pub(crate) fn proven(&self, name: &str) -> Proven {
+        self.probed(name)
+            .map_or(Proven::default(), |probe| probe.proven)
+    }
+
+    /// Looks at every handler of kind `oci` anew, at all of them at once. Bounded; one that hangs is known to hang.
+    pub(crate) async fn probe(&self, config: &Config) {
+        let external = Self::all(config)
+            .into_iter()
+            .filter(|(_, settings)| settings.kind == RuntimeKind::Oci);
+        let looks: Vec<_> = external
+            .map(|(name, settings)| {
+                let look = tokio::spawn(async move { Probe::run(&settings).await });
+                (name, look)
+            })
+            .collect();
+        let mut found = BTreeMap::new();
+        for (name, look) in looks {
+            if let Ok(probe) = look.await {
+                if let Some(trouble) = &probe.trouble {
+                    tracing::warn!(handler = name, trouble, "a handler is in trouble");
+                }
+                found.insert(name, Arc::new(probe));
+            }
+        }
+        *self.probes.lock().unwrap_or_else(PoisonError::into_inner) = found;
+    }
+}
+
+impl MadeWith {
+    /// The request that makes a supervisor use it, with its descriptors.
+    pub(crate) fn request(
+        &self,
+        records: &Records,
+        pod: &Path,
+    ) -> std::io::Result<(RequestBody, Vec<OwnedFd>)> {
+        let program = self.settings.path.clone().unwrap_or_default();
+        let runtime = OciRuntime {
+            handler: self.name.clone(),
+            program: text(&program),
+            options: self.settings.options.clone(),
+            bundles: text(records.bundles()),
+            exec_cgroup: self.exec_cgroup,
+        };
+        let open = |path: &Path, flags: OFlags| {
+            rustix::fs::open(
+                path,
+                flags | OFlags::RDONLY | OFlags::CLOEXEC,
+                Mode::empty(),
+            )
+        };
+        let descriptors = vec![
+            open(Path::new("/proc/self/ns/mnt"), OFlags::empty())?,
+            open(pod, OFlags::DIRECTORY)?,
+        ];
+        let request = RequestBody::UseRuntime {
+            runtime,
+            mounts: FdSlot(0),
+            directory: FdSlot(1),
+        };
+        Ok((request, descriptors))
+    }
+}
+
+/// Paths of the configuration are text.
+fn text(path: &Path) -> String {
+    path.to_string_lossy().into_owned()
+}
+
+/// What the bundle of a container is made of and for.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Limits {
+    /// No score below it can be given; `None`: any can.
+    pub(crate) least_oom_score: Option<i32>,
+    /// Hard limits cannot be raised.
+    pub(crate) may_raise: bool,
+}
+
+pub(crate) fn bundles(state: &Path) -> PathBuf {
+    state.join("bundles")
+}

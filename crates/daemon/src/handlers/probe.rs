@@ -1,0 +1,138 @@
+//! What a command line says of itself, and whether it answers at all.
+
+use std::{os::unix::process::ExitStatusExt, process::Stdio, time::Duration};
+
+use tokio::{io::AsyncReadExt, process::Command};
+
+use crate::{config::RuntimeSettings, runtime::blocking};
+
+/// For each command.
+const BOUND: Duration = Duration::from_secs(5);
+
+/// Of what a command prints; features take a few kilobytes.
+const MOST_BYTES: u64 = 256 * 1024;
+
+/// A command line, looked at.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Probe {
+    /// The first line of `--version`.
+    pub(crate) version: Option<String>,
+    /// What `features` prints; many know no such command.
+    pub(crate) features: Option<serde_json::Value>,
+    pub(crate) proven: Proven,
+    /// Why no pod can be made with it.
+    pub(crate) trouble: Option<String>,
+}
+
+/// What a container of its was seen to have.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Proven {
+    pub(crate) recursive_read_only: bool,
+    pub(crate) user_namespaces: bool,
+}
+
+impl Probe {
+    pub(super) async fn run(settings: &RuntimeSettings) -> Self {
+        let mut probe = Self::default();
+        match ask(settings, &["--version"]).await {
+            Ok(text) => match text.lines().next().map(str::trim) {
+                Some(line) if line.len() <= 200 && line.contains(|c: char| c.is_ascii_digit()) => {
+                    probe.version = Some(line.to_owned());
+                }
+                Some(_) | None => {
+                    probe.trouble = Some(format!(
+                        "{} --version prints no version: {:?}",
+                        program(settings),
+                        text.chars().take(80).collect::<String>()
+                    ));
+                }
+            },
+            Err(trouble) => probe.trouble = Some(trouble),
+        }
+        if probe.trouble.is_none()
+            && let Ok(text) = ask(settings, &["features"]).await
+        {
+            probe.features = serde_json::from_str(&text)
+                .ok()
+                .filter(serde_json::Value::is_object);
+        }
+        probe
+    }
+
+    /// Those whose `exec` is known to put its process into a cgroup below the container's.
+    pub(crate) fn exec_cgroup(&self) -> bool {
+        let version = self.version.as_deref().unwrap_or_default();
+        ["runc ", "crun "]
+            .iter()
+            .any(|name| version.starts_with(name))
+    }
+}
+
+fn program(settings: &RuntimeSettings) -> String {
+    settings
+        .path
+        .as_ref()
+        .map(|path| path.display().to_string())
+        .unwrap_or_default()
+}
+
+/// What a command prints, if it succeeds.
+async fn ask(settings: &RuntimeSettings, arguments: &[&str]) -> Result<String, String> {
+    let name = format!("{} {}", program(settings), arguments.join(" "));
+    let mut command = Command::new(settings.path.clone().unwrap_or_default());
+    command
+        .args(arguments)
+        .env_clear()
+        .env(
+            "PATH",
+            "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+        )
+        .current_dir("/")
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .process_group(0)
+        .kill_on_drop(true);
+    // The program may be on a file system that hangs.
+    let handle = tokio::runtime::Handle::current();
+    let started = blocking(BOUND, move || {
+        let _entered = handle.enter();
+        command.spawn()
+    });
+    let mut child = started
+        .await
+        .map_err(|error| format!("start {name}: {error}"))?
+        .map_err(|error| format!("start {name}: {error}"))?;
+    let (mut stdout, mut stderr) = (String::new(), String::new());
+    let (out, err) = (child.stdout.take(), child.stderr.take());
+    let answered = async {
+        let read = async |from: Option<tokio::process::ChildStdout>, to: &mut String| {
+            let mut bytes = Vec::new();
+            if let Some(from) = from {
+                let _partial = from.take(MOST_BYTES).read_to_end(&mut bytes).await;
+            }
+            *to = String::from_utf8_lossy(&bytes).into_owned();
+        };
+        read(out, &mut stdout).await;
+        if let Some(err) = err {
+            let mut bytes = Vec::new();
+            let _partial = err.take(4096).read_to_end(&mut bytes).await;
+            stderr = String::from_utf8_lossy(&bytes).into_owned();
+        }
+        child.wait().await
+    };
+    match tokio::time::timeout(BOUND, answered).await {
+        Ok(Ok(status)) if status.success() => Ok(stdout),
+        Ok(Ok(status)) => {
+            let how = match (status.code(), status.signal()) {
+                (Some(code), _) => format!("exited with status {code}"),
+                (None, Some(signal)) => format!("was killed by signal {signal}"),
+                (None, None) => "ended".to_owned(),
+            };
+            let last = stderr.lines().last().unwrap_or_default().trim();
+            Err(format!("{name} {how}: {last}"))
+        }
+        Ok(Err(error)) => Err(format!("wait for {name}: {error}")),
+        Err(_elapsed) => Err(format!("{name} did not end within {} s", BOUND.as_secs())),
+    }
+}

@@ -1,0 +1,56 @@
+use std::os::fd::{BorrowedFd, OwnedFd};
+
+use oci_runtime::Progress;
+use supervisor_api::WireError;
+
+use super::{core, oci};
+
+/// A container's init, or an exec, on its way to its program.
+#[derive(Debug)]
+pub(crate) enum Launch {
+    /// Dropped before it has started, it kills its process.
+    Embedded(oci_runtime::Launch),
+    /// Its command says how far it is.
+    Oci(oci::Launch),
+}
+
+impl Launch {
+    /// 0 until a command has made the process.
+    pub(crate) fn pid(&self) -> i32 {
+        match self {
+            Self::Embedded(launch) => launch.pid(),
+            Self::Oci(_) => 0,
+        }
+    }
+
+    /// The process's, once there is one.
+    pub(crate) fn pidfd(&self) -> Option<BorrowedFd<'_>> {
+        match self {
+            Self::Embedded(launch) => Some(launch.pidfd()),
+            Self::Oci(launch) => launch.init(),
+        }
+    }
+
+    /// Readable when [`Self::advance`] has something to say.
+    pub(crate) fn handshake(&self) -> Option<BorrowedFd<'_>> {
+        match self {
+            Self::Embedded(launch) => Some(launch.handshake()),
+            Self::Oci(_) => None,
+        }
+    }
+
+    pub(crate) fn advance(&mut self) -> Result<Progress, WireError> {
+        match self {
+            Self::Embedded(launch) => launch.advance().map_err(|error| core(&error)),
+            Self::Oci(_) => Ok(Progress::Pending),
+        }
+    }
+
+    /// The pidfd of the process, which lives on if it has started.
+    pub(crate) fn into_pidfd(self) -> Option<OwnedFd> {
+        match self {
+            Self::Embedded(launch) => Some(launch.into_pidfd()),
+            Self::Oci(launch) => launch.into_init(),
+        }
+    }
+}

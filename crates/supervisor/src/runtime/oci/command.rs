@@ -1,0 +1,307 @@
+//! One command of a runtime: a child in a copy of the host's mount namespace, whose output is kept to its last lines.
+
+use std::ffi::CString;
+use std::fmt;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+use std::time::Duration;
+
+use oci_runtime::ChildStdio;
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+use rustix::mount::{MountPropagationFlags, MoveMountFlags, UnmountFlags};
+use rustix::pipe::PipeFlags;
+use rustix::process::Signal;
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+use supervisor_api::{ErrorKind, OciRuntime, WireError};
+use sys::CStrings;
+
+use super::mounts::Place;
+use super::report;
+use crate::connection::Asker;
+use crate::reap::Ending;
+
+/// Of what it has written.
+const TAIL_BYTES: usize = 8192;
+
+/// Where programs of the node are.
+const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// Who waits for a command: a container or an exec by its key, or the asker of a signal to the container.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Aim {
+    Create(u32),
+    Start(u32),
+    Exec(u32),
+    Delete(u32),
+    Kill { key: u32, asker: Asker },
+}
+
+impl Aim {
+    /// The command's name.
+    pub(crate) fn verb(&self) -> &'static str {
+        match self {
+            Self::Create(_) => "create",
+            Self::Start(_) => "start",
+            Self::Exec(_) => "exec",
+            Self::Delete(_) => "delete",
+            Self::Kill { .. } => "kill",
+        }
+    }
+
+    /// How long it may take. What a user waits for may; a stop has a grace of its own, and a removal ends in any case.
+    pub(crate) fn bound(&self) -> Duration {
+        Duration::from_secs(match self {
+            Self::Create(_) | Self::Start(_) | Self::Exec(_) => 25,
+            Self::Delete(_) => 8,
+            Self::Kill { .. } => 5,
+        })
+    }
+}
+
+/// Where commands run.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Node<'a> {
+    /// The host's mount namespace, of which each gets a copy.
+    pub(super) mounts: BorrowedFd<'a>,
+    pub(super) host: &'a oci_runtime::Host,
+    /// A mount that the copy goes without.
+    pub(super) hidden: Option<&'a Path>,
+}
+
+/// What to run.
+#[derive(Debug)]
+pub(super) struct Order<'a> {
+    pub(super) aim: Aim,
+    /// Behind the global options.
+    pub(super) arguments: Vec<String>,
+    /// The container's streams. Without them what the command prints is kept like its log.
+    pub(super) stdio: Option<ChildStdio<'a>>,
+    pub(super) places: &'a [Place],
+    /// What it starts inherits it: runtimes rate no exec.
+    pub(super) oom_score: Option<i16>,
+    /// The directory in the v2 tree that it is born in.
+    pub(super) cgroup: Option<OwnedFd>,
+}
+
+/// A command that runs. It dies with this process.
+#[derive(Debug)]
+pub(crate) struct Command {
+    pub(crate) pid: i32,
+    pub(crate) aim: Aim,
+    pidfd: OwnedFd,
+    /// `handler runc: /usr/bin/runc create`.
+    name: String,
+    output: OwnedFd,
+    /// Named in `/proc` for its log.
+    _writer: OwnedFd,
+    tail: Vec<u8>,
+    overdue: bool,
+}
+
+/// How a command ended.
+pub(crate) type Outcome = Result<(), WireError>;
+
+/// The step that failed before the runtime's program ran.
+struct Failed(&'static str, Errno);
+
+impl fmt::Display for Failed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.0, self.1)
+    }
+}
+
+impl Command {
+    /// Starts it; nothing here waits.
+    pub(super) fn run(
+        order: Order<'_>,
+        runtime: &OciRuntime,
+        pod: &Path,
+        node: Node<'_>,
+    ) -> Result<Self, Errno> {
+        let (output, writer) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
+        rustix::io::ioctl_fionbio(&output, true)?;
+        let own = rustix::process::getpid().as_raw_nonzero().to_string();
+        let mut arguments = vec![runtime.program.clone()];
+        arguments.extend(["--root".to_owned(), super::text(&pod.join("runtime"))]);
+        arguments.extend(["--log".to_owned(), descriptor(&own, writer.as_fd())]);
+        arguments.extend(["--log-format".to_owned(), "json".to_owned()]);
+        arguments.extend(runtime.options.iter().cloned());
+        arguments.extend(order.arguments.iter().cloned());
+        let name = format!(
+            "handler {}: {} {}",
+            runtime.handler,
+            runtime.program,
+            order.aim.verb()
+        );
+        let program = c_string(&runtime.program)?;
+        let strings = arguments.iter().map(|one| c_string(one));
+        let arguments = CStrings::new(strings.collect::<Result<_, _>>()?);
+        let environment = CStrings::new(vec![c_string(PATH)?]);
+        match sys::clone_process(
+            sys::CloneFlags::empty(),
+            order.cgroup.as_ref().map(AsFd::as_fd),
+        )? {
+            sys::Clone::Parent { pid, pidfd } => Ok(Self {
+                pid,
+                aim: order.aim,
+                pidfd,
+                name,
+                output,
+                _writer: writer,
+                tail: Vec::new(),
+                overdue: false,
+            }),
+            sys::Clone::Child => {
+                sys::exit_at_panic();
+                let failed = match prepare(&order, node, writer.as_fd()) {
+                    Ok(()) => Failed(
+                        "execute it",
+                        sys::execute(&program, &arguments, &environment),
+                    ),
+                    Err(failed) => failed,
+                };
+                let _ = rustix::io::write(&writer, failed.to_string().as_bytes());
+                sys::exit_process(NOT_RUN)
+            }
+        }
+    }
+
+    /// Of what it writes.
+    pub(crate) fn output(&self) -> BorrowedFd<'_> {
+        self.output.as_fd()
+    }
+
+    /// Takes what it has written; all but the last is forgotten. A pipe's worth at a time: some write without end.
+    pub(crate) fn read(&mut self) {
+        let mut buffer = [0_u8; 4096];
+        for _ in 0..16 {
+            match rustix::io::read(&self.output, &mut buffer) {
+                Ok(count) if count > 0 => {
+                    self.tail.extend_from_slice(&buffer[..count]);
+                    let excess = self.tail.len().saturating_sub(TAIL_BYTES);
+                    self.tail.drain(..excess);
+                }
+                Err(Errno::INTR) => {}
+                Ok(_) | Err(_) => return,
+            }
+        }
+    }
+
+    pub(crate) fn kill(&self) {
+        let _ = rustix::process::pidfd_send_signal(&self.pidfd, Signal::KILL);
+    }
+
+    /// Its time is over.
+    pub(crate) fn end_overdue(&mut self) {
+        self.overdue = true;
+        self.kill();
+    }
+
+    /// It has been reaped.
+    pub(crate) fn outcome(&mut self, ending: Ending) -> Outcome {
+        if ending == Ending::Exited(0) {
+            return Ok(());
+        }
+        self.read();
+        let last = report::last_lines(&self.tail);
+        let how = match self.overdue {
+            true => format!(
+                "did not end within {} s and was killed",
+                self.aim.bound().as_secs()
+            ),
+            false => ending.to_string(),
+        };
+        let said = match last.is_empty() {
+            true => "it wrote no log".to_owned(),
+            false => last,
+        };
+        let kind = match cannot_execute(&said) && ending != Ending::Exited(NOT_RUN) {
+            true => ErrorKind::CannotExecute,
+            false => ErrorKind::Internal,
+        };
+        Err(WireError {
+            kind,
+            message: format!("{} {how}: {said}", self.name),
+        })
+    }
+}
+
+/// The exit status of a child that could not become its program; shells have the same.
+const NOT_RUN: i32 = 127;
+
+/// As runc, crun and youki say that a container's own program is missing or cannot be run.
+fn cannot_execute(said: &str) -> bool {
+    let of_program = [
+        "exec: ",
+        "executable file",
+        "exec container process",
+        "open executable",
+    ];
+    let why = [
+        "not found",
+        "no such file",
+        "ermission denied",
+        "o such file",
+        "xec format",
+    ];
+    of_program.iter().any(|words| said.contains(words))
+        && why.iter().any(|words| said.contains(words))
+}
+
+/// In the child: everything but the program itself.
+fn prepare(order: &Order<'_>, node: Node<'_>, writer: BorrowedFd<'_>) -> Result<(), Failed> {
+    let at = |step: &'static str| move |error: Errno| Failed(step, error);
+    rustix::process::set_parent_process_death_signal(Some(Signal::KILL))
+        .map_err(at("die with the supervisor"))?;
+    sys::reset_signals().map_err(at("reset its signals"))?;
+    if let Some(score) = order.oom_score {
+        node.host.write_oom_score("self", score);
+    }
+    move_into_link_name_space(node.mounts, Some(LinkNameSpaceType::Mount))
+        .map_err(at("enter the host's mounts"))?;
+    sys::unshare(sys::CloneFlags::NEWNS).map_err(at("copy the host's mounts"))?;
+    let downstream = MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC;
+    rustix::mount::mount_change("/", downstream).map_err(at("part its mounts from the host's"))?;
+    if let Some(hidden) = node.hidden {
+        match rustix::mount::unmount(hidden, UnmountFlags::DETACH) {
+            Ok(()) | Err(Errno::INVAL | Errno::NOENT) => {}
+            Err(error) => return Err(Failed("hide cgroup v2", error)),
+        }
+    }
+    for place in order.places {
+        rustix::mount::move_mount(
+            &place.mount,
+            "",
+            rustix::fs::CWD,
+            &place.target,
+            MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH,
+        )
+        .map_err(at("put its bundle together"))?;
+    }
+    rustix::process::chdir("/").map_err(at("enter the root"))?;
+    let null = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
+        .map_err(at("open /dev/null"))?;
+    let (stdin, stdout, stderr) = match order.stdio {
+        Some(stdio) => (stdio.stdin, stdio.stdout, stdio.stderr),
+        None => (None, Some(writer), Some(writer)),
+    };
+    // Copies, above what is about to be replaced.
+    let copies = [stdin, stdout, stderr]
+        .map(|one| rustix::io::fcntl_dupfd_cloexec(one.unwrap_or(null.as_fd()), 10));
+    for (number, copy) in copies.into_iter().enumerate() {
+        let copy = copy.map_err(at("copy its streams"))?;
+        sys::place_descriptor(copy.as_fd(), number as i32, true)
+            .map_err(at("place its streams"))?;
+    }
+    Ok(())
+}
+
+/// A descriptor of a process, by a path that others can open.
+pub(super) fn descriptor(process: &str, descriptor: BorrowedFd<'_>) -> String {
+    format!("/proc/{process}/fd/{}", descriptor.as_raw_fd())
+}
+
+fn c_string(text: &str) -> Result<CString, Errno> {
+    CString::new(text).map_err(|_| Errno::INVAL)
+}

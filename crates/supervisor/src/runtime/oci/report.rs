@@ -1,0 +1,89 @@
+//! What a runtime has said, in one line.
+
+/// The last lines of a log.
+const LINES: usize = 3;
+
+/// Bytes of all of them.
+const BYTES: usize = 1500;
+
+/// The last lines of what a command has written. A line of runc's JSON log becomes its message; the same message twice is one.
+pub(super) fn last_lines(tail: &[u8]) -> String {
+    let text = String::from_utf8_lossy(tail);
+    let mut lines: Vec<String> = Vec::new();
+    for line in text.lines().map(str::trim).filter(|line| !line.is_empty()) {
+        let line: String = message(line)
+            .unwrap_or_else(|| line.to_owned())
+            .chars()
+            .map(|c| if c.is_control() { ' ' } else { c })
+            .collect();
+        if lines.last() != Some(&line) {
+            lines.push(line);
+        }
+    }
+    let first = lines.len().saturating_sub(LINES);
+    let mut text = lines[first..].join("; ");
+    if text.len() > BYTES {
+        let mut cut = text.len() - BYTES;
+        while !text.is_char_boundary(cut) {
+            cut += 1;
+        }
+        text.replace_range(..cut, "…");
+    }
+    text
+}
+
+/// The `msg` of a JSON object in a line.
+fn message(line: &str) -> Option<String> {
+    let inner = line.strip_prefix('{')?;
+    let (_, rest) = inner.split_once("\"msg\"")?;
+    let rest = rest.trim_start().strip_prefix(':')?.trim_start();
+    let mut characters = rest.strip_prefix('"')?.chars();
+    let mut text = String::new();
+    loop {
+        match characters.next()? {
+            '"' => return Some(text),
+            '\\' => match characters.next()? {
+                'n' | 'r' | 't' => text.push(' '),
+                'u' => {
+                    let digits: String = characters.by_ref().take(4).collect();
+                    let code = u32::from_str_radix(&digits, 16).ok()?;
+                    text.push(char::from_u32(code).unwrap_or(char::REPLACEMENT_CHARACTER));
+                }
+                other => text.push(other),
+            },
+            other => text.push(other),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_are_taken_out_of_json() {
+        let log = br#"{"level":"warning","msg":"first","time":"t"}
+{"level":"error","msg":"runc create failed: exec: \"/no\": stat\u0020/no:\nno such file","time":"t"}
+runc create failed: exec: "/no": stat /no: no such file
+"#;
+        assert_eq!(
+            last_lines(log),
+            "first; runc create failed: exec: \"/no\": stat /no: no such file"
+        );
+    }
+
+    #[test]
+    fn garbage_is_cut_and_printable() {
+        let mut garbage = vec![0x1b, 0xff, b'{', b'"'];
+        garbage.extend([b'x'; 5000]);
+        let text = last_lines(&garbage);
+        assert!(text.len() < 1600, "{}", text.len());
+        assert!(!text.chars().any(char::is_control));
+        assert_eq!(last_lines(b"\n \n"), "");
+        assert_eq!(last_lines(b"a\nb\nc\nd"), "b; c; d");
+        assert_eq!(
+            last_lines(br#"{"msg":"unfinished"#),
+            r#"{"msg":"unfinished"#
+        );
+    }
+}

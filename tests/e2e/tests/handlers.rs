@@ -1,0 +1,391 @@
+//! External OCI runtimes: the scenarios of this program with each installed one in place of the core, and runtimes that misbehave.
+
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
+
+use anyhow::{Context, ensure};
+use cri::v1::RuntimeHandler;
+use e2e::{ContainerSettings, Host, PodSettings, scenario, scenario_with};
+use testkit::daemon::{HANDLER_VARIABLE, program};
+
+/// What every handler must do, each as native does it.
+const SUITE: [&str; 32] = [
+    "container::a_container_lives_and_goes",
+    "container::a_container_out_of_memory_says_so",
+    "container::exit_codes_and_signals_are_told",
+    "container::removing_a_running_container_kills_it",
+    "container::stats_count_what_a_container_uses",
+    "exec::a_background_process_does_not_hold_the_reply",
+    "exec::a_timeout_kills_the_whole_tree",
+    "exec::an_exec_is_confined_as_its_container_is",
+    "exec::output_streams_and_exit_code_come_back",
+    "files::root_filesystems_are_private_and_may_be_read_only",
+    "isolation::a_container_may_join_anothers_processes",
+    "isolation::a_pod_may_have_a_user_namespace",
+    "isolation::a_terminal_is_one",
+    "isolation::containers_may_share_a_pid_namespace",
+    "isolation::mounts_propagate_as_asked",
+    "isolation::ordinary_containers_are_confined",
+    "isolation::privileged_containers_are_not",
+    "isolation::recursive_read_only_reaches_every_mount",
+    "logs::a_rotated_log_goes_on_in_a_new_file",
+    "logs::streams_tags_and_every_byte",
+    "recovery::a_pod_whose_supervisor_dies_is_not_ready",
+    "recovery::containers_outlive_the_daemon",
+    "recovery::exits_while_nobody_looked_are_told",
+    "resources::limits_change_live_and_outlive_the_daemon",
+    "security::generated_contexts_are_as_asked",
+    "stop::a_container_may_use_its_grace",
+    "stop::who_does_not_go_is_killed",
+    "streams::a_terminal_follows_its_size_and_ends_with_its_program",
+    "streams::attaches_share_the_output_and_the_first_owns_the_input",
+    "streams::ports_are_forwarded_to_both_loopbacks",
+    "volumes::in_a_user_namespace_volumes_belong_to_its_users",
+    "volumes::mounts_are_restricted_as_asked",
+];
+
+/// What a handler does otherwise; `docs/guide/handlers.md` has a row for each.
+const DIFFERENT: [(&str, &str); 0] = [];
+
+/// Runs the suite in a program of its own, whose daemons have another default handler.
+fn passes(handler: &str) {
+    let expected: Vec<_> = SUITE
+        .into_iter()
+        .filter(|name| !DIFFERENT.contains(&(handler, name)))
+        .collect();
+    assert!(
+        program(handler).is_some(),
+        "{handler} is not installed: run cargo xtask install-deps"
+    );
+    let output = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "--test-threads=4"])
+        .args(&expected)
+        .env(HANDLER_VARIABLE, handler)
+        .output()
+        .unwrap();
+    let told = String::from_utf8_lossy(&output.stdout);
+    assert!(
+        output.status.success(),
+        "{told}{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    let summary = format!("ok. {} passed; 0 failed; 0 ignored", expected.len());
+    assert!(told.contains(&summary), "not every scenario ran: {told}");
+}
+
+#[test]
+fn runc_passes_the_suite() {
+    passes("runc");
+}
+
+#[test]
+fn crun_passes_the_suite() {
+    passes("crun");
+}
+
+fn pod_of(host: &Host, name: &str) -> anyhow::Result<(PodSettings, cri::v1::PodSandboxConfig)> {
+    let pod = PodSettings::new(name);
+    let config = host.pod_config(&pod);
+    fs::create_dir_all(&config.log_directory)?;
+    Ok((pod, config))
+}
+
+async fn handlers(host: &Host) -> anyhow::Result<Vec<RuntimeHandler>> {
+    Ok(host.cri.status(false).await?.runtime_handlers)
+}
+
+/// Writes a drop-in, and waits until the daemon lists just these handlers.
+async fn reload(host: &Host, text: &str, names: &[&str]) -> anyhow::Result<()> {
+    let directory = host.sandbox.directory().join("conf.d");
+    fs::create_dir_all(&directory)?;
+    fs::write(directory.join("10-handlers.toml"), text)?;
+    let pid = host.daemon.pid().context("the daemon runs")?;
+    rustix::process::kill_process(pid, rustix::process::Signal::HUP)?;
+    let end = tokio::time::Instant::now() + Duration::from_secs(30);
+    loop {
+        let listed = handlers(host).await?;
+        let listed: Vec<_> = listed.iter().map(|one| one.name.as_str()).collect();
+        if listed == names {
+            return Ok(());
+        }
+        ensure!(tokio::time::Instant::now() < end, "{listed:?}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[test]
+fn handlers_come_and_go_and_pods_keep_theirs() {
+    scenario(async |host| {
+        let runc = program("runc").context("runc: cargo xtask install-deps")?;
+        let (pod, config) = pod_of(host, "kept")?;
+        let unknown = host.cri.run_pod_with(config.clone(), "runc").await;
+        let unknown = unknown.unwrap_err();
+        assert_eq!(unknown.code(), tonic::Code::InvalidArgument);
+        assert!(unknown.message().contains("use \"native\""), "{unknown}");
+
+        let text = format!(
+            "[runtimes.runc]\npath = {runc:?}\n[runtimes.also-native]\nkind = \"native\"\n"
+        );
+        reload(host, &text, &["", "native", "also-native", "runc"]).await?;
+        let id = host.cri.run_pod_with(config.clone(), "runc").await?;
+        let first = host
+            .run(&id, &pod, &ContainerSettings::sleeper("first"))
+            .await?;
+        assert!(made_by_runc(host, &id, &first));
+        let native = PodSettings::new("native");
+        fs::create_dir_all(host.pod_config(&native).log_directory)?;
+        let config = host.pod_config(&native);
+        let native_id = host.cri.run_pod_with(config, "also-native").await?;
+        let beside = ContainerSettings::sleeper("beside");
+        let beside = host.run(&native_id, &native, &beside).await?;
+        assert!(!made_by_runc(host, &native_id, &beside));
+
+        // Gone from the configuration, and with another daemon: the pod goes on with what it was made with.
+        reload(host, "", &["", "native"]).await?;
+        host.restart_daemon().await?;
+        let second = ContainerSettings::sleeper("second");
+        let second = host.run(&id, &pod, &second).await?;
+        assert!(made_by_runc(host, &id, &second));
+        assert_eq!(host.cri.sh(&first, "echo there").await?, "there\n");
+        let status = host.cri.pod_status(&id, false).await?.status;
+        assert_eq!(status.context("a status")?.runtime_handler, "runc");
+        let (_, config) = pod_of(host, "late")?;
+        let late = host.cri.run_pod_with(config, "runc").await;
+        assert_eq!(late.unwrap_err().code(), tonic::Code::InvalidArgument);
+        Ok(())
+    });
+}
+
+/// runc keeps a state for each container that it has made.
+fn made_by_runc(host: &Host, pod: &str, container: &str) -> bool {
+    let state = format!("/run/longshore/pods/{pod}/runtime/{container}/state.json");
+    host.sandbox.view(state).exists()
+}
+
+#[test]
+fn a_missing_program_is_an_error_where_the_container_is_made() {
+    scenario_with("default_handler = \"native\"", async |host| {
+        let missing = host.sandbox.directory().join("no-such-runtime");
+        let plain = host.sandbox.directory().join("not-executable");
+        fs::write(&plain, "#!/bin/sh\n")?;
+        let text =
+            format!("[runtimes.missing]\npath = {missing:?}\n[runtimes.plain]\npath = {plain:?}\n");
+        reload(host, &text, &["", "native", "missing", "plain"]).await?;
+        for (handler, path, why) in [
+            ("missing", &missing, "No such file"),
+            ("plain", &plain, "ermission denied"),
+        ] {
+            let words = [handler, "create", &path.display().to_string(), why].map(str::to_owned);
+            refused(host, handler, &words).await?;
+        }
+        // Their features are not claimed.
+        for handler in handlers(host).await? {
+            let features = handler.features.unwrap_or_default();
+            let native = ["", "native"].contains(&handler.name.as_str());
+            assert_eq!(features.user_namespaces, native, "{}", handler.name);
+            assert_eq!(features.recursive_read_only_mounts, native);
+        }
+        Ok(())
+    });
+}
+
+/// A pod of the handler takes no container, says so in these words, and can be removed.
+async fn refused(host: &Host, handler: &str, words: &[String]) -> anyhow::Result<()> {
+    let (pod, config) = pod_of(host, handler)?;
+    let id = host.cri.run_pod_with(config, handler).await?;
+    let answer = host
+        .create(&id, &pod, &ContainerSettings::sleeper("main"))
+        .await;
+    let error = answer.err().context("a container was made")?;
+    for word in words {
+        ensure!(
+            error.message().contains(word.as_str()),
+            "{word:?} is not in {error}"
+        );
+    }
+    host.cri.stop_pod(&id).await?;
+    host.cri.remove_pod(&id).await?;
+    host.settles()
+}
+
+/// A runtime that is a shell script.
+fn script(host: &Host, name: &str, text: &str) -> anyhow::Result<PathBuf> {
+    let path = host.sandbox.directory().join(name);
+    fs::write(&path, format!("#!/bin/sh\n{text}\n"))?;
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o755))?;
+    Ok(path)
+}
+
+/// Finds the option `$1` among the others and leaves its value in `$value`.
+const OPTION: &str = "option() { want=$1; shift; value=; while [ $# -gt 0 ]; do [ \"$1\" = $want ] && value=$2; shift; done; }
+all=\"$*\"; option --log \"$@\"; log=$value; option --pid-file \"$@\"; pid_file=$value
+case \"$all\" in *--version*) echo fake 1.0; exit 0;; *' delete '*) exit 0;; esac";
+
+#[test]
+fn a_runtime_that_misbehaves_is_named_with_its_last_words() {
+    scenario(async |host| {
+        let runtimes = [
+            (
+                "garbage",
+                "head -c 100000 /dev/urandom > $log; echo >> $log; echo '{\"level\":\"error\",\"msg\":\"the \\\"end\\\" of it\"}' >> $log; exit 3",
+                &["exited with status 3", "the \"end\" of it"][..],
+            ),
+            (
+                "dies",
+                "echo first > $log; echo last words >> $log; kill -9 $$",
+                &["killed by signal 9", "first; last words"],
+            ),
+            (
+                "silent",
+                "exit 1",
+                &["exited with status 1", "wrote no log"],
+            ),
+            (
+                "forgets",
+                "exit 0",
+                &["succeeded, but its pid file cannot be read"],
+            ),
+            (
+                "lies",
+                "echo 1 > $pid_file; exit 0",
+                &["succeeded, but its pid file holds \"1\\n\""],
+            ),
+            (
+                "stranger",
+                "echo 2 > $pid_file; exit 0",
+                &["succeeded, but its pid file names 2, which"],
+            ),
+            (
+                "writes",
+                "echo many words > $pid_file; exit 0",
+                &["succeeded, but its pid file holds \"many words\\n\""],
+            ),
+            (
+                "leaves",
+                "(trap '' TERM HUP; sleep 1000) & (setsid sleep 1000 &); exit 1",
+                &["exited with status 1"],
+            ),
+            (
+                "abandons",
+                "setsid sleep 1000 & echo $! > $pid_file; kill -9 $$",
+                &["killed by signal 9"],
+            ),
+        ];
+        let mut text = String::new();
+        let mut names = vec!["", "native"];
+        for (name, body, _) in runtimes {
+            let path = script(host, name, &format!("{OPTION}\n{body}"))?;
+            text.push_str(&format!("[runtimes.{name}]\npath = {path:?}\n"));
+            names.push(name);
+        }
+        names[2..].sort_unstable();
+        reload(host, &text, &names).await?;
+        for (name, _, said) in runtimes {
+            let mut words = vec![name.to_owned(), "create".to_owned()];
+            words.extend(said.iter().map(|word| (*word).to_owned()));
+            refused(host, name, &words)
+                .await
+                .with_context(|| name.to_owned())?;
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn a_runtime_that_hangs_is_killed_in_time() {
+    scenario(async |host| {
+        let runc = program("runc").context("runc: cargo xtask install-deps")?;
+        let flags = host.sandbox.directory().join("hang-at");
+        let body = format!(
+            "{OPTION}\nfor verb in $(cat {flags}); do case \"$all\" in *\" $verb \"*) echo \"hanging at $verb\" > $log; sleep 1000;; esac; done\nexec {runc} \"$@\"",
+            flags = flags.display(),
+            runc = runc.display(),
+        );
+        let path = script(host, "hangs", &body.replace("*' delete '*) exit 0;; ", ""))?;
+        fs::write(&flags, "")?;
+        let text = format!("[runtimes.hangs]\npath = {path:?}\n");
+        reload(host, &text, &["", "native", "hangs"]).await?;
+        let (pod, config) = pod_of(host, "hangs")?;
+        let id = host.cri.run_pod_with(config, "hangs").await?;
+        let main = ContainerSettings::sleeper("main");
+        let container = host.run(&id, &pod, &main).await?;
+        host.until_logged(&pod, &main, "up").await?;
+
+        fs::write(&flags, "create kill delete")?;
+        let error = host
+            .create(&id, &pod, &ContainerSettings::sleeper("other"))
+            .await
+            .unwrap_err();
+        for words in [
+            "handler hangs",
+            "create did not end within 25 s",
+            "hanging at create",
+        ] {
+            assert!(error.message().contains(words), "{error}");
+        }
+        // A stop ends in death, whatever the runtime does about its signal.
+        host.cri.stop(&container, 0).await?;
+        host.cri.remove(&container).await?;
+        host.cri.stop_pod(&id).await?;
+        host.cri.remove_pod(&id).await?;
+        host.settles()
+    });
+}
+
+#[test]
+fn a_runtime_may_be_killed_at_any_moment() {
+    for handler in ["runc", "crun"] {
+        let Some(path) = program(handler) else {
+            panic!("{handler} is not installed: run cargo xtask install-deps");
+        };
+        killed_at_any_moment(handler, &path);
+    }
+}
+
+fn killed_at_any_moment(handler: &str, path: &Path) {
+    let settings = format!("runtimes.{handler} = {{ path = {path:?} }}");
+    scenario_with(&settings, async |host| {
+        let (pod, config) = pod_of(host, "shot")?;
+        let id = host.cri.run_pod_with(config, handler).await?;
+        let mut refused = 0;
+        for round in 0..12 {
+            let settings = ContainerSettings::sleeper("main").attempt(round);
+            let making = host.create(&id, &pod, &settings);
+            let killing = async {
+                tokio::time::sleep(Duration::from_millis(u64::from(round) * 6)).await;
+                let commands = host.sandbox.processes();
+                let commands = commands
+                    .iter()
+                    .filter(|one| one.args.first().is_some_and(|arg| Path::new(arg) == path));
+                let pids: Vec<u32> = commands.map(|one| one.pid).collect();
+                // It may have ended meanwhile.
+                let _gone = host.sandbox.kill("KILL", &pids);
+            };
+            let (made, ()) = tokio::join!(making, killing);
+            match made {
+                Ok(container) => {
+                    // What was shot may have been its init, by the name of the runtime still.
+                    match host.cri.start(&container).await {
+                        Ok(()) => host.until_logged(&pod, &settings, "up").await?,
+                        Err(_) => refused += 1,
+                    }
+                    host.cri.remove(&container).await?;
+                }
+                Err(error) => {
+                    refused += 1;
+                    let words = format!("handler {handler}");
+                    ensure!(error.message().contains(&words), "{error}");
+                }
+            }
+        }
+        println!("{refused} of 12 creations were ended by {handler}'s death");
+        host.cri.stop_pod(&id).await?;
+        host.cri.remove_pod(&id).await?;
+        host.settles()
+    });
+}
