@@ -224,7 +224,7 @@ fn script(host: &Host, name: &str, text: &str) -> anyhow::Result<PathBuf> {
 /// Finds the option `$1` among the others and leaves its value in `$value`.
 const OPTION: &str = "option() { want=$1; shift; value=; while [ $# -gt 0 ]; do [ \"$1\" = $want ] && value=$2; shift; done; }
 all=\"$*\"; option --log \"$@\"; log=$value; option --pid-file \"$@\"; pid_file=$value
-case \"$all\" in *--version*) echo fake 1.0; exit 0;; *' delete '*) exit 0;; esac";
+case \"$all\" in *--version*) echo fake 1.0; exit 0;; features) exit 1;; *' delete '*) exit 0;; esac";
 
 #[test]
 fn a_runtime_that_misbehaves_is_named_with_its_last_words() {
