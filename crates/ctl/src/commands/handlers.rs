@@ -1,10 +1,9 @@
 use clap::Args;
 use serde_json::{Map, Value};
 
-use super::status;
 use crate::error::Error;
 use crate::output::table::Table;
-use crate::output::{Format, Output};
+use crate::output::{Format, Output, json};
 use crate::session::Session;
 
 /// List the handlers that a RuntimeClass may name, with what each can do and what is missing
@@ -17,7 +16,7 @@ pub(crate) struct Handlers {
 
 impl Handlers {
     pub(crate) async fn run(self, session: &Session, out: &mut Output) -> Result<(), Error> {
-        let format = self.output.supported()?;
+        let format = self.output;
         let mut reply = session.status(true).await?;
         let described = reply.info.remove("info").unwrap_or_default();
         let described: Value = serde_json::from_str(&described).unwrap_or_default();
@@ -42,7 +41,8 @@ impl Handlers {
             }));
         }
         if format != Format::Table {
-            return status::write(out, format, handlers);
+            let handlers = handlers.into_iter().map(Value::Object).collect();
+            return json::write_value(out, format, &Value::Array(handlers));
         }
         let mut table = Table::with_header(&[
             "HANDLER",
