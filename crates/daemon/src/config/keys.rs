@@ -54,15 +54,9 @@ settings! {
         /// The handler of pods whose request names none.
         default_handler: Live<String> = "native";
 
-        /// Handlers that a RuntimeClass may name beside `native`, the embedded core. Each is a table:
-        ///
-        ///     [runtimes.crun]
-        ///     kind = "oci"                 # a command line as runc's
-        ///     path = "/usr/bin/crun"
-        ///     options = []                 # global ones, before its command
-        ///     annotations = ["run.oci.*"]  # of pods and containers, which it gets to see
-        ///
-        /// A pod goes on with what it was made with.
+        /// Handlers that a RuntimeClass may name beside `native`, the embedded core: tables such as `[runtimes.crun]` with `path = "/usr/bin/crun"`,
+        /// a command line as runc's, and where wanted `kind = "oci"`, `options = []` (global ones, before its command) and
+        /// `annotations = ["run.oci.*"]` (of pods and containers, which it gets to see). A pod goes on with what it was made with.
         runtimes: Live<Runtimes> = {} or Live::new(Runtimes::default());
 
         /// What is logged to stderr: a level, or per module as in `info,longshored::pod=debug`.
