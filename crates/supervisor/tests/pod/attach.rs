@@ -15,12 +15,15 @@ fn start(pod: &mut Pod, script: &str, once: bool) -> i32 {
 /// What the supervisor and its log process have open.
 fn open_descriptors(pod: &Pod) -> usize {
     let supervisor = pod.process.id() as i32;
-    let log_process = children(supervisor)
+    // It has its name a moment after it was made.
+    let log_process = within(|| {
+        let children = children(supervisor);
+        children
+            .into_iter()
+            .find(|pid| name_of(*pid) == "longshore-log")
+    });
+    [supervisor, log_process]
         .into_iter()
-        .find(|pid| name_of(*pid) == "longshore-log");
-    [Some(supervisor), log_process]
-        .into_iter()
-        .flatten()
         .map(|pid| {
             std::fs::read_dir(format!("/proc/{pid}/fd"))
                 .unwrap()
