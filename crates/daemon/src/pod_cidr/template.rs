@@ -158,6 +158,13 @@ impl Parser {
                         otherwise,
                     });
                 }
+                // They would begin something that an `end` ends, or stand for more than a value.
+                Some(word @ ("with" | "define" | "block" | "template" | "break" | "continue")) => {
+                    return Err(TemplateError::Unknown {
+                        word: word.to_owned(),
+                        action: action.clone(),
+                    });
+                }
                 Some(_) => nodes.push(Node::Value(of(&words))),
             }
         }
