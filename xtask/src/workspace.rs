@@ -19,6 +19,14 @@ pub(crate) fn cargo() -> Command {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);
     command.current_dir(root()).stdin(Stdio::null());
+    // What cargo tells this program about itself. Build scripts that watch it (that of `ring` does) would run again each time cargo is called
+    // by hand, and then from here, and all that is above them be built anew.
+    for (name, _) in std::env::vars_os() {
+        let text = name.to_string_lossy();
+        if text.starts_with("CARGO_PKG_") || text.starts_with("CARGO_MANIFEST_") {
+            command.env_remove(&name);
+        }
+    }
     command
 }
 
