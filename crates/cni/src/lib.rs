@@ -5,7 +5,10 @@
 
 pub mod builtin;
 
+mod causes;
 mod netlink;
 pub mod plugins;
+mod records;
 
 pub use netlink::NetlinkError;
+pub use records::{RecordError, RecordsError};

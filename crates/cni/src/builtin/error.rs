@@ -1,6 +1,5 @@
 use std::io;
 use std::net::IpAddr;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,26 +7,15 @@ use rustix::io::Errno;
 
 use super::portmap::Protocol;
 use crate::netlink::NetlinkError;
+use crate::records::{RecordError, RecordsError};
 
 /// Why the network could not be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     #[error("bridge name {0:?} is not an interface name")]
     Name(String),
-    #[error("make the network's state directory {}", path.display())]
-    Directory {
-        path: PathBuf,
-        #[source]
-        source: io::Error,
-    },
-    #[error("read the network's records in {}", path.display())]
-    Read {
-        path: PathBuf,
-        #[source]
-        source: io::Error,
-    },
-    #[error("read the boot id")]
-    BootId(#[source] io::Error),
+    #[error(transparent)]
+    Records(#[from] RecordsError),
     #[error("open this thread's network namespace")]
     Namespace(#[source] Errno),
 }
@@ -163,16 +151,6 @@ pub enum StepError {
     #[cfg(test)]
     #[error("failpoint {0}")]
     Failpoint(&'static str),
-}
-
-/// A record that could not be written or removed.
-#[derive(Debug, Clone, thiserror::Error)]
-#[error("{doing} the network record {}", path.display())]
-pub struct RecordError {
-    pub doing: &'static str,
-    pub path: PathBuf,
-    #[source]
-    pub source: Arc<io::Error>,
 }
 
 fn on(host_ip: &Option<IpAddr>) -> String {

@@ -2,22 +2,14 @@
 //! and addresses that they tell of do not survive one either.
 
 use std::fs;
-use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::os::fd::{AsFd, OwnedFd};
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::path::Path;
 
-use rustix::fs::{AtFlags, Mode, OFlags};
-use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 use super::Ranges;
-use super::error::{OpenError, RecordError};
 use super::portmap::PortMapping;
-
-const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
-const SUFFIX: &str = ".json";
+use crate::records::{Found, RecordError, Records, RecordsError};
 
 /// What is known of an attachment.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -72,98 +64,42 @@ pub(super) fn mac_of(address: Ipv4Addr) -> [u8; 6] {
 
 #[derive(Debug)]
 pub(super) struct Journal {
-    pub(super) path: PathBuf,
-    pub(super) directory: OwnedFd,
-    pub(super) boot_id: String,
+    pub(super) records: Records,
 }
 
 impl Journal {
     /// Makes the directory if need be and returns the records of this boot. Others, and what cannot be read, tell of nothing that
     /// still exists or can be known; they are removed.
-    pub(super) fn open(path: &Path) -> Result<(Journal, Vec<Record>), OpenError> {
-        let failed = |source| OpenError::Directory {
-            path: path.to_owned(),
-            source,
-        };
-        fs::create_dir_all(path).map_err(failed)?;
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let directory = rustix::fs::open(path, flags, Mode::empty())
-            .map_err(|errno| failed(io::Error::from(errno)))?;
-        let boot_id = fs::read_to_string(BOOT_ID).map_err(OpenError::BootId)?;
-        let journal = Journal {
-            path: path.to_owned(),
-            directory,
-            boot_id: boot_id.trim().to_owned(),
-        };
-        let records = journal.load().map_err(|source| OpenError::Read {
-            path: path.to_owned(),
-            source,
-        })?;
-        Ok((journal, records))
-    }
-
-    fn load(&self) -> io::Result<Vec<Record>> {
-        let mut records = Vec::new();
-        for entry in fs::read_dir(&self.path)? {
-            let path = entry?.path();
-            let name = path.file_name().and_then(|name| name.to_str());
-            let Some(id) = name.and_then(|name| name.strip_suffix(SUFFIX)) else {
-                // A new file that was never renamed.
-                if name.is_some_and(|name| name.starts_with('.') && name.ends_with(".new")) {
-                    fs::remove_file(&path)?;
+    pub(super) fn open(path: &Path) -> Result<(Journal, Vec<Record>), RecordsError> {
+        let records = Records::open(path)?;
+        let mut kept = Vec::new();
+        records.load(|found: Found<Record>| {
+            match found.record {
+                Ok(record) if record.id == found.id && record.boot_id == records.boot_id() => {
+                    kept.push(record);
+                    return Ok(());
                 }
-                continue;
-            };
-            let bytes = fs::read(&path)?;
-            match serde_json::from_slice::<Record>(&bytes) {
-                Ok(record) if record.id == id && record.boot_id == self.boot_id => {
-                    records.push(record);
-                }
-                Ok(_) => fs::remove_file(&path)?,
+                Ok(_) => {}
                 Err(error) => {
-                    tracing::warn!(path = %path.display(), %error, "a network record is damaged and was removed");
-                    fs::remove_file(&path)?;
+                    let path = found.path.display();
+                    tracing::warn!(%path, %error, "a network record is damaged and was removed");
                 }
             }
-        }
-        records.sort_by_key(|record| record.sequence);
-        Ok(records)
+            fs::remove_file(&found.path)
+        })?;
+        kept.sort_by_key(|record| record.sequence);
+        Ok((Journal { records }, kept))
     }
 
     pub(super) fn write(&self, record: &Record) -> Result<(), RecordError> {
-        let name = file_name(&record.id);
-        let bytes = serde_json::to_vec(record)
-            .map_err(|error| self.failed("encode", &name, error.into()))?;
-        sys::replace_file(
-            self.directory.as_fd(),
-            &name,
-            &bytes,
-            0o600,
-            sys::Durability::Process,
-        )
-        .map_err(|errno| self.failed("write", &name, errno.into()))
+        self.records
+            .write(&record.id, record, sys::Durability::Process)
     }
 
     /// Also when it is gone.
     pub(super) fn remove(&self, id: &str) -> Result<(), RecordError> {
-        let name = file_name(id);
-        match rustix::fs::unlinkat(&self.directory, &name, AtFlags::empty()) {
-            Ok(()) | Err(Errno::NOENT) => Ok(()),
-            Err(errno) => Err(self.failed("remove", &name, errno.into())),
-        }
+        self.records.remove(id)
     }
-
-    pub(super) fn failed(&self, doing: &'static str, name: &str, source: io::Error) -> RecordError {
-        RecordError {
-            doing,
-            path: self.path.join(name),
-            source: Arc::new(source),
-        }
-    }
-}
-
-fn file_name(id: &str) -> String {
-    format!("{id}{SUFFIX}")
 }
 
 /// Whether an id can be part of a file name.
@@ -199,7 +135,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (journal, none) = Journal::open(&dir.path().join("new")).unwrap();
         assert!(none.is_empty());
-        let mine = record("a.b-c_1", &journal.boot_id);
+        let mine = record("a.b-c_1", journal.records.boot_id());
         journal.write(&mine).unwrap();
         journal.write(&mine).unwrap();
         let (_, found) = Journal::open(&dir.path().join("new")).unwrap();
@@ -215,13 +151,15 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (journal, _) = Journal::open(dir.path()).unwrap();
         journal.write(&record("old", "another boot")).unwrap();
-        journal.write(&record("kept", &journal.boot_id)).unwrap();
+        journal
+            .write(&record("kept", journal.records.boot_id()))
+            .unwrap();
         for cut in [0, 1, 20] {
-            let bytes = serde_json::to_vec(&record("cut", &journal.boot_id)).unwrap();
+            let bytes = serde_json::to_vec(&record("cut", journal.records.boot_id())).unwrap();
             fs::write(dir.path().join(format!("cut{cut}.json")), &bytes[..cut]).unwrap();
         }
         fs::write(dir.path().join(".half.json.new"), "{").unwrap();
-        let renamed = serde_json::to_vec(&record("kept", &journal.boot_id)).unwrap();
+        let renamed = serde_json::to_vec(&record("kept", journal.records.boot_id())).unwrap();
         fs::write(dir.path().join("other.json"), renamed).unwrap();
         let (_, found) = Journal::open(dir.path()).unwrap();
         assert_eq!(found.len(), 1);

@@ -45,7 +45,7 @@ mod work;
 
 pub use conditions::Condition;
 pub use config::BridgeConfig;
-pub use error::{AttachError, DetachError, OpenError, RangeError, RecordError, StepError};
+pub use error::{AttachError, DetachError, OpenError, RangeError, StepError};
 pub use portmap::{PortMapping, Protocol};
 pub use ranges::Ranges;
 pub use subnet::{Ipv4Subnet, Ipv6Subnet, SubnetError};
@@ -103,7 +103,7 @@ impl Bridge {
         if !ipv6 && chosen.current.ipv6.take().is_some() {
             conditions.push(Condition::Ipv6Unavailable);
         }
-        let state = State::new(chosen, journal.boot_id.clone(), records);
+        let state = State::new(chosen, journal.records.boot_id().to_owned(), records);
         let work = Work {
             config,
             ipv6,

@@ -10,16 +10,16 @@
 //! ```
 
 use std::net::IpAddr;
-use std::os::fd::AsFd;
 
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
-use super::error::{RangeError, RecordError, StepError};
+use super::error::{RangeError, StepError};
 use super::journal::Journal;
 use super::node::{Sockets, netlink};
 use super::{Ipv4Subnet, Ipv6Subnet};
 use crate::netlink::route;
+use crate::records::RecordError;
 
 /// Beside the attachments' records, and no `.json` as they are.
 const FILE: &str = "ranges";
@@ -82,7 +82,7 @@ impl Chosen {
             current: configured,
             earlier: Vec::new(),
         };
-        let Ok(bytes) = std::fs::read(journal.path.join(FILE)) else {
+        let Ok(bytes) = std::fs::read(journal.records.path().join(FILE)) else {
             return none;
         };
         match serde_json::from_slice::<Chosen>(&bytes) {
@@ -104,16 +104,7 @@ impl Chosen {
 
     /// Also against the loss of power: whoever chose them does so once, when it starts.
     pub(super) fn save(&self, journal: &Journal) -> Result<(), RecordError> {
-        let bytes = serde_json::to_vec(self)
-            .map_err(|error| journal.failed("encode", FILE, error.into()))?;
-        sys::replace_file(
-            journal.directory.as_fd(),
-            FILE,
-            &bytes,
-            0o600,
-            sys::Durability::Power,
-        )
-        .map_err(|errno| journal.failed("write", FILE, errno.into()))
+        journal.records.replace(FILE, self, sys::Durability::Power)
     }
 }
 

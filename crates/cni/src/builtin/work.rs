@@ -14,6 +14,7 @@ use super::node::{self, Prepared, Sockets, netlink};
 use super::ranges::{self, Ranges};
 use super::state::State;
 use super::{Attachment, BridgeConfig, flows, link, rules};
+use crate::causes::with_causes;
 
 /// How old the knowledge of others' forward chains may be when a pod is attached.
 const FORWARD_AGE: Duration = Duration::from_secs(10);
@@ -247,7 +248,7 @@ impl Work {
 
     /// Remembers how preparing the node went.
     pub(super) fn tried(&self, failure: Option<&StepError>) {
-        let reason = failure.map(|error| chain(error));
+        let reason = failure.map(|error| with_causes(error));
         let mut trouble = lock(&self.trouble);
         if reason != trouble.reason {
             match &reason {
@@ -525,16 +526,4 @@ pub(super) fn attachment(record: &Record) -> Attachment {
         mac: record.mac(),
         gateways: gateways.collect(),
     }
-}
-
-/// An error and its causes, outermost first.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
 }

@@ -10,10 +10,11 @@ use serde_json::{Map, Value};
 use sys::Durability;
 
 use super::config::Network;
-use super::error::{AttachError, PluginError, RecordError};
+use super::error::{AttachError, PluginError};
 use super::journal::{Record, Stage};
 use super::{Plugins, chain, lock, neighbours, pin, process, result};
 use crate::builtin::is_valid_id;
+use crate::records::RecordError;
 
 /// In the pod.
 const INTERFACE: &str = "eth0";
@@ -112,7 +113,7 @@ impl Plugins {
             let sequences = entries.values().map(|entry| entry.record.sequence);
             let record = Record {
                 id: request.id,
-                boot_id: self.shared.journal.boot_id.clone(),
+                boot_id: self.shared.journal.records.boot_id().to_owned(),
                 sequence: sequences.max().unwrap_or(0) + 1,
                 stage: Stage::Adding,
                 interface: INTERFACE.to_owned(),
@@ -342,7 +343,7 @@ impl Plugins {
         written.await.unwrap_or_else(|panic| {
             Err(RecordError {
                 doing: "write",
-                path: self.shared.journal.path.join(&record.id),
+                path: self.shared.journal.records.path().join(&record.id),
                 source: Arc::new(panic.into()),
             })
         })

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use rustix::io::Errno;
 
+use crate::records::RecordError;
+
 /// What a plugin did not do.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("{command} of plugin {plugin} for network {network}: {reason}")]
@@ -62,35 +64,6 @@ pub enum AttachError {
         interface: String,
         result: String,
     },
-}
-
-/// Why the networks could not be opened.
-#[derive(Debug, thiserror::Error)]
-pub enum OpenError {
-    #[error("make the networks' state directory {}", path.display())]
-    Directory {
-        path: PathBuf,
-        #[source]
-        source: io::Error,
-    },
-    #[error("read the attachments' records in {}", path.display())]
-    Read {
-        path: PathBuf,
-        #[source]
-        source: io::Error,
-    },
-    #[error("read the boot id")]
-    BootId(#[source] io::Error),
-}
-
-/// A record that could not be written or removed.
-#[derive(Debug, Clone, thiserror::Error)]
-#[error("{doing} the attachment's record {}", path.display())]
-pub struct RecordError {
-    pub doing: &'static str,
-    pub path: PathBuf,
-    #[source]
-    pub source: Arc<io::Error>,
 }
 
 /// A pin of a network namespace.

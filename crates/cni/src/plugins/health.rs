@@ -8,6 +8,7 @@ use super::config::{self, Network};
 use super::error::Reason;
 use super::version::Version;
 use super::{Plugins, chain, lock, process};
+use crate::causes::with_causes;
 
 /// How old the plugins' word may be. Asking for readiness has it renewed in the background.
 const FRESH: Duration = Duration::from_secs(10);
@@ -111,7 +112,7 @@ impl Plugins {
             Ok(Ok(None)) => (None, None),
             Ok(Err(error)) => (
                 None,
-                Some(trouble("InvalidConfiguration", chain_of(&error))),
+                Some(trouble("InvalidConfiguration", with_causes(&error))),
             ),
             Err(error) => (
                 None,
@@ -239,16 +240,4 @@ fn list(versions: &[Version]) -> String {
 
 fn trouble(reason: &'static str, message: String) -> Trouble {
     Trouble { reason, message }
-}
-
-/// An error and its causes, outermost first.
-fn chain_of(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
 }

@@ -35,7 +35,7 @@ mod result;
 mod version;
 
 pub use attachments::{AttachRequest, Attachment, DetachError, Detached};
-pub use error::{AttachError, OpenError, PinError, PluginError, Reason, RecordError};
+pub use error::{AttachError, PinError, PluginError, Reason};
 pub use health::Readiness;
 pub use pin::{pin, unpin};
 
@@ -44,6 +44,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use crate::records::RecordsError;
 use attachments::Entry;
 use chain::Runner;
 use health::Health;
@@ -88,11 +89,11 @@ const BACKGROUND: usize = 4;
 impl Plugins {
     /// Loads the records and looks for a configuration. What plugins of an earlier daemon are still doing is ended first, so that nothing is
     /// added any more when it is removed.
-    pub async fn open(config: PluginsConfig) -> Result<Plugins, OpenError> {
+    pub async fn open(config: PluginsConfig) -> Result<Plugins, RecordsError> {
         let (journal, records) = Journal::open(&config.state_dir)?;
         let interrupted = records.iter().filter(|record| record.stage != Stage::Added);
         let marks: Vec<String> = interrupted
-            .map(|record| process::mark(&journal.path, &record.id))
+            .map(|record| process::mark(journal.records.path(), &record.id))
             .collect();
         let ended = tokio::task::spawn_blocking(move || {
             marks.iter().try_for_each(|mark| process::end_marked(mark))
@@ -103,7 +104,7 @@ impl Plugins {
         let runner = Runner {
             directories: config.directories.clone(),
             bound: config.bound,
-            journal: journal.path.clone(),
+            journal: journal.records.path().to_owned(),
         };
         let entries = records
             .into_iter()

@@ -123,14 +123,7 @@ impl Oci {
             };
             Ok((launch, self.run(core, order)?))
         });
-        match result {
-            Ok((launch, command)) => Ok((launch, body, command)),
-            Err(error) => {
-                // The first error is the one to tell.
-                let _ = body.kill().and_then(|()| body.remove());
-                Err(error)
-            }
-        }
+        or_without(body, result)
     }
 
     pub(super) fn start(&self, core: &Embedded, id: &str, aim: Aim) -> Result<Command, WireError> {
@@ -195,13 +188,7 @@ impl Oci {
                 };
                 Ok((launch, self.run(core, order)?))
             });
-        match result {
-            Ok((launch, command)) => Ok((launch, body, command)),
-            Err(error) => {
-                let _ = body.kill().and_then(|()| body.remove());
-                Err(error)
-            }
-        }
+        or_without(body, result)
     }
 
     /// What an exec has needed until now.
@@ -319,6 +306,21 @@ impl Oci {
 
     fn relative(&self, path: &Path) -> PathBuf {
         path.strip_prefix(&self.path).unwrap_or(path).to_owned()
+    }
+}
+
+/// The body goes where the command could not be started.
+fn or_without(
+    body: Body,
+    begun: Result<(Launch, Command), WireError>,
+) -> Result<(Launch, Body, Command), WireError> {
+    match begun {
+        Ok((launch, command)) => Ok((launch, body, command)),
+        Err(error) => {
+            // The first error is the one to tell.
+            let _ = body.kill().and_then(|()| body.remove());
+            Err(error)
+        }
     }
 }
 
