@@ -58,6 +58,7 @@ pub(crate) fn run(profile: Profile) -> anyhow::Result<PathBuf> {
         .args(["build", "--locked", "--bins"])
         .args(["--package=longshored", "--package=longshore"])
         .args(["--package=longshore-testkit"])
+        .arg("--features=longshore-testkit/daemon")
         .args(profile.flags());
     step::run(&mut native, limit)?;
     let mut musl = workspace::cargo();
@@ -79,6 +80,7 @@ pub(crate) fn run(profile: Profile) -> anyhow::Result<PathBuf> {
         "longshore",
         "testkit-registry",
         "testkit-without",
+        "testkit-nri-plugin",
     ] {
         put(&built.join(name), &stage.join(name))?;
     }

@@ -24,11 +24,14 @@ use tokio_stream::wrappers::UnixListenerStream;
 use tonic::transport::Server;
 
 use crate::{
+    cdi::Cdi,
     config::{Arguments, CgroupDriver, Config, Reload},
     container,
     events::Events,
     handlers::Handlers,
+    hooks::HookDirectories,
     inventory::Inventory,
+    nri::{self, Nri},
     paths::Paths,
     rpc::{CallersDeadline, Cri, RewriteOlderPackage},
     runtime::{DISK_BOUND, Features, Runtime, RuntimeFlights, blocking},
@@ -49,6 +52,7 @@ pub(crate) async fn run(config: Config, arguments: &Arguments) -> anyhow::Result
     let address = config.address.clone();
     let runtime = Arc::new(build(config).await?);
     recover(&runtime).await;
+    nri::start(&runtime).await;
     tokio::spawn(stats::keep_fresh(Arc::downgrade(&runtime)));
     runtime.handlers.probe(&runtime.config).await;
     let streaming = streaming_server(&runtime).await?;
@@ -128,6 +132,8 @@ async fn build(config: Config) -> anyhow::Result<Runtime> {
     let network = Bridge::open(bridge(&config)).await?;
     let plugins = Plugins::open(plugins(&config)).await?;
     watch_networks(&config, &plugins);
+    let cdi = Arc::new(Cdi::open(config.cdi.directories.clone()));
+    watch_devices(&cdi);
     let capabilities = bounding_set()?;
     let executable = Arc::new(Executable::load(&config.supervisor, descriptors, nest)?);
     let own = [
@@ -150,6 +156,9 @@ async fn build(config: Config) -> anyhow::Result<Runtime> {
         overlay,
         network,
         plugins,
+        cdi,
+        nri: Nri::new(config.nri.clone()),
+        hooks: HookDirectories::new(config.hooks.directories.clone()),
         seccomp: SeccompProfiles::new(config.seccomp_directory.clone()),
         stats: Stats::default(),
         host: Host::discover(capabilities, hugetlb),
@@ -219,6 +228,20 @@ fn watch_networks(config: &Config, plugins: &Plugins) {
         loop {
             changed.notified().await;
             plugins.reload().await;
+        }
+    });
+}
+
+/// Files of devices are left out, or taken in, when they change; a container that asks for a device waits for no watch.
+fn watch_devices(cdi: &Arc<Cdi>) {
+    let changed = watch::directories(cdi.directories().to_vec());
+    let cdi = Arc::clone(cdi);
+    tokio::spawn(async move {
+        loop {
+            changed.notified().await;
+            if let Err(error) = cdi.refresh().await {
+                tracing::warn!(%error, "specifications of devices are not read again");
+            }
         }
     });
 }

@@ -3,6 +3,7 @@
 //! A request is followed left to right in ARCHITECTURE.md: `rpc` decodes it, `pod` or `container` does it, through `supervisor`, which speaks to
 //! the pod's own process; `state` remembers.
 
+mod cdi;
 mod compose;
 mod config;
 mod container;
@@ -11,9 +12,11 @@ mod events;
 mod failpoint;
 mod flight;
 mod handlers;
+mod hooks;
 mod id;
 mod inventory;
 mod memory;
+mod nri;
 mod paths;
 mod pod;
 mod pod_cidr;

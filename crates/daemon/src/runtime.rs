@@ -15,13 +15,16 @@ use image::Images;
 use snapshot::Overlay;
 
 use crate::{
+    cdi::Cdi,
     config::{Config, Reload},
     container::{Container, RemoveError as RemoveContainerError},
     events::{Events, News},
     flight::Flights,
     handlers::{Handlers, Limits},
+    hooks::HookDirectories,
     id::{ContainerId, PodId},
     inventory::Inventory,
+    nri::Nri,
     paths::Paths,
     pod::{Pod, RemoveError as RemovePodError, RunError, StopError as StopPodError},
     spec::{Host, SeccompProfiles},
@@ -54,6 +57,11 @@ pub(crate) struct Runtime {
     pub(crate) plugins: Plugins,
     pub(crate) seccomp: SeccompProfiles,
     pub(crate) paths: Paths,
+    /// Devices that vendors describe in files.
+    pub(crate) cdi: Arc<Cdi>,
+    pub(crate) hooks: HookDirectories,
+    /// Plugins that are told of pods and containers, and change them.
+    pub(crate) nri: Arc<Nri>,
     pub(crate) stats: Stats,
     /// What this machine can do, as specifications need to know it.
     pub(crate) host: Host,
@@ -118,6 +126,21 @@ impl Runtime {
         conditions.extend(self.reload.trouble().map(|(reason, message)| Condition {
             kind: "LongshoreConfiguration",
             reason,
+            message,
+        }));
+        conditions.extend(self.cdi.trouble().into_iter().map(|message| Condition {
+            kind: "LongshoreDevices",
+            reason: "SpecificationLeftOut",
+            message,
+        }));
+        conditions.extend(self.nri.trouble().into_iter().map(|message| Condition {
+            kind: "LongshoreNri",
+            reason: "PluginMissing",
+            message,
+        }));
+        conditions.extend(self.hooks.trouble().map(|message| Condition {
+            kind: "LongshoreHooks",
+            reason: "HookUnreadable",
             message,
         }));
         if self.host.capabilities & CAP_SYS_RESOURCE == 0 {

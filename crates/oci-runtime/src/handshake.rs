@@ -5,10 +5,12 @@
 //! ```text
 //! child → parent   P  pid, pidfd      a clone in between has made the real child
 //!                  T  terminal        the master side of the child's terminal
+//!                  H                  on the host's tree, its root not entered yet: waiting for R
 //!                  C                  created: waiting for S
 //!                  G                  about to execute; the end of the stream now means that it has
 //!                  F  stage errno subject,  R field reason       it failed, and ends
 //! parent → child   M                  the id mappings are written
+//!                  R                  enter the root
 //!                  S                  start
 //! ```
 
@@ -31,6 +33,7 @@ const MESSAGE_BYTES: usize = 8192;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Order {
     Mapped,
+    Resume,
     Start,
 }
 
@@ -42,6 +45,7 @@ pub(crate) enum Word {
         pidfd: OwnedFd,
     },
     Console(OwnedFd),
+    Paused,
     Created,
     Going,
     Failed(Error),
@@ -65,6 +69,7 @@ pub(crate) fn pair() -> Result<(OwnedFd, OwnedFd), Errno> {
 pub(crate) fn order(socket: BorrowedFd<'_>, order: Order) -> Result<(), Errno> {
     let byte = match order {
         Order::Mapped => b'M',
+        Order::Resume => b'R',
         Order::Start => b'S',
     };
     rustix::net::send(socket, &[byte], SendFlags::NOSIGNAL | SendFlags::DONTWAIT).map(|_| ())
@@ -77,7 +82,7 @@ pub(crate) fn obey(socket: BorrowedFd<'_>, expected: Order) -> Result<(), Errno>
         rustix::io::retry_on_intr(|| rustix::net::recv(socket, &mut byte, RecvFlags::empty()))?;
     match (count, byte[0], expected) {
         (0, _, _) => Err(Errno::PIPE),
-        (_, b'M', Order::Mapped) | (_, b'S', Order::Start) => Ok(()),
+        (_, b'M', Order::Mapped) | (_, b'R', Order::Resume) | (_, b'S', Order::Start) => Ok(()),
         _ => Err(Errno::PROTO),
     }
 }
@@ -94,6 +99,10 @@ pub(crate) fn say_clone(
 
 pub(crate) fn say_console(socket: BorrowedFd<'_>, master: BorrowedFd<'_>) -> Result<(), Errno> {
     send_with(socket, b"T", master)
+}
+
+pub(crate) fn say_paused(socket: BorrowedFd<'_>) -> Result<(), Errno> {
+    rustix::io::write(socket, b"H").map(|_| ())
 }
 
 pub(crate) fn say_created(socket: BorrowedFd<'_>) -> Result<(), Errno> {
@@ -179,6 +188,7 @@ fn decode(message: &[u8], descriptor: Option<OwnedFd>) -> Result<Word, Error> {
             pidfd,
         },
         ([b'T'], Some(master)) => Word::Console(master),
+        ([b'H'], None) => Word::Paused,
         ([b'C'], None) => Word::Created,
         ([b'G'], None) => Word::Going,
         ([b'F', stage, a, b, c, d, subject @ ..], None) => {

@@ -11,7 +11,7 @@ use crate::credentials::{self, Sets};
 use crate::error::{Context, Error, Stage};
 use crate::handshake::{self, Order};
 use crate::host::Host;
-use crate::launch::{ChildStdio, Placement};
+use crate::launch::{ChildStdio, Pause, Placement};
 use crate::namespaces::{Entries, Entry};
 use crate::program::Program;
 use crate::rootfs::{self, Leaf, Prepared};
@@ -26,6 +26,7 @@ pub(crate) struct Init<'a> {
     pub(crate) mounts: &'a [Prepared<'a>],
     pub(crate) placement: Placement<'a>,
     pub(crate) stdio: ChildStdio<'a>,
+    pub(crate) pause: Option<Pause<'a>>,
     pub(crate) sets: Sets,
     /// The child takes it to complete it; the parent's copy stays as it is.
     pub(crate) program: RefCell<Program>,
@@ -62,7 +63,7 @@ impl Init<'_> {
         }
         sysctls::write(self.host, &plan.sysctls)?;
 
-        let root = rootfs::build(self.root, plan, self.mounts)?;
+        let root = rootfs::build(self.root, plan, self.mounts, self.pause)?;
         let process = &plan.process;
         let owner = (process.user.uid, process.user.gid);
         root.ensure(&process.cwd, Leaf::Directory, Some(owner))
@@ -73,6 +74,10 @@ impl Init<'_> {
         };
         if let Some(terminal) = &terminal {
             terminal::mount_console(&root, terminal)?;
+        }
+        if self.pause.is_some() {
+            handshake::say_paused(socket).at(Stage::Handshake, "its file system")?;
+            handshake::obey(socket, Order::Resume).at(Stage::Handshake, "its root")?;
         }
         rootfs::pivot(&root, plan)?;
 

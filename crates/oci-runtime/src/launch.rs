@@ -43,11 +43,22 @@ pub struct ExecPlan<'a> {
     pub container: BorrowedFd<'a>,
 }
 
+/// A container whose init waits before it enters its root, so that others can look at what is made and change it.
+#[derive(Debug, Clone, Copy)]
+pub struct Pause<'a> {
+    /// A detached recursive copy of the host's `/`, which is used up: it is `/` while init waits.
+    pub host: BorrowedFd<'a>,
+    /// Absolute: the directory in it where the container's root is mounted meanwhile.
+    pub at: &'a str,
+}
+
 /// How far a launch has come.
 #[derive(Debug)]
 pub enum Progress {
     /// Nothing new; poll [`Launch::handshake`].
     Pending,
+    /// The container waits for [`Launch::resume`]: its file system is made, and not its root yet.
+    Paused,
     /// The container waits for [`Launch::start`]. With a terminal: its master side, non-blocking.
     Created { console: Option<OwnedFd> },
     /// The program runs: `execve(2)` has succeeded. (Or the process was killed in the last microseconds before: its exit status then says
@@ -72,6 +83,7 @@ pub struct Launch {
 enum State {
     /// Before `Created`, or, for an exec, before `Going`.
     Making,
+    Paused,
     Created,
     /// After [`Launch::start`].
     Starting,
@@ -97,6 +109,7 @@ impl Launch {
     ///
     /// `Refused` for what the plan cannot have, and for a failure of what is prepared here. The child's own failures come from
     /// [`advance`](Self::advance).
+    #[expect(clippy::too_many_arguments, reason = "each is another owner's")]
     pub fn container<'a>(
         host: &Host,
         plan: &ContainerPlan,
@@ -105,6 +118,7 @@ impl Launch {
         targets: &dyn Fn(&str) -> Option<BorrowedFd<'a>>,
         placement: Placement<'_>,
         stdio: ChildStdio<'_>,
+        pause: Option<Pause<'_>>,
     ) -> Result<Self, Error> {
         refusals::container(plan)?;
         let slots = Slots(fds);
@@ -120,6 +134,7 @@ impl Launch {
             mounts: &mounts,
             placement,
             stdio,
+            pause,
             sets: Sets::within(host, plan.process.capabilities)?,
             program: RefCell::new(Program::new(&plan.process)?),
         };
@@ -214,6 +229,10 @@ impl Launch {
                 (Word::Console(master), State::Making | State::Starting) => {
                     self.console = Some(master);
                 }
+                (Word::Paused, State::Making) => {
+                    self.state = State::Paused;
+                    return Ok(Progress::Paused);
+                }
                 (Word::Created, State::Making) => {
                     self.state = State::Created;
                     return Ok(Progress::Created {
@@ -229,18 +248,49 @@ impl Launch {
                     });
                 }
                 (Word::End, State::Making) => return Err(self.died("make its container")),
+                (Word::End, State::Paused) => return Err(self.died("wait to enter its root")),
                 (Word::End, State::Created) => return Err(self.died("wait for its start")),
                 (Word::End, State::Starting) => return Err(self.died("become its program")),
                 (Word::Failed(error), _) => return Err(self.fail(error)),
                 (Word::End, State::Finished) => return Ok(Progress::Pending),
                 (
-                    Word::Clone { .. } | Word::Console(_) | Word::Created | Word::Going,
+                    Word::Clone { .. }
+                    | Word::Console(_)
+                    | Word::Paused
+                    | Word::Created
+                    | Word::Going,
                     State::Making
+                    | State::Paused
                     | State::Created
                     | State::Starting
                     | State::Going
                     | State::Finished,
                 ) => return Err(self.fail(Error::Handshake(1))),
+            }
+        }
+    }
+
+    /// Lets a container that waits before its root go on; `Created` follows.
+    ///
+    /// # Errors
+    ///
+    /// `Refused` where it does not wait so. Else the child is gone or has been killed.
+    pub fn resume(&mut self) -> Result<(), Error> {
+        if self.state != State::Paused {
+            return Err(Error::refused(
+                "resume",
+                "the container is not waiting for it",
+            ));
+        }
+        match handshake::order(self.handshake.as_fd(), Order::Resume) {
+            Ok(()) => {
+                self.state = State::Making;
+                Ok(())
+            }
+            Err(rustix::io::Errno::PIPE) => Err(self.died("wait to enter its root")),
+            Err(error) => {
+                let failed = Err::<(), _>(error).at(Stage::Handshake, "its root");
+                failed.map_err(|error| self.fail(error))
             }
         }
     }

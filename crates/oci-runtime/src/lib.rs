@@ -6,6 +6,7 @@
 //!
 //! ```text
 //!  Launch::container ──▶ Pending ──▶ Created ──start()──▶ Pending ──▶ Started
+//!        with a Pause: Pending ──▶ Paused ──resume()──▶ Pending ──▶ Created …
 //!  Launch::exec ───────▶ Pending ────────────────────────────────────▶ Started
 //!        any of them ──▶ Err: the child has been killed; the caller reaps it like every other child
 //! ```
@@ -35,6 +36,6 @@ mod user_namespace;
 
 pub use error::{Error, Kind, Stage};
 pub use host::Host;
-pub use launch::{ChildStdio, ExecPlan, Launch, Placement, Progress};
+pub use launch::{ChildStdio, ExecPlan, Launch, Pause, Placement, Progress};
 pub use pod::{PodHandles, PodInit};
 pub use rootfs::prepare_tree;

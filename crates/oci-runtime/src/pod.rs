@@ -170,12 +170,15 @@ impl First {
         match handshake::listen(handshake)? {
             Word::Created => Ok(()),
             Word::Failed(error) => Err(error),
-            Word::Clone { .. } | Word::Console(_) | Word::Going | Word::End | Word::Nothing => {
-                Err(Error::Died {
-                    during: "make the pod's namespaces",
-                    status: "without a word".to_owned(),
-                })
-            }
+            Word::Clone { .. }
+            | Word::Console(_)
+            | Word::Paused
+            | Word::Going
+            | Word::End
+            | Word::Nothing => Err(Error::Died {
+                during: "make the pod's namespaces",
+                status: "without a word".to_owned(),
+            }),
         }
     }
 

@@ -205,15 +205,18 @@ fn clone_sibling(
     match heard? {
         Word::Clone { pid, pidfd } => Ok((pid, pidfd)),
         Word::Failed(error) => Err(error),
-        Word::Console(_) | Word::Created | Word::Going | Word::Nothing | Word::End => {
-            Err(Error::Died {
-                during: "enter its user namespace",
-                status: match in_time {
-                    true => "without a word".to_owned(),
-                    false => "it took too long".to_owned(),
-                },
-            })
-        }
+        Word::Console(_)
+        | Word::Paused
+        | Word::Created
+        | Word::Going
+        | Word::Nothing
+        | Word::End => Err(Error::Died {
+            during: "enter its user namespace",
+            status: match in_time {
+                true => "without a word".to_owned(),
+                false => "it took too long".to_owned(),
+            },
+        }),
     }
 }
 

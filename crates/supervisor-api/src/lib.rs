@@ -116,6 +116,13 @@ pub enum RequestBody {
         mounts: FdSlot,
         directory: FdSlot,
     },
+    /// As CreateContainer, but its init waits before it enters its root, so that hooks can run. [`ReplyBody::Paused`]; then
+    /// [`Resume`](Self::Resume), or DeleteContainer. It waits for as long as it is left waiting.
+    CreatePaused(Box<CreatePaused>),
+    /// Lets a container that waits before its root go on. [`ReplyBody::Created`], as for CreateContainer.
+    Resume { id: String },
+    /// As Exec, in a container that waits before its root, or to be started.
+    ExecBefore(Box<Exec>),
 }
 
 /// A command line as runc's.
@@ -131,6 +138,16 @@ pub struct OciRuntime {
     pub bundles: String,
     /// Its `exec` knows `--cgroup`.
     pub exec_cgroup: bool,
+}
+
+/// A container to make that waits on its way.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CreatePaused {
+    pub create: CreateContainer,
+    /// A detached recursive copy of the host's `/`, which init sees while it waits.
+    pub host: FdSlot,
+    /// Absolute, in that copy: where the container's root is mounted meanwhile.
+    pub at: String,
 }
 
 /// A container to make. Its log is in CRI's format: `TIME stdout F text`; an unterminated last line is tagged `P`, so that `kubectl logs` shows
@@ -217,6 +234,10 @@ pub enum ReplyBody {
     },
     /// The reply carries one descriptor: the anchor's connection, non-blocking; its peer sees the anchor at this end.
     Anchored {
+        pid: i32,
+    },
+    /// The container waits before its root.
+    Paused {
         pid: i32,
     },
 }

@@ -56,9 +56,16 @@ impl Supervisor {
         self.execs.iter_mut().find(|one| one.key == key)
     }
 
-    pub(crate) fn exec(&mut self, asker: Asker, request: Request, descriptors: &[OwnedFd]) {
+    /// `before` the container's program has run, or while it runs.
+    pub(crate) fn exec(
+        &mut self,
+        asker: Asker,
+        request: Request,
+        before: bool,
+        descriptors: &[OwnedFd],
+    ) {
         let (container_id, exec_id) = (request.container_id.clone(), request.exec_id.clone());
-        if let Err(error) = self.begin_exec(asker, request, descriptors) {
+        if let Err(error) = self.begin_exec(asker, request, before, descriptors) {
             let message = format!(
                 "exec {exec_id} in container {container_id}: {}",
                 error.message
@@ -71,6 +78,7 @@ impl Supervisor {
         &mut self,
         asker: Asker,
         request: Request,
+        before: bool,
         descriptors: &[OwnedFd],
     ) -> Result<(), WireError> {
         if self.execs.iter().any(|one| one.exec_id == request.exec_id) {
@@ -98,9 +106,12 @@ impl Supervisor {
             .ok_or_else(|| {
                 crate::runtime::not_found("the container is not in this pod".to_owned())
             })?;
-        let init = container
-            .running_init()
-            .ok_or_else(|| failed_precondition("the container is not running".to_owned()))?;
+        let (init, state) = match before {
+            true => (container.waiting_init(), "waiting"),
+            false => (container.running_init(), "running"),
+        };
+        let init =
+            init.ok_or_else(|| failed_precondition(format!("the container is not {state}")))?;
         let stdio = ChildStdio {
             stdin: stdin.as_ref().map(AsFd::as_fd),
             stdout: stdout.as_ref().map(AsFd::as_fd),
@@ -156,7 +167,7 @@ impl Supervisor {
             return;
         };
         match launch.advance() {
-            Ok(Progress::Pending | Progress::Created { .. }) => {}
+            Ok(Progress::Pending | Progress::Paused | Progress::Created { .. }) => {}
             Ok(Progress::Started { console }) => self.exec_started(key, console),
             Err(error) => self.exec_failed(key, error),
         }

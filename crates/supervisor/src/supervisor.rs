@@ -150,13 +150,13 @@ impl Supervisor {
             RequestBody::CreateSandbox(plan) => return self.create_sandbox(asker, plan),
             RequestBody::UserNamespace => return self.user_namespace(asker),
             RequestBody::CreateContainer(request) => {
-                return self.create_container(asker, *request, &descriptors);
+                return self.create_container(asker, *request, None, &descriptors);
             }
             RequestBody::StartContainer { id } => return self.start_container(asker, &id),
             RequestBody::Signal { id, signal, all } => {
                 return self.signal(asker, &id, signal, all);
             }
-            RequestBody::Exec(request) => return self.exec(asker, *request, &descriptors),
+            RequestBody::Exec(request) => return self.exec(asker, *request, false, &descriptors),
             RequestBody::KillExec { exec_id } => self.kill_exec_requested(&exec_id),
             RequestBody::ReopenLog { id, log } => {
                 return self.reopen_log(asker, &id, log, &descriptors);
@@ -177,6 +177,14 @@ impl Supervisor {
                 mounts,
                 directory,
             } => self.use_runtime(runtime, (mounts, directory), &descriptors),
+            RequestBody::CreatePaused(request) => {
+                let at = Some((request.host, request.at.as_str()));
+                return self.create_container(asker, request.create, at, &descriptors);
+            }
+            RequestBody::Resume { id } => return self.resume_container(asker, &id),
+            RequestBody::ExecBefore(request) => {
+                return self.exec(asker, *request, true, &descriptors);
+            }
         };
         self.reply(asker, result);
     }

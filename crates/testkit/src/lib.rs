@@ -4,6 +4,7 @@
 //! - [`registry`] serves them over the distribution specification's pull side, with faults on demand;
 //! - [`sandbox`] is a host of the test's own: network, mount and PID namespaces that end with the test, however it ends;
 //! - [`daemon`] runs the real `longshored` there;
+//! - [`nri_plugin`] is a plugin that does what its test says;
 //! - [`file_server`] serves files there until it hangs;
 //! - [`signer`] signs images as cosign does, with a key or by a sigstore of the test's own;
 //! - [`terminal`] has somebody sit at a terminal there;
@@ -15,6 +16,8 @@ pub mod file_server;
 #[cfg(feature = "registry")]
 pub mod image;
 pub mod ledger;
+#[cfg(feature = "daemon")]
+pub mod nri_plugin;
 #[cfg(feature = "registry")]
 pub mod registry;
 pub mod sandbox;

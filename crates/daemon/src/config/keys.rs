@@ -6,7 +6,7 @@ use super::{
     live::Live,
     runtimes::Runtimes,
     schema::settings,
-    value::{CgroupDriver, CgroupParent, InRange, InterfaceName, LogFilter},
+    value::{CgroupDriver, CgroupParent, InRange, InterfaceName, LogFilter, NriField},
 };
 
 settings! {
@@ -104,6 +104,53 @@ settings! {
 
         /// Where other runtimes note what they have attached (in `results`); it is spared when plugins collect garbage.
         others: PathBuf = "/var/lib/cni";
+    }
+
+    /// Devices that vendors describe in files (the Container Device Interface).
+    cdi: CdiSettings {
+        /// Where the files are, `*.json` and `*.yaml`; of two that describe one device, that of the later directory wins.
+        directories: Vec<PathBuf> = ["/etc/cdi", "/var/run/cdi"];
+    }
+
+    /// Programs that run at stages of containers' lives (OCI hooks).
+    hooks: HookSettings {
+        /// Where files say for which containers a hook is (oci-hooks(5), as for CRI-O and Podman); of two with one name, that of the later
+        /// directory counts. No container is made while one of them is wrong.
+        directories: Vec<PathBuf> = ["/usr/share/containers/oci/hooks.d", "/etc/containers/oci/hooks.d"];
+
+        /// How long a hook may take that says nothing about it. It is killed then, and has failed.
+        timeout: Duration = "2m";
+    }
+
+    /// Plugins of the Node Resource Interface, which are told of pods and containers and may change containers before they are made.
+    nri: NriSettings {
+        /// Whether there are any.
+        enabled: bool = true;
+
+        /// Where plugins connect; empty: none may.
+        socket: Option<PathBuf> = "/var/run/nri/nri.sock";
+
+        /// Plugins that the daemon starts, `NN-NAME`; they are asked in the order of their numbers.
+        plugins: PathBuf = "/opt/nri/plugins";
+
+        /// Their configurations, `NN-NAME.conf` or `NAME.conf`.
+        configurations: PathBuf = "/etc/nri/conf.d";
+
+        /// Plugins (`NAME` or `NN-NAME`) without which no pod is run and no container made. A pod can name others, in the annotation
+        /// `required-plugins.noderesource.dev`.
+        required: Vec<String> = [];
+
+        /// Annotation by which a pod runs without the plugins that are required; empty: there is none.
+        tolerate_missing: String = "";
+
+        /// What no plugin may change: some of `hooks`, `seccomp`, `namespaces`, `sysctl`.
+        reject: Vec<NriField> = [];
+
+        /// How long a plugin may take from its connection until it is told of what there is, and then for that.
+        registration_timeout: Duration = "5s";
+
+        /// How long a plugin may take over one request. One that takes longer is let go, and what it was asked about goes on without it.
+        request_timeout: Duration = "2s";
     }
 
     /// Where images come from.

@@ -409,6 +409,10 @@ strings! {
     CgroupParent, "an absolute cgroup path without `..`, such as \"/longshore\"", |text| {
         text.starts_with('/') && cgroup::CgroupPath::parse(text).is_ok()
     };
+    /// Something that plugins may change, and that a configuration may keep from them.
+    NriField, "\"hooks\", \"seccomp\", \"namespaces\" or \"sysctl\"", |text| {
+        ["hooks", "seccomp", "namespaces", "sysctl"].contains(&text)
+    };
     /// Directives of `EnvFilter`.
     LogFilter, "a level (error, warn, info, debug, trace) or a list such as \"info,longshored::pod=debug\"", |text| {
         EnvFilter::try_new(text).is_ok()

@@ -14,7 +14,7 @@ use crate::{
     spec::Signal,
 };
 
-/// `ContainerConfig`. CDI devices are absent: a request that names one is refused.
+/// `ContainerConfig`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub(crate) struct ContainerConfig {
@@ -35,6 +35,8 @@ pub(crate) struct ContainerConfig {
     pub(crate) mounts: Vec<Mount>,
     #[serde(skip_serializing_if = "is_default")]
     pub(crate) devices: Vec<Device>,
+    #[serde(rename = "CDI_devices", skip_serializing_if = "is_default")]
+    pub(crate) cdi_devices: Vec<CdiDevice>,
     #[serde(skip_serializing_if = "is_default")]
     pub(crate) labels: BTreeMap<String, String>,
     #[serde(skip_serializing_if = "is_default")]
@@ -131,6 +133,14 @@ pub(crate) struct Device {
     /// A subset of `rwm`; empty is `rwm`.
     #[serde(skip_serializing_if = "is_default")]
     pub(crate) permissions: String,
+}
+
+/// `CDIDevice`: a device that a vendor's file describes.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct CdiDevice {
+    /// `VENDOR/CLASS=NAME`.
+    pub(crate) name: String,
 }
 
 /// `LinuxContainerConfig`.

@@ -20,6 +20,8 @@ use supervisor_api::{CreateContainer, ReplyBody, RequestBody, Stdio};
 use super::{
     Container, LogError, Phase, Turn,
     config::ContainerConfig,
+    devices::{self, DevicesError},
+    hooks::{self, HookError},
     images::Sources,
     log,
     mounts::{self, MountError},
@@ -27,11 +29,13 @@ use super::{
     volumes::{self, VolumeError},
 };
 use crate::{
+    cdi,
     events::Kind,
     failpoint,
     flight::Crashed,
     handlers::{BundleError, write_bundle},
     id::{ContainerId, PodId},
+    nri::NriError,
     paths::PathError,
     pod::{FilesError, Pod, join_cgroup},
     runtime::{BlockingError, DISK_BOUND, Runtime, now_ns},
@@ -100,6 +104,8 @@ pub(crate) enum CreateError {
     Accounts(ContainerId, #[source] AccountsError),
     #[error("container {0}: config.devices")]
     Device(ContainerId, #[source] PathError),
+    #[error("container {0}")]
+    Devices(ContainerId, #[source] DevicesError),
     #[error("container {0}: seccomp profile")]
     Profile(ContainerId, #[source] ProfileError),
     #[error("container {0}: compile its seccomp profile")]
@@ -110,6 +116,10 @@ pub(crate) enum CreateError {
     Plan(ContainerId, #[source] oci_plan::spec::SpecError),
     #[error("container {0}")]
     Mount(ContainerId, #[source] MountError),
+    #[error("container {0}")]
+    Nri(ContainerId, #[source] NriError),
+    #[error("container {0}")]
+    Hook(ContainerId, #[source] HookError),
     #[error("container {0}")]
     Log(ContainerId, #[source] LogError),
     #[error("container {0}")]
@@ -208,6 +218,7 @@ fn prepare(
         // An image's odd signal is no reason not to run it: SIGTERM stops it then.
         image_stop_signal: image.config.stop_signal.parse::<Signal>().ok(),
         resources: None,
+        hooked: false,
         volume_images: sources.volume_ids(),
         id,
     };
@@ -279,8 +290,28 @@ async fn build(
             (Arc::clone(runtime), Arc::clone(container), sources.clone());
         move || specify(&runtime, &container, &sources, user_namespace, found)
     };
-    let specified = step(container, on_disk).await??;
+    let mut specified = step(container, on_disk).await??;
     failpoint::reach("container.layered", &container.pod);
+    devices::give(
+        runtime,
+        id,
+        &mut specified.spec.spec,
+        &cdi::requested(&container.config),
+    )
+    .await
+    .map_err(|error| CreateError::Devices(id.clone(), error))?;
+    let adjusted = runtime.nri.create(runtime, container, &specified.spec.spec);
+    let adjusted = adjusted
+        .await
+        .map_err(|error| CreateError::Nri(id.clone(), error))?;
+    specified.spec.spec = adjusted.spec;
+    devices::give(runtime, id, &mut specified.spec.spec, &adjusted.devices)
+        .await
+        .map_err(|error| CreateError::Devices(id.clone(), error))?;
+    let hooked = |error| CreateError::Hook(id.clone(), error);
+    hooks::add_the_node_s(runtime, container, &mut specified.spec.spec)
+        .await
+        .map_err(hooked)?;
     let spec = specified.spec.clone();
     let (plan, mut descriptors) = translate(runtime, container, specified).await?;
     let log = match &container.log_path {
@@ -312,20 +343,24 @@ async fn build(
     let kept = runtime.records.save_spec(&container.record(), &spec.spec);
     kept.map_err(|error| CreateError::Record(id.clone(), error))?;
 
+    // Those of a container that another runtime makes are that runtime's to run.
+    if spec.spec.hooks().is_some() && container.pod.made_with.is_none() {
+        container
+            .update(turn, &runtime.records, |record| record.hooked = true)
+            .map_err(|error| CreateError::Record(id.clone(), error))?;
+    }
+
     let stdio = Stdio {
         log,
         stdin: container.config.stdin,
         stdin_once: container.config.stdin_once,
     };
-    let request = RequestBody::CreateContainer(Box::new(CreateContainer { plan, stdio }));
-    let pid = match link.call(request, descriptors).await {
-        Ok((ReplyBody::Created { pid }, _)) => pid,
-        Ok((other, _)) => {
-            let error = mismatch("CreateContainer", &other);
-            return Err(CreateError::Supervisor(id.clone(), error));
-        }
-        Err(error) => return Err(CreateError::Supervisor(id.clone(), error)),
-    };
+    let request = CreateContainer { plan, stdio };
+    let made = hooks::make(runtime, container, &link, &spec.spec, request, descriptors).await;
+    let pid = made.map_err(|error| match error {
+        HookError::Supervisor(error) => CreateError::Supervisor(id.clone(), error),
+        error => hooked(error),
+    })?;
     failpoint::reach("container.made", &container.pod);
     container
         .update(turn, &runtime.records, |record| {
@@ -339,6 +374,7 @@ async fn build(
         runtime.inventory.list_container(container);
         news.container(Kind::Created, container);
     });
+    runtime.nri.settled_container(id);
     // Its exit, told before it was listed, was no news to anyone; its record was there before that.
     if let Some(exit) = runtime.records.exit(&container.pod.id, id) {
         container.take_exit(runtime, &exit);
@@ -347,6 +383,7 @@ async fn build(
     if container.pod.link().is_none() {
         return Err(not_ready(container));
     }
+    runtime.nri.created(runtime, container).await;
     Ok(())
 }
 
@@ -376,7 +413,7 @@ fn not_ready(container: &Container) -> CreateError {
     }
 }
 
-fn slot(index: usize) -> FdSlot {
+pub(super) fn slot(index: usize) -> FdSlot {
     // The link refuses more descriptors than a message holds, far below this type's range.
     FdSlot(u16::try_from(index).unwrap_or(u16::MAX))
 }

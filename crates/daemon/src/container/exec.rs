@@ -2,7 +2,7 @@
 
 use std::{io, os::fd::OwnedFd, sync::Arc, time::Duration};
 
-use oci_plan::{FdSlot, TerminalSize, spec::SpecError};
+use oci_plan::{FdSlot, Process, TerminalSize, spec::SpecError};
 use oci_spec::runtime::Spec;
 use rustix::{fs::Uid, pipe::PipeFlags};
 use supervisor_api::{Exec, ExecKilled, ReplyBody, RequestBody};
@@ -150,7 +150,6 @@ pub(crate) async fn begin(
 ) -> Result<Running, ExecError> {
     let id = &container.id;
     check_exec(container, &command.args)?;
-    let program = command.args.first().cloned().unwrap_or_default();
     let link = container
         .pod
         .link()
@@ -163,7 +162,7 @@ pub(crate) async fn begin(
         .program(&spec)
         .map_err(|error| ExecError::Seccomp(id.clone(), error))?;
     let args = command.args.clone();
-    let process = oci_plan::spec::exec_process(&spec, command.args, command.terminal, seccomp)
+    let process = oci_plan::spec::exec_process(&spec, args.clone(), command.terminal, seccomp)
         .map_err(|error| ExecError::Spec(id.clone(), error))?;
     let exec_id = id::random_hex().map_err(|error| ExecError::Pipe(id.clone(), error))?;
     if container.pod.made_with.is_some() {
@@ -178,10 +177,32 @@ pub(crate) async fn begin(
         )
         .map_err(|error| ExecError::Process(id.clone(), error))?;
     }
+    launch(container, &link, exec_id, process, command, Kind::Running).await
+}
+
+/// Which containers a command may be started in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    Running,
+    /// One whose init waits.
+    Before,
+}
+
+/// Starts a process in a container. Of `command` only its streams and its timeout are looked at.
+pub(super) async fn launch(
+    container: &Container,
+    link: &Arc<Link>,
+    exec_id: String,
+    process: Process,
+    command: Command,
+    kind: Kind,
+) -> Result<Running, ExecError> {
+    let id = &container.id;
+    let program = process.args.first().cloned().unwrap_or_default();
     let told = container.pod.execs.expect(&exec_id);
     let mut leash = Leash {
         pod: Arc::clone(&container.pod),
-        link: Arc::clone(&link),
+        link: Arc::clone(link),
         exec_id: exec_id.clone(),
         held: true,
     };
@@ -192,7 +213,7 @@ pub(crate) async fn begin(
             FdSlot((descriptors.len() - 1) as u16)
         })
     };
-    let request = RequestBody::Exec(Box::new(Exec {
+    let request = Box::new(Exec {
         container_id: id.to_string(),
         exec_id,
         process,
@@ -203,7 +224,11 @@ pub(crate) async fn begin(
             .timeout
             .map(|timeout| u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX)),
         bound_to_connection: true,
-    }));
+    });
+    let request = match kind {
+        Kind::Running => RequestBody::Exec(request),
+        Kind::Before => RequestBody::ExecBefore(request),
+    };
     let failed = |source| ExecError::Supervisor {
         id: id.clone(),
         command: program.clone(),

@@ -107,6 +107,7 @@ impl Container {
             }
             self.end(news, exit);
         });
+        runtime.nri.ended(self);
     }
 
     /// Its program could not be run. An exit that is known already, such as by the OOM killer, stands.
@@ -116,6 +117,7 @@ impl Container {
                 self.end(news, Exit::start_error(message.to_owned(), now_ns()));
             }
         });
+        runtime.nri.ended(self);
     }
 
     fn end(self: &Arc<Self>, news: &mut News<'_>, exit: Exit) {

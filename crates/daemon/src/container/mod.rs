@@ -18,9 +18,11 @@ mod attach;
 mod awaited;
 pub(crate) mod config;
 mod create;
+mod devices;
 mod exec;
 mod exec_sync;
 mod exit;
+mod hooks;
 mod images;
 mod log;
 mod mounts;
@@ -39,11 +41,13 @@ use std::{
 pub(crate) use attach::{AttachError, Attachment, attach, check_attach};
 pub(crate) use awaited::Awaited;
 pub(crate) use create::{CreateError, create};
+pub(crate) use devices::DevicesError;
 pub(crate) use exec::{
     Command, ExecEnd, ExecError, Running, begin as begin_exec, check_exec, pipe,
 };
 pub(crate) use exec_sync::exec_sync;
 pub(crate) use exit::{Exit, exited};
+pub(crate) use hooks::HookError;
 use images::Sources;
 pub(crate) use images::pin_holder;
 pub(crate) use log::{LogError, reopen};
@@ -58,7 +62,7 @@ use tokio::{
     task::JoinHandle,
     time::Instant,
 };
-pub(crate) use update::{UpdateError, update};
+pub(crate) use update::{UpdateError, update, update_for_plugin};
 pub(crate) use volumes::{root as volumes_root, sweep as sweep_volumes};
 
 use crate::{
@@ -94,6 +98,8 @@ pub(crate) struct Container {
     remains: AtomicBool,
     /// A step of its making that its maker gave up on, and that may still be making things.
     straggler: Mutex<Option<JoinHandle<()>>>,
+    /// Set once plugins have been told that it has ended, or need not be.
+    pub(crate) end_told: tokio::sync::OnceCell<()>,
     /// Read from the disk by the first exec after a restart.
     spec: Mutex<Option<Arc<Spec>>>,
 }
@@ -130,6 +136,7 @@ impl Container {
             sources: Mutex::new(None),
             remains: AtomicBool::new(false),
             straggler: Mutex::new(None),
+            end_told: tokio::sync::OnceCell::new(),
             spec: Mutex::new(None),
         }
     }
@@ -144,6 +151,10 @@ impl Container {
 
     /// What a restarted daemon found it to be.
     pub(crate) fn recovered(&self, phase: Phase) {
+        if let Phase::Exited(_) = phase {
+            // Whoever was told of it before was told of its end, and who comes now is not told of it at all.
+            let _told = self.end_told.set(());
+        }
         self.phase.send_replace(phase);
     }
 
@@ -183,6 +194,12 @@ impl Container {
             .unwrap_or_else(PoisonError::into_inner)
             .user
             .clone()
+    }
+
+    /// Whether it has hooks.
+    fn is_hooked(&self) -> bool {
+        let record = self.record.lock().unwrap_or_else(PoisonError::into_inner);
+        record.hooked
     }
 
     /// What asks it to end: the request's signal, the image's, or SIGTERM.

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use cgroup::Hierarchies;
 use supervisor_api::RequestBody;
 
-use super::{Container, Phase, StopError, images, stop::stop_in_turn, volumes};
+use super::{Container, Phase, StopError, hooks, images, stop::stop_in_turn, volumes};
 use crate::{
     events::Kind,
     failpoint,
@@ -90,6 +90,7 @@ pub(super) async fn take_apart(
         }
     }
     failpoint::reach("container.deleted", &container.pod);
+    hooks::after_stop(runtime, container).await;
     let on_disk = {
         let (runtime, container) = (Arc::clone(runtime), Arc::clone(container));
         move || remove_from_disk(&runtime, &container)
@@ -99,6 +100,8 @@ pub(super) async fn take_apart(
         .map_err(|error| RemoveError::Blocking(id.clone(), error))??;
     failpoint::reach("container.removed-layer", &container.pod);
     images::unpin(runtime, container).map_err(|error| RemoveError::Image(id.clone(), error))?;
+    runtime.nri.stop(runtime, container).await;
+    runtime.nri.remove(runtime, container).await;
     runtime
         .records
         .remove_container(&container.pod.id, id)
@@ -112,6 +115,7 @@ pub(super) async fn take_apart(
             news.container(Kind::Deleted, container);
         }
     });
+    runtime.nri.settled_container(id);
     runtime.stats.forget(id);
     Ok(())
 }

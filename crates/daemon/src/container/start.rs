@@ -1,17 +1,20 @@
 //! StartContainer.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use supervisor_api::{ReplyBody, RequestBody};
 
-use super::{Container, Exit, Phase};
+use super::{Container, Exit, HookError, Phase, Turn, hooks, stop::stop_in_turn};
 use crate::{
     events::{Kind, News},
     failpoint,
     flight::Crashed,
     id::ContainerId,
+    nri::NriError,
     runtime::Runtime,
-    supervisor::{CallError, mismatch},
+    spec::Signal,
+    state::RecordError,
+    supervisor::{CallError, Link, mismatch},
 };
 
 #[derive(Debug, thiserror::Error)]
@@ -25,6 +28,12 @@ pub(crate) enum StartError {
         "start container {id}: it failed to start before ({message}); remove it and create another"
     )]
     FailedBefore { id: ContainerId, message: String },
+    #[error("start container {0}")]
+    Nri(ContainerId, #[source] NriError),
+    #[error("start container {0}")]
+    Hook(ContainerId, #[source] HookError),
+    #[error("start container {0}: read how it was made")]
+    Record(ContainerId, #[source] RecordError),
     #[error("start container {0}: its pod is not ready")]
     PodNotReady(ContainerId),
     #[error("start container {0}")]
@@ -48,15 +57,15 @@ pub(crate) async fn start(
     joined.await.map_err(|crashed| Arc::new(crashed.into()))?
 }
 
-async fn start_now(runtime: &Runtime, container: &Arc<Container>) -> Result<(), StartError> {
-    let _turn = container.turn().await;
+async fn start_now(runtime: &Arc<Runtime>, container: &Arc<Container>) -> Result<(), StartError> {
+    let turn = container.turn().await;
     let id = &container.id;
     let refused = |state| StartError::State {
         id: id.clone(),
         state,
     };
-    match container.phase() {
-        Phase::Created { .. } => {}
+    let pid = match container.phase() {
+        Phase::Created { pid } => pid,
         Phase::Creating => return Err(refused("being created")),
         Phase::Running { .. } => return Err(refused("running")),
         Phase::Exited(exit) if exit.started_at_ns == 0 => {
@@ -68,17 +77,42 @@ async fn start_now(runtime: &Runtime, container: &Arc<Container>) -> Result<(), 
         }
         Phase::Exited(_) => return Err(refused("exited")),
         Phase::Removed => return Err(refused("removed")),
-    }
+    };
     let link = match container.pod.link() {
         Some(link) if container.pod.is_ready() => link,
         Some(_) | None => return Err(StartError::PodNotReady(id.clone())),
     };
     failpoint::reach("container.starting", &container.pod);
+    runtime
+        .nri
+        .start(runtime, container)
+        .await
+        .map_err(|error| StartError::Nri(id.clone(), error))?;
+    let spec = match container.is_hooked() {
+        true => container.spec(&runtime.records).map(Some),
+        false => Ok(None),
+    };
+    let spec = spec.map_err(|error| StartError::Record(id.clone(), error))?;
+    if let Some(spec) = &spec
+        && let Err(error) = hooks::before_start(runtime, container, &link, spec, pid).await
+    {
+        let error = StartError::Hook(id.clone(), error);
+        container.not_started(runtime, &chain(&error));
+        end(runtime, container, &link, &turn).await;
+        return Err(error);
+    }
     let request = RequestBody::StartContainer { id: id.to_string() };
     match link.call(request, Vec::new()).await {
         Ok((ReplyBody::Started { pid, started_at_ns }, _)) => {
             failpoint::reach("container.started", &container.pod);
             container.started(runtime, pid, started_at_ns);
+            if let Some(spec) = &spec
+                && let Err(error) = hooks::after_start(runtime, container, &link, spec, pid).await
+            {
+                end(runtime, container, &link, &turn).await;
+                return Err(StartError::Hook(id.clone(), error));
+            }
+            runtime.nri.started(runtime, container).await;
             Ok(())
         }
         Ok((other, _)) => {
@@ -95,6 +129,39 @@ async fn start_now(runtime: &Runtime, container: &Arc<Container>) -> Result<(), 
         }
         Err(error) => Err(StartError::Supervisor(id.clone(), error)),
     }
+}
+
+/// Ends a container that a hook has spoilt.
+async fn end(runtime: &Arc<Runtime>, container: &Arc<Container>, link: &Link, turn: &Turn<'_>) {
+    container.hurry(Duration::ZERO);
+    let stopped = stop_in_turn(runtime, container, turn).await;
+    container.stop_by.send_replace(None);
+    if let Err(error) = stopped {
+        let error = &error as &dyn std::error::Error;
+        tracing::warn!(container = %container.id, error, "a container whose hook failed goes on");
+    }
+    // One that has exited for its readers still waits to be started.
+    let request = RequestBody::Signal {
+        id: container.id.to_string(),
+        signal: Signal::KILL.number(),
+        all: true,
+    };
+    if let Err(error) = link.order("Signal", request, Vec::new()).await {
+        let error = &error as &dyn std::error::Error;
+        tracing::warn!(container = %container.id, error, "a container whose hook failed is not killed");
+    }
+}
+
+/// An error with all its reasons.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        source = error.source();
+    }
+    text
 }
 
 impl Container {

@@ -56,6 +56,7 @@ pub(crate) async fn stop(
                     .map_err(Arc::new);
                 // A container that outlived its kill gets the whole of the next request's grace.
                 container.stop_by.send_replace(None);
+                runtime.nri.stop(&runtime, &container).await;
                 stopped
             }
         });

@@ -10,6 +10,7 @@ use crate::{
     failpoint,
     flight::Crashed,
     id::ContainerId,
+    nri::NriError,
     pod::config::LinuxResources,
     runtime::{BlockingError, DISK_BOUND, Runtime, blocking},
     spec::{SpecError, change_resources},
@@ -26,6 +27,8 @@ pub(crate) enum UpdateError {
     },
     #[error("update container {0}: its pod is not ready")]
     PodNotReady(ContainerId),
+    #[error("update container {0}")]
+    Nri(ContainerId, #[source] NriError),
     #[error("update container {0}")]
     Spec(ContainerId, #[source] SpecError),
     #[error("update container {0}")]
@@ -44,6 +47,23 @@ pub(crate) enum UpdateError {
 
 /// Changes the resources that the request names; the others stay. All of them change, or none. Cancellation: the change is made to its end.
 pub(crate) async fn update(
+    runtime: &Arc<Runtime>,
+    container: &Arc<Container>,
+    change: LinuxResources,
+) -> Result<(), UpdateError> {
+    let (runtime, container) = (Arc::clone(runtime), Arc::clone(container));
+    let updated = tokio::spawn(async move {
+        let wanted = runtime.nri.update(&runtime, &container, change).await;
+        let wanted = wanted.map_err(|error| UpdateError::Nri(container.id.clone(), error))?;
+        update_now(&runtime, &container, &wanted).await?;
+        runtime.nri.updated(&runtime, &container).await;
+        Ok(())
+    });
+    updated.await.map_err(|_panicked| Crashed)?
+}
+
+/// The same, as a plugin wants it: no plugin is asked. Cancellation: the change is made to its end once it has begun.
+pub(crate) async fn update_for_plugin(
     runtime: &Arc<Runtime>,
     container: &Arc<Container>,
     change: LinuxResources,

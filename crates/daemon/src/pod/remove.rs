@@ -73,6 +73,7 @@ pub(super) async fn take_apart(
         .map_err(|error| RemoveError::Blocking(pod.id.clone(), error))?
         .map_err(|error| RemoveError::Cgroup(pod.id.clone(), error))?;
     failpoint::reach("pod.removed-cgroups", pod);
+    runtime.nri.remove_pod(runtime, pod).await;
     runtime
         .records
         .remove_pod(&pod.id)
@@ -86,6 +87,7 @@ pub(super) async fn take_apart(
             news.pod(Kind::Deleted, pod);
         }
     });
+    runtime.nri.settled_pod(&pod.id);
     runtime.stats.forget_pod(&pod.id);
     Ok(())
 }

@@ -22,6 +22,7 @@ use crate::{
     flight::Crashed,
     handlers::{MadeWith, UnknownHandler},
     id::PodId,
+    nri::NriError,
     runtime::{Runtime, now_ns},
     spec::{self, ProfileError, SpecError, SysctlDefaults, pod_sysctls},
     state::{PodRecord, PodStage, RecordError},
@@ -84,6 +85,8 @@ pub(crate) enum RunError {
     Files(PodId, #[source] FilesError),
     #[error("pod {0}: set up its network")]
     Network(PodId, #[source] NetworkError),
+    #[error("pod {0}")]
+    Nri(PodId, #[source] NriError),
     #[error("pod {0} was removed while it was being made")]
     Overtaken(PodId),
     #[error(transparent)]
@@ -449,6 +452,9 @@ impl Networked<'_> {
         if let Err(error) = finished {
             return Err(reserved.undo(error).await);
         }
+        if let Err(error) = runtime.nri.run_pod(runtime, pod).await {
+            return Err(reserved.undo(RunError::Nri(pod.id.clone(), error)).await);
+        }
         failpoint::reach("pod.ready", pod);
         pod.set_phase(Phase::Ready);
         // Its supervisor may have died since it last answered, when the pod was not ready to be lost.
@@ -464,6 +470,7 @@ impl Networked<'_> {
                 news.pod(Kind::Stopped, pod);
             }
         });
+        runtime.nri.settled_pod(&pod.id);
         Ok(())
     }
 }

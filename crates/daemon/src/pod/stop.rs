@@ -61,6 +61,7 @@ pub(super) async fn stop_in_turn(
     failpoint::reach("pod.stopping", pod);
     end_processes(runtime, pod).await?;
     failpoint::reach("pod.ended", pod);
+    runtime.nri.stop_pod(runtime, pod).await;
     runtime.stats.leave_network(pod);
     let path = runtime.netns_path(&pod.id);
     if pod.config.namespaces().net {

@@ -7,6 +7,7 @@ use super::Pod;
 use crate::{
     flight::Crashed,
     id::PodId,
+    nri::NriError,
     runtime::Runtime,
     state::{PodResources, RecordError},
 };
@@ -15,6 +16,8 @@ use crate::{
 pub(crate) enum UpdateError {
     #[error("update pod {0}: it is not ready, and has no resources")]
     NotReady(PodId),
+    #[error("update pod {0}")]
+    Nri(PodId, #[source] NriError),
     #[error("update pod {0}: keep its record")]
     Record(PodId, #[source] RecordError),
     #[error(transparent)]
@@ -33,6 +36,8 @@ pub(crate) async fn update(
         if !pod.is_ready() {
             return Err(UpdateError::NotReady(pod.id.clone()));
         }
+        let asked = runtime.nri.update_pod(&runtime, &pod, &change).await;
+        asked.map_err(|error| UpdateError::Nri(pod.id.clone(), error))?;
         let now = pod.resources();
         pod.update(&turn, &runtime.records, |record| {
             record.resources = Some(PodResources {
@@ -40,7 +45,9 @@ pub(crate) async fn update(
                 resources: change.resources.or(now.resources),
             });
         })
-        .map_err(|error| UpdateError::Record(pod.id.clone(), error))
+        .map_err(|error| UpdateError::Record(pod.id.clone(), error))?;
+        runtime.nri.pod_updated(&runtime, &pod).await;
+        Ok(())
     });
     updated.await.map_err(|_panicked| Crashed)?
 }

@@ -8,7 +8,9 @@ use tonic::{Code, Status};
 
 use super::{decode::InvalidField, update_runtime_config::PodCidrError};
 use crate::{
-    container::{self, CreateError, ExecError, LogError, MountError},
+    cdi::CdiError,
+    container::{self, CreateError, DevicesError, ExecError, LogError, MountError},
+    hooks::Failure,
     inventory::FindError,
     paths::PathError,
     pod::{self, RunError},
@@ -84,6 +86,7 @@ coded! {
         E::Profile(..) => Code::InvalidArgument,
         E::Conflict { .. } | E::NotReady { .. } => Code::AlreadyExists,
         E::Overtaken(_) => Code::Aborted,
+        E::Nri(..) => Code::FailedPrecondition,
         E::Sandbox(_, call) => call.code(),
         E::Network(_, network) => network_code(network),
         E::Cgroup(_, cgroup) => cgroup_code(cgroup),
@@ -119,6 +122,11 @@ coded! {
         E::Mount(_, MountError::Open { source, .. })
         | E::Profile(_, ProfileError::Read { source, .. })
         | E::Device(_, source) => source.code(),
+        E::Hook(_, hook) => hook.code(),
+        E::Nri(..) => Code::FailedPrecondition,
+        E::Devices(_, DevicesError::Node { source, .. }) => source.code(),
+        E::Devices(_, DevicesError::Cdi(CdiError::Blocking(_))) => Code::DeadlineExceeded,
+        E::Devices(..) => Code::InvalidArgument,
         E::Mount(..) | E::Spec(..) | E::Plan(..) | E::Profile(..) | E::Accounts(..) => Code::InvalidArgument,
         E::Supervisor(_, call) => call.code(),
         E::Blocking(..) => Code::DeadlineExceeded,
@@ -127,20 +135,30 @@ coded! {
         E::Id(..) | E::Record(..) | E::Pin(..) | E::Layer(..) | E::Volumes(..) | E::ImageConfig(..)
         | E::Seccomp(..) | E::Hostname(..) | E::Bundle(..) | E::Crashed(_) => os_code(error),
     }
+    container::HookError: error {
+        E::Run { source: Failure::TimedOut { .. }, .. } | E::Blocking(_) => Code::DeadlineExceeded,
+        E::Run { .. } | E::Directory(_) => Code::FailedPrecondition,
+        E::Exec { source: ExecError::Supervisor { source, .. }, .. } | E::Supervisor(source) => source.code(),
+        E::Lost { .. } => Code::Unavailable,
+        E::Exec { .. } | E::Bundle { .. } => os_code(error),
+    }
     container::StartError: error {
         E::State { .. } | E::FailedBefore { .. } | E::PodNotReady(_) => Code::FailedPrecondition,
         E::Supervisor(_, call) => call.code(),
+        E::Hook(_, hook) => hook.code(),
+        E::Nri(..) => Code::FailedPrecondition,
+        E::Record(..) => os_code(error),
         E::Crashed(_) => Code::Internal,
     }
     container::UpdateError: error {
-        E::State { .. } | E::PodNotReady(_) => Code::FailedPrecondition,
+        E::State { .. } | E::PodNotReady(_) | E::Nri(..) => Code::FailedPrecondition,
         E::Spec(..) | E::Plan(..) => Code::InvalidArgument,
         E::Supervisor(_, call) => call.code(),
         E::Blocking(..) => Code::DeadlineExceeded,
         E::Processes(..) | E::Record(..) | E::Crashed(_) => os_code(error),
     }
     pod::UpdateError: error {
-        E::NotReady(_) => Code::FailedPrecondition,
+        E::NotReady(_) | E::Nri(..) => Code::FailedPrecondition,
         E::Record(..) | E::Crashed(_) => os_code(error),
     }
     container::StopError: error {

@@ -94,6 +94,9 @@ pub(crate) struct ContainerRecord {
     /// Config digests of the images that it mounts, by their mounts' position in `config`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub(crate) volume_images: BTreeMap<usize, String>,
+    /// Its specification has hooks.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) hooked: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

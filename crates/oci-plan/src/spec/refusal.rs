@@ -1,37 +1,12 @@
-//! What runtime-spec 1.2 has and the embedded core has not. One line a field.
+//! What runtime-spec 1.2 has and the embedded core has not. One line a field. Hooks are the caller's to run: a plan has no place for them.
 
 use oci_spec::runtime::{Linux, LinuxResources, Process, Spec};
 
 use super::SpecError;
 
 pub(super) fn check(spec: &Spec) -> Result<(), SpecError> {
-    let hooks = spec.hooks().as_ref();
     refuse(&[
         ("domainname", spec.domainname().is_some()),
-        (
-            "hooks.prestart",
-            hooks.is_some_and(|hooks| some(hooks.prestart())),
-        ),
-        (
-            "hooks.createRuntime",
-            hooks.is_some_and(|hooks| some(hooks.create_runtime())),
-        ),
-        (
-            "hooks.createContainer",
-            hooks.is_some_and(|hooks| some(hooks.create_container())),
-        ),
-        (
-            "hooks.startContainer",
-            hooks.is_some_and(|hooks| some(hooks.start_container())),
-        ),
-        (
-            "hooks.poststart",
-            hooks.is_some_and(|hooks| some(hooks.poststart())),
-        ),
-        (
-            "hooks.poststop",
-            hooks.is_some_and(|hooks| some(hooks.poststop())),
-        ),
         ("solaris", spec.solaris().is_some()),
         ("windows", spec.windows().is_some()),
         ("vm", spec.vm().is_some()),

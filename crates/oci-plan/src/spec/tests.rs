@@ -56,23 +56,8 @@ fn plan(spec: &Spec) -> Result<ContainerPlan, SpecError> {
 
 #[test]
 fn what_the_core_does_not_implement_is_named() {
-    let hook = json!([{"path": "/bin/hook"}]);
     let cases = [
         ("/domainname", json!("example"), "domainname"),
-        ("/hooks/prestart", hook.clone(), "hooks.prestart"),
-        ("/hooks/createRuntime", hook.clone(), "hooks.createRuntime"),
-        (
-            "/hooks/createContainer",
-            hook.clone(),
-            "hooks.createContainer",
-        ),
-        (
-            "/hooks/startContainer",
-            hook.clone(),
-            "hooks.startContainer",
-        ),
-        ("/hooks/poststart", hook.clone(), "hooks.poststart"),
-        ("/hooks/poststop", hook, "hooks.poststop"),
         (
             "/process/apparmorProfile",
             json!("p"),

@@ -25,13 +25,18 @@ use rustix::mount::{MountAttrFlags, MountPropagationFlags, MoveMountFlags, Unmou
 use sys::{MountAttributes, set_mount_attributes};
 
 use crate::error::{Context, Error, Stage};
+use crate::launch::Pause;
 
 /// In the child: attaches the root and mounts everything. `/` is still the old one afterwards.
 pub(crate) fn build<'r>(
     root: BorrowedFd<'r>,
     plan: &ContainerPlan,
     mounts: &[Prepared<'_>],
+    pause: Option<Pause<'_>>,
 ) -> Result<Root<'r>, Error> {
+    if let Some(pause) = pause {
+        enter_host(pause.host)?;
+    }
     // Unmounting the old tree must not reach the host's.
     let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
     rustix::mount::mount_change("/", private).at(Stage::AttachRoot, "(private mounts)")?;
@@ -43,7 +48,8 @@ pub(crate) fn build<'r>(
         ..MountAttributes::none()
     };
     set_mount_attributes(root, unshared).at(Stage::AttachRoot, "(make it private)")?;
-    rustix::mount::move_mount(root, "", CWD, "/", MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
+    let at = pause.map_or("/", |pause| pause.at);
+    rustix::mount::move_mount(root, "", CWD, at, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
         .at(Stage::AttachRoot, "(its detached mount)")?;
     let root = Root::new(root);
     let late_readonly = mounts::mount_all(&root, mounts)?;
@@ -54,6 +60,32 @@ pub(crate) fn build<'r>(
         set_readonly(mount.as_fd()).at(Stage::ReadOnly, target)?;
     }
     Ok(root)
+}
+
+/// Exchanges the caller's bare tree for one in which everything of the host has its path.
+fn enter_host(tree: BorrowedFd<'_>) -> Result<(), Error> {
+    let at = |subject: &'static str| {
+        move |source| Error::Step {
+            stage: Stage::AttachRoot,
+            subject: subject.to_owned(),
+            source,
+        }
+    };
+    let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
+    rustix::mount::mount_change("/", private).map_err(at("(private mounts)"))?;
+    // The copies are peers of what they were copied from: nothing that happens here may reach the host.
+    let unshared = MountAttributes {
+        propagation: MountPropagationFlags::PRIVATE,
+        recursive: true,
+        ..MountAttributes::none()
+    };
+    set_mount_attributes(tree, unshared).map_err(at("(make the host's tree private)"))?;
+    rustix::mount::move_mount(tree, "", CWD, "/", MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
+        .map_err(at("(attach the host's tree)"))?;
+    rustix::process::fchdir(tree).map_err(at("(enter the host's tree)"))?;
+    rustix::process::pivot_root(".", ".").map_err(at("(pivot to the host's tree)"))?;
+    rustix::mount::unmount(".", UnmountFlags::DETACH).map_err(at("(leave the bare tree)"))?;
+    rustix::process::chdir("/").map_err(at("(enter the host's tree)"))
 }
 
 /// In the child, last: the root's own attributes, and nothing of the old tree.

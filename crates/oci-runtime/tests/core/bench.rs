@@ -174,8 +174,9 @@ impl Bench {
             tasks: &tasks,
             unified: unified.as_ref().map(AsFd::as_fd),
         };
-        let launch =
-            Launch::container(&self.host, plan, fds, &self.pod, targets, placement, stdio)?;
+        let launch = Launch::container(
+            &self.host, plan, fds, &self.pod, targets, placement, stdio, None,
+        )?;
         Ok((launch, stdout, stderr))
     }
 
@@ -311,6 +312,7 @@ fn finish(launch: &mut Launch, container: bool) -> Result<Option<File>, Error> {
     loop {
         match step(launch)? {
             Progress::Pending => {}
+            Progress::Paused => panic!("nothing asked it to wait"),
             Progress::Created { console } => {
                 assert!(container, "an exec is not created");
                 kept = console.map(File::from);

@@ -43,7 +43,7 @@ impl Supervisor {
         let error = match container.phase {
             Phase::Failed(_) => return self.try_remove(key),
             _ if container.removal.is_some() => return self.try_remove(key),
-            Phase::Creating => {
+            Phase::Creating | Phase::Paused => {
                 return self.creation_failed(key, internal(format!("its init {ending}")));
             }
             Phase::Draining(_) | Phase::Exited(_) => return,

@@ -1,9 +1,9 @@
 //! From a plan to a program that runs.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 
-use oci_plan::{ContainerPlan, NamespaceSource};
-use oci_runtime::ChildStdio;
+use oci_plan::{ContainerPlan, FdSlot, NamespaceSource};
+use oci_runtime::{ChildStdio, Pause};
 use rustix::io::Errno;
 use supervisor_api::{CreateContainer, ReplyBody, WireError};
 
@@ -25,10 +25,11 @@ impl Supervisor {
         &mut self,
         asker: Asker,
         request: CreateContainer,
+        pause: Option<(FdSlot, &str)>,
         descriptors: &[OwnedFd],
     ) {
         let id = request.plan.id.clone();
-        if let Err(error) = self.begin_container(asker, request, descriptors) {
+        if let Err(error) = self.begin_container(asker, request, pause, descriptors) {
             let message = format!("create container {id}: {}", error.message);
             self.reply(asker, Err(WireError { message, ..error }));
         }
@@ -38,6 +39,7 @@ impl Supervisor {
         &mut self,
         asker: Asker,
         request: CreateContainer,
+        pause: Option<(FdSlot, &str)>,
         descriptors: &[OwnedFd],
     ) -> Result<(), WireError> {
         let CreateContainer { plan, stdio } = request;
@@ -59,6 +61,10 @@ impl Supervisor {
                 other.describe()
             )));
         }
+        let pause = match pause {
+            Some((host, at)) => Some((take_slot(descriptors, host)?, at)),
+            None => None,
+        };
         let log_file = stdio.log.map(|slot| take_slot(descriptors, slot));
         let log_file = log_file.transpose()?;
         let with_terminal = plan.process.terminal.is_some();
@@ -90,6 +96,10 @@ impl Supervisor {
             child
                 .as_ref()
                 .map_or_else(ChildStdio::default, Streams::as_child),
+            pause.as_ref().map(|(host, at)| Pause {
+                host: host.as_fd(),
+                at,
+            }),
             key,
         );
         let Launched {
@@ -219,6 +229,45 @@ impl Supervisor {
         self.keyed(key)?.early_end.take()
     }
 
+    pub(crate) fn resume_container(&mut self, asker: Asker, id: &str) {
+        let resumed = self.container(id).and_then(|container| {
+            match (&container.phase, &mut container.launch) {
+                (Phase::Paused, Some(launch)) if !container.reaped => {
+                    launch.resume()?;
+                    container.phase = Phase::Creating;
+                    container.asker = Some(asker);
+                    Ok(container.key)
+                }
+                _ => Err(failed_precondition(format!("it {}", container.describe()))),
+            }
+        });
+        match resumed {
+            Ok(key) => {
+                let alarm = self.poll.after(LAUNCH, Deadline::Launch(key));
+                if let Some(container) = self.keyed(key) {
+                    container.alarm = Some(alarm);
+                }
+            }
+            Err(error) => {
+                let message = format!("resume container {id}: {}", error.message);
+                self.reply(asker, Err(WireError { message, ..error }));
+            }
+        }
+    }
+
+    /// Whoever made it wait has its own bounds.
+    fn paused(&mut self, key: u32) {
+        let Some(container) = self.containers.iter_mut().find(|one| one.key == key) else {
+            return;
+        };
+        self.poll.cancel(container.alarm.take());
+        container.phase = Phase::Paused;
+        let pid = container.pid;
+        if let Some(asker) = container.asker.take() {
+            self.reply(asker, Ok(ReplyBody::Paused { pid }));
+        }
+    }
+
     /// The launch has something to say.
     pub(crate) fn advance_container(&mut self, key: u32) {
         let Some(container) = self.keyed(key) else {
@@ -229,6 +278,7 @@ impl Supervisor {
         };
         match launch.advance() {
             Ok(Progress::Pending) => {}
+            Ok(Progress::Paused) => self.paused(key),
             Ok(Progress::Created { console }) => self.created(key, console),
             Ok(Progress::Started { .. }) => self.started(key),
             Err(error) => self.launch_failed(key, error),
@@ -309,7 +359,7 @@ impl Supervisor {
             }
         }
         match container.phase {
-            Phase::Creating => self.creation_failed(key, error),
+            Phase::Creating | Phase::Paused => self.creation_failed(key, error),
             Phase::Starting => {
                 container.start_error = Some(error.message.clone());
                 let message = format!("start container {}: {}", container.id, error.message);

@@ -17,6 +17,8 @@
 //!                removal ◀─────────── DeleteContainer ─────────┘ (from every state)
 //! ```
 //!
+//! One that is made to wait is `Paused` in the middle of `Creating`, until it is resumed; what happens to it then happens as in `Creating`.
+//!
 //! A launch says what happened to the program, SIGCHLD says what happened to the process; both are needed, in either order. `Failed` is
 //! never shown: the creation is answered once nothing is left of it, so that it can be repeated at once.
 
@@ -79,6 +81,7 @@ pub(crate) struct Container {
 #[derive(Debug)]
 enum Phase {
     Creating,
+    Paused,
     Created,
     Starting,
     Running,
@@ -114,7 +117,7 @@ impl Container {
     pub(crate) fn status(&self) -> Option<ContainerStatus> {
         let pid = self.pid;
         match &self.phase {
-            Phase::Creating | Phase::Failed(_) => None,
+            Phase::Creating | Phase::Paused | Phase::Failed(_) => None,
             Phase::Created | Phase::Starting => Some(ContainerStatus::Created { pid }),
             // Its exit is told once its output is written.
             Phase::Running | Phase::Draining(_) => Some(ContainerStatus::Running {
@@ -147,6 +150,14 @@ impl Container {
         }
     }
 
+    /// Its init, while it waits to be resumed or started.
+    pub(crate) fn waiting_init(&self) -> Option<BorrowedFd<'_>> {
+        match self.phase {
+            Phase::Paused | Phase::Created => self.init(),
+            _ => None,
+        }
+    }
+
     pub(crate) fn at_rest(&self) -> bool {
         self.reaped && matches!(self.phase, Phase::Exited(_) | Phase::Failed(_))
     }
@@ -154,6 +165,7 @@ impl Container {
     fn describe(&self) -> &'static str {
         match self.phase {
             Phase::Creating => "is being created",
+            Phase::Paused => "waits before its root",
             Phase::Created => "is created and not started",
             Phase::Starting => "is being started",
             Phase::Running => "is running",

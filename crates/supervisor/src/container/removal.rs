@@ -23,7 +23,7 @@ impl Supervisor {
             return self.reply(asker, Ok(ReplyBody::Done));
         };
         let key = container.key;
-        if let Phase::Creating = container.phase {
+        if let Phase::Creating | Phase::Paused = container.phase {
             let error = failed_precondition("it was deleted meanwhile".to_owned());
             self.creation_failed(key, error);
         }

@@ -41,7 +41,7 @@ impl Supervisor {
         let container = found.ok_or_else(|| not_found("it is not in this pod".to_owned()))?;
         let signal = sys::signal_from_number(number)
             .ok_or_else(|| invalid(format!("{number} is no signal")))?;
-        if let Phase::Creating | Phase::Failed(_) = container.phase {
+        if let Phase::Creating | Phase::Paused | Phase::Failed(_) = container.phase {
             return Err(failed_precondition(format!("it {}", container.describe())));
         }
         let Some(init) = container.init() else {

@@ -3,7 +3,7 @@ use std::path::Path;
 
 use cgroup::Cgroup;
 use oci_plan::{ContainerPlan, Process, SandboxPlan};
-use oci_runtime::{ChildStdio, ExecPlan, Host, Launch, Placement, PodHandles};
+use oci_runtime::{ChildStdio, ExecPlan, Host, Launch, Pause, Placement, PodHandles};
 use rustix::process::Signal;
 use supervisor_api::WireError;
 
@@ -122,6 +122,7 @@ impl Embedded {
         descriptors: &[OwnedFd],
         targets: &dyn Fn(&str) -> Option<BorrowedFd<'a>>,
         stdio: ChildStdio<'_>,
+        pause: Option<Pause<'_>>,
     ) -> Result<(Launch, Body), WireError> {
         let pod = self.pod()?;
         let cgroup = self.make_cgroup(plan)?;
@@ -134,6 +135,7 @@ impl Embedded {
                 targets,
                 placement,
                 stdio,
+                pause,
             )
         });
         finish(launched, cgroup)

@@ -3,7 +3,7 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use oci_runtime::Progress;
 use supervisor_api::WireError;
 
-use super::{core, oci};
+use super::{core, failed_precondition, oci};
 
 /// A container's init, or an exec, on its way to its program.
 #[derive(Debug)]
@@ -43,6 +43,14 @@ impl Launch {
         match self {
             Self::Embedded(launch) => launch.advance().map_err(|error| core(&error)),
             Self::Oci(_) => Ok(Progress::Pending),
+        }
+    }
+
+    /// Lets an init that waits before its root go on.
+    pub(crate) fn resume(&mut self) -> Result<(), WireError> {
+        match self {
+            Self::Embedded(launch) => launch.resume().map_err(|error| core(&error)),
+            Self::Oci(_) => Err(failed_precondition("no command waits".to_owned())),
         }
     }
 

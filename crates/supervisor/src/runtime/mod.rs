@@ -18,7 +18,7 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 
 use oci_plan::{ContainerPlan, Process, Resources, SandboxPlan};
-use oci_runtime::ChildStdio;
+use oci_runtime::{ChildStdio, Pause};
 use rustix::process::Signal;
 use supervisor_api::{OciRuntime, WireError};
 
@@ -129,13 +129,18 @@ impl Handler {
         descriptors: &[OwnedFd],
         targets: &dyn Fn(&str) -> Option<BorrowedFd<'a>>,
         stdio: ChildStdio<'_>,
+        pause: Option<Pause<'_>>,
         key: u32,
     ) -> Result<Launched, WireError> {
         match &self.runtime {
             None => self
                 .core
-                .create(plan, descriptors, targets, stdio)
+                .create(plan, descriptors, targets, stdio, pause)
                 .map(Launched::embedded),
+            // Its own hooks are that runtime's to run.
+            Some(_) if pause.is_some() => Err(failed_precondition(
+                "another runtime makes the pod's containers, and none of them waits".to_owned(),
+            )),
             Some(runtime) => {
                 let places =
                     oci::places(&self.core, plan, descriptors, targets, runtime.bundles())?;

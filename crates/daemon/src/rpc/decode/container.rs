@@ -4,8 +4,8 @@ use cri::v1;
 
 use super::{
     field::{
-        InvalidField, absolute_path, ids, invalid, missing, name, no_climbing, not_implemented,
-        number, optional_id, optional_path, text, texts,
+        InvalidField, absolute_path, ids, invalid, missing, name, no_climbing, number, optional_id,
+        optional_path, text, texts,
     },
     linux::{
         Deprecated, Owner, apparmor_profile, id_mappings, namespace_options, profile, resources,
@@ -14,8 +14,8 @@ use super::{
 };
 use crate::{
     container::config::{
-        CapabilityChanges, ContainerConfig, ContainerLinux, ContainerMetadata, ContainerSecurity,
-        Device, ImageSpec, KeyValue, Mount, MountPropagation,
+        CapabilityChanges, CdiDevice, ContainerConfig, ContainerLinux, ContainerMetadata,
+        ContainerSecurity, Device, ImageSpec, KeyValue, Mount, MountPropagation,
     },
     spec::Signal,
 };
@@ -28,12 +28,6 @@ pub(crate) fn container_config(
     let at = |field: &str| format!("{path}.{field}");
     if config.windows.is_some() {
         return Err(invalid(&at("windows"), "set", "this is a Linux node"));
-    }
-    if let Some(device) = config.cdi_devices.first() {
-        return Err(not_implemented(
-            &at("CDI_devices"),
-            format_args!("{:?}", device.name),
-        ));
     }
     let metadata = config
         .metadata
@@ -63,6 +57,7 @@ pub(crate) fn container_config(
         envs: envs(&at("envs"), config.envs)?,
         mounts: mounts(&at("mounts"), config.mounts)?,
         devices: devices(&at("devices"), config.devices)?,
+        cdi_devices: cdi_devices(&at("CDI_devices"), config.cdi_devices)?,
         labels: config.labels,
         annotations: config.annotations,
         log_path: no_climbing(&at("log_path"), config.log_path)?,
@@ -114,6 +109,14 @@ fn envs(path: &str, envs: Vec<v1::KeyValue>) -> Result<Vec<KeyValue>, InvalidFie
         })
     });
     checked.collect()
+}
+
+fn cdi_devices(path: &str, given: Vec<v1::CdiDevice>) -> Result<Vec<CdiDevice>, InvalidField> {
+    let named = given.into_iter().enumerate().map(|(index, device)| {
+        let name = name(&format!("{path}[{index}].name"), device.name)?;
+        Ok(CdiDevice { name })
+    });
+    named.collect()
 }
 
 fn mounts(path: &str, mounts: Vec<v1::Mount>) -> Result<Vec<Mount>, InvalidField> {

@@ -559,8 +559,8 @@ fn wrong_containers() {
             "config.log_path: \"../../etc/cron.d/x\"",
         ),
         (
-            |c| c.cdi_devices = vec![v1::CdiDevice { name: "gpu".into() }],
-            "config.CDI_devices: \"gpu\"",
+            |c| c.cdi_devices = vec![v1::CdiDevice { name: "".into() }],
+            "config.CDI_devices[0].name: missing",
         ),
         (|c| c.stop_signal = 66, "config.stop_signal: 66"),
         (

@@ -1,0 +1,407 @@
+//! What plugins are asked, one function an event.
+
+use std::sync::Arc;
+
+use nri::api;
+use oci_spec::runtime::Spec;
+
+use super::{
+    Event, Nri, NriError, apply, confine, describe, limits,
+    merge::{Merged, Owners, take_resources},
+    validate,
+};
+use crate::{
+    cdi::Requested,
+    container::Container,
+    pod::{Pod, config::LinuxResources},
+    runtime::Runtime,
+    state::PodResources,
+};
+
+/// A container as plugins want it.
+#[derive(Debug)]
+pub(crate) struct Adjusted {
+    pub(crate) spec: Spec,
+    /// Devices that they ask for beside the request's.
+    pub(crate) devices: Vec<Requested>,
+}
+
+impl Nri {
+    /// A pod is made, and not listed yet.
+    pub(crate) async fn run_pod(&self, runtime: &Runtime, pod: &Arc<Pod>) -> Result<(), NriError> {
+        if !self.config.enabled {
+            return Ok(());
+        }
+        let plugins = self.consult(|noted| {
+            noted.pods.insert(pod.id.clone(), Arc::clone(pod));
+        });
+        let request = api::RunPodSandboxRequest {
+            pod: Some(describe::pod(runtime, pod)),
+        };
+        for plugin in &plugins {
+            let answer = self.ask(plugin, Event::RunPodSandbox, &request).await?;
+            let _nothing: Option<api::RunPodSandboxResponse> = answer;
+        }
+        validate::required(&self.config, &plugins, &pod.config.annotations, None)
+    }
+
+    /// Its containers have ended; its network is still there.
+    pub(crate) async fn stop_pod(&self, runtime: &Runtime, pod: &Pod) {
+        if !self.config.enabled || !self.knows_pod(runtime, &pod.id) {
+            return;
+        }
+        for container in runtime.inventory.containers_of(&pod.id) {
+            self.stop(runtime, &container).await;
+        }
+        let request = api::StopPodSandboxRequest {
+            pod: Some(describe::pod(runtime, pod)),
+        };
+        self.tell::<api::StopPodSandboxResponse>(Event::StopPodSandbox, &request)
+            .await;
+    }
+
+    /// Nothing of it is left but its names.
+    pub(crate) async fn remove_pod(&self, runtime: &Runtime, pod: &Pod) {
+        if !self.config.enabled || !self.knows_pod(runtime, &pod.id) {
+            return;
+        }
+        let request = api::RemovePodSandboxRequest {
+            pod: Some(describe::pod(runtime, pod)),
+        };
+        self.tell::<api::RemovePodSandboxResponse>(Event::RemovePodSandbox, &request)
+            .await;
+    }
+
+    /// The kubelet has changed what the pod may use.
+    pub(crate) async fn update_pod(
+        &self,
+        runtime: &Runtime,
+        pod: &Pod,
+        change: &PodResources,
+    ) -> Result<(), NriError> {
+        let request = api::UpdatePodSandboxRequest {
+            pod: Some(describe::pod(runtime, pod)),
+            overhead_linux_resources: change.overhead.as_ref().map(describe::asked),
+            linux_resources: change.resources.as_ref().map(describe::asked),
+        };
+        for plugin in self.plugins() {
+            let answer = self.ask(&plugin, Event::UpdatePodSandbox, &request).await?;
+            let _nothing: Option<api::UpdatePodSandboxResponse> = answer;
+        }
+        Ok(())
+    }
+
+    pub(crate) async fn pod_updated(&self, runtime: &Runtime, pod: &Pod) {
+        let request = api::PostUpdatePodSandboxRequest {
+            pod: Some(describe::pod(runtime, pod)),
+        };
+        self.tell::<api::PostUpdatePodSandboxResponse>(Event::PostUpdatePodSandbox, &request)
+            .await;
+    }
+
+    /// A container is specified and not made. Plugins change its specification one after the other, each seeing what those before it have
+    /// changed; nothing is changed if any of them errs.
+    pub(crate) async fn create(
+        &self,
+        runtime: &Runtime,
+        container: &Arc<Container>,
+        spec: &Spec,
+    ) -> Result<Adjusted, NriError> {
+        let mut adjusted = Adjusted {
+            spec: spec.clone(),
+            devices: Vec::new(),
+        };
+        if !self.config.enabled {
+            return Ok(adjusted);
+        }
+        let first = describe::container(container, spec);
+        let plugins = self.consult(|noted| {
+            let note = (Arc::clone(container), Some(first.clone()));
+            noted.containers.insert(container.id.clone(), note);
+        });
+        let pod = describe::pod(runtime, &container.pod);
+        let (mut merged, mut updates) = (Merged::default(), Updates::default());
+        for plugin in &plugins {
+            let request = api::CreateContainerRequest {
+                pod: Some(pod.clone()),
+                container: Some(describe::container(container, &adjusted.spec)),
+            };
+            let answer = self.ask(plugin, Event::CreateContainer, &request).await?;
+            let Some(answer): Option<api::CreateContainerResponse> = answer else {
+                continue;
+            };
+            if let Some(adjust) = answer.adjust {
+                merged.take(adjust, &plugin.name)?;
+                adjusted.spec = spec.clone();
+                apply::apply(&mut adjusted.spec, &merged.adjust).map_err(|source| {
+                    NriError::Apply {
+                        plugins: plugin.name.clone(),
+                        source,
+                    }
+                })?;
+            }
+            updates.take(answer.update, &plugin.name, container.id.as_str())?;
+            self.evict(&plugin.name, answer.evict);
+        }
+        let privileged = container.config.linux.security_context.privileged;
+        confine::check(spec, &adjusted.spec, privileged).map_err(|source| NriError::Apply {
+            plugins: merged.everybody(),
+            source,
+        })?;
+        let annotations = &container.pod.config.annotations;
+        let name = Some(container.config.metadata.name.as_str());
+        validate::required(&self.config, &plugins, annotations, name)?;
+        validate::built_in(&self.config, &merged.owners)?;
+        let question = api::ValidateContainerAdjustmentRequest {
+            pod: Some(pod),
+            container: Some(first),
+            adjust: Some(merged.adjust.clone()),
+            update: updates.list(),
+            owners: Some(api::OwningPlugins {
+                owners: [(container.id.to_string(), merged.owners.0.clone())].into(),
+            }),
+            plugins: plugins
+                .iter()
+                .map(|plugin| api::PluginInstance {
+                    name: plugin.base.clone(),
+                    index: plugin.index.clone(),
+                })
+                .collect(),
+        };
+        for plugin in &plugins {
+            let answer = self
+                .ask(plugin, Event::ValidateContainerAdjustment, &question)
+                .await?;
+            let answer: Option<api::ValidateContainerAdjustmentResponse> = answer;
+            if let Some(answer) = answer.filter(|answer| answer.reject) {
+                return Err(NriError::Rejected {
+                    validator: plugin.name.clone(),
+                    reason: answer.reason,
+                });
+            }
+        }
+        self.make(updates).await?;
+        let devices = merged.adjust.cdi_devices.into_iter();
+        adjusted.devices = devices
+            .map(|device| Requested {
+                origin: "adjustment.CDI_devices".to_owned(),
+                name: device.name,
+            })
+            .collect();
+        Ok(adjusted)
+    }
+
+    /// Changes other containers before the one that they make room for.
+    async fn make(&self, updates: Updates) -> Result<(), NriError> {
+        for (plugin, update) in updates.0 {
+            if let Err(why) = self.apply_update(&update).await {
+                if !update.ignore_failure {
+                    return Err(NriError::Update(update.container_id, why));
+                }
+                tracing::info!(
+                    plugin,
+                    container = update.container_id,
+                    why,
+                    "a plugin cannot change a container, and does not mind"
+                );
+            }
+        }
+        Ok(())
+    }
+
+    pub(crate) async fn created(&self, runtime: &Runtime, container: &Container) {
+        let (pod, described) = (
+            Some(describe::pod(runtime, &container.pod)),
+            self.now(runtime, container),
+        );
+        let request = api::PostCreateContainerRequest {
+            pod,
+            container: described,
+        };
+        self.tell::<api::PostCreateContainerResponse>(Event::PostCreateContainer, &request)
+            .await;
+    }
+
+    pub(crate) async fn start(
+        &self,
+        runtime: &Runtime,
+        container: &Container,
+    ) -> Result<(), NriError> {
+        let plugins = self.plugins();
+        if plugins.is_empty() {
+            return Ok(());
+        }
+        let request = api::StartContainerRequest {
+            pod: Some(describe::pod(runtime, &container.pod)),
+            container: self.now(runtime, container),
+        };
+        for plugin in plugins {
+            let answer = self.ask(&plugin, Event::StartContainer, &request).await?;
+            let _nothing: Option<api::StartContainerResponse> = answer;
+        }
+        Ok(())
+    }
+
+    pub(crate) async fn started(&self, runtime: &Runtime, container: &Container) {
+        if self.plugins().is_empty() {
+            return;
+        }
+        let request = api::PostStartContainerRequest {
+            pod: Some(describe::pod(runtime, &container.pod)),
+            container: self.now(runtime, container),
+        };
+        self.tell::<api::PostStartContainerResponse>(Event::PostStartContainer, &request)
+            .await;
+    }
+
+    /// What a request for other limits comes to. Each plugin sees what those before it have made of it.
+    pub(crate) async fn update(
+        &self,
+        runtime: &Runtime,
+        container: &Container,
+        change: LinuxResources,
+    ) -> Result<LinuxResources, NriError> {
+        let plugins = self.plugins();
+        if plugins.is_empty() {
+            return Ok(change);
+        }
+        let mut resources = describe::asked(&change);
+        let (mut owners, mut updates) = (Owners::default(), Updates::default());
+        let own = container.id.as_str();
+        for plugin in plugins {
+            let request = api::UpdateContainerRequest {
+                pod: Some(describe::pod(runtime, &container.pod)),
+                container: self.now(runtime, container),
+                linux_resources: Some(resources.clone()),
+            };
+            let answer = self.ask(&plugin, Event::UpdateContainer, &request).await?;
+            let Some(answer): Option<api::UpdateContainerResponse> = answer else {
+                continue;
+            };
+            let (ours, others): (Vec<_>, Vec<_>) = answer
+                .update
+                .into_iter()
+                .partition(|one| one.container_id == own);
+            for given in ours.into_iter().filter_map(|one| one.linux?.resources) {
+                take_resources(&mut owners, &mut resources, given, &plugin.name)?;
+            }
+            updates.take(others, &plugin.name, own)?;
+            self.evict(&plugin.name, answer.evict);
+        }
+        let asked = limits::asked(&resources).map_err(|source| NriError::Apply {
+            plugins: Merged {
+                owners,
+                ..Merged::default()
+            }
+            .everybody(),
+            source,
+        })?;
+        self.make(updates).await?;
+        Ok(LinuxResources {
+            oom_score_adj: change.oom_score_adj,
+            ..asked
+        })
+    }
+
+    pub(crate) async fn updated(&self, runtime: &Runtime, container: &Container) {
+        if self.plugins().is_empty() {
+            return;
+        }
+        let request = api::PostUpdateContainerRequest {
+            pod: Some(describe::pod(runtime, &container.pod)),
+            container: self.now(runtime, container),
+        };
+        self.tell::<api::PostUpdateContainerResponse>(Event::PostUpdateContainer, &request)
+            .await;
+    }
+
+    /// A container has ended: plugins are told in a task of their own.
+    pub(crate) fn ended(self: &Arc<Self>, container: &Arc<Container>) {
+        if !self.config.enabled || self.plugins().is_empty() {
+            return;
+        }
+        let (nri, container) = (Arc::clone(self), Arc::clone(container));
+        tokio::spawn(async move {
+            if let Some(runtime) = nri.runtime() {
+                nri.stop(&runtime, &container).await;
+            }
+        });
+    }
+
+    /// Tells plugins that a container has ended, once; whoever comes second waits for the first.
+    pub(crate) async fn stop(&self, runtime: &Runtime, container: &Container) {
+        if !self.config.enabled || !container.has_exited() {
+            return;
+        }
+        let told = container.end_told.get_or_init(|| async {
+            let request = api::StopContainerRequest {
+                pod: Some(describe::pod(runtime, &container.pod)),
+                container: self.now(runtime, container),
+            };
+            for plugin in self.plugins() {
+                match self.ask(&plugin, Event::StopContainer, &request).await {
+                    Ok(None) => {}
+                    Ok(Some(api::StopContainerResponse { update })) => {
+                        self.apply_updates(&plugin.name, update).await;
+                    }
+                    Err(error) => {
+                        let error = &error as &dyn std::error::Error;
+                        tracing::warn!(error, "a plugin is not content with what has happened");
+                    }
+                }
+            }
+        });
+        told.await;
+    }
+
+    /// Nothing of it is left but its names. `described` is how it was.
+    pub(crate) async fn remove(&self, runtime: &Runtime, container: &Container) {
+        if !self.config.enabled || !self.knows_container(runtime, &container.id) {
+            return;
+        }
+        let request = api::RemoveContainerRequest {
+            pod: Some(describe::pod(runtime, &container.pod)),
+            container: self.now(runtime, container),
+        };
+        self.tell::<api::RemoveContainerResponse>(Event::RemoveContainer, &request)
+            .await;
+    }
+
+    /// A container as it is at this moment.
+    fn now(&self, runtime: &Runtime, container: &Container) -> Option<api::Container> {
+        match container.spec(&runtime.records) {
+            Ok(spec) => Some(describe::container(container, &spec)),
+            // It was never specified to the end, or its record is gone: its names are what there is.
+            Err(_gone) => Some(describe::container(container, &Spec::default())),
+        }
+    }
+}
+
+/// Changes of other containers, by who wants them.
+#[derive(Debug, Default)]
+struct Updates(Vec<(String, api::ContainerUpdate)>);
+
+impl Updates {
+    /// What two plugins want of one container adds up.
+    fn take(
+        &mut self,
+        updates: Vec<api::ContainerUpdate>,
+        plugin: &str,
+        own: &str,
+    ) -> Result<(), NriError> {
+        for update in updates {
+            if update.container_id == own {
+                let why = format!(
+                    "plugin {plugin} wants to update it while it is made: it can adjust it"
+                );
+                return Err(NriError::Update(update.container_id, why));
+            }
+            self.0.push((plugin.to_owned(), update));
+        }
+        Ok(())
+    }
+
+    fn list(&self) -> Vec<api::ContainerUpdate> {
+        self.0.iter().map(|(_, update)| update.clone()).collect()
+    }
+}
