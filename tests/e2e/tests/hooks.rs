@@ -6,7 +6,7 @@ use cri::v1::ContainerState;
 use e2e::{ContainerSettings, Host, PodSettings, scenario_with};
 use tonic::Code;
 
-const SETTINGS: &str = "[hooks]\ndirectories = [\"/run/e2e/hooks.d\"]\ntimeout = \"20s\"";
+const SETTINGS: &str = "[hooks]\ndirectories = [\"/run/e2e/hooks.d\"]\ntimeout = \"100s\"";
 
 /// A script of the node's, and a file that makes it a hook of a stage.
 fn hook(host: &Host, name: &str, stages: &[&str], more: &str, script: &str) -> anyhow::Result<()> {
@@ -147,7 +147,7 @@ if [ "$inside" = yes ]; then echo "made by a hook" >"$root/from-hook"; fi"#,
 fn a_start_hook_is_confined_as_its_container() {
     scenario_with(SETTINGS, async |host| {
         // It is the container's own program, by its path in there.
-        let text = r#"{"version": "1.0.0", "hook": {"path": "/bin/sh", "timeout": 10,
+        let text = r#"{"version": "1.0.0", "hook": {"path": "/bin/sh", "timeout": 100,
             "args": ["sh", "-c", "cat >/tmp/state; id -u >/tmp/who; grep CapEff /proc/self/status >>/tmp/who; grep Seccomp: /proc/self/status >>/tmp/who"]},
             "when": {"annotations": {"^hooked$": "^start$"}}, "stages": ["startContainer"]}"#;
         write(

@@ -10,7 +10,14 @@ use testkit::nri_plugin::{Plugin, Reaction};
 use tokio::sync::Semaphore;
 use tonic::Code;
 
-const SETTINGS: &str = "[nri]\nsocket = \"/run/e2e/nri.sock\"\nplugins = \"/run/e2e/plugins\"\nconfigurations = \"/run/e2e/nri.d\"";
+/// Patient: on a machine that is busy, a plugin that is well may still be slow.
+const SETTINGS: &str = r#"[nri]
+socket = "/run/e2e/nri.sock"
+plugins = "/run/e2e/plugins"
+configurations = "/run/e2e/nri.d"
+registration_timeout = "60s"
+request_timeout = "60s"
+"#;
 const MIB: i64 = 1 << 20;
 
 fn socket(host: &Host) -> PathBuf {
@@ -540,8 +547,8 @@ fn plugins_change_and_end_containers_that_live() {
 }
 
 #[test]
-fn bad_plugins_are_let_go_and_refusals_are_heard() {
-    let settings = format!("{SETTINGS}\nrequest_timeout = \"1s\"\nreject = [\"hooks\"]");
+fn bad_plugins_are_let_go() {
+    let settings = SETTINGS.replace("request_timeout = \"60s\"", "request_timeout = \"1s\"");
     scenario_with(&settings, async |host| {
         let pod = PodSettings::new("bad");
         let pod_id = host.run_pod(&pod).await?;
@@ -568,6 +575,16 @@ fn bad_plugins_are_let_go_and_refusals_are_heard() {
                 .any(|one| one.r#type == "LongshoreNri" && one.message.contains("10-test"));
             assert!(told, "{name}: {status:?}");
         }
+        Ok(())
+    });
+}
+
+#[test]
+fn refusals_are_heard() {
+    let settings = format!("{SETTINGS}reject = [\"hooks\"]");
+    scenario_with(&settings, async |host| {
+        let pod = PodSettings::new("refused");
+        let pod_id = host.run_pod(&pod).await?;
         // One that says no is heard, and one that changes what none may is not.
         let refuses = connect(host, "10", |told| match told.method.as_str() {
             "CreateContainer" | "RunPodSandbox" => Reaction::Refuse("not today".into()),

@@ -206,7 +206,7 @@ pub(super) async fn serve(
         request_timeout: milliseconds(nri.config.request_timeout),
         nri_version: nri::VERSION.to_owned(),
     };
-    let configured = peer.call(PLUGIN, "Configure", &request, nri.config.request_timeout);
+    let configured = peer.call(PLUGIN, "Configure", &request, bound);
     let configured: api::ConfigureResponse = configured
         .await
         .map_err(|error| RegisterError::Call("Configure", error))?;
