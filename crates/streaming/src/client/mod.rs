@@ -217,8 +217,14 @@ async fn channel_command(
     }
     let socket = websocket::wrap(upgraded.socket, Side::Client).await;
     let (driven, channels) = (Arc::clone(&hub), 5);
-    let connection =
-        websocket::connection::Connection::new(socket, driven, codec, channels, PATIENCE);
+    let connection = websocket::connection::Connection::new(
+        socket,
+        driven,
+        codec,
+        channels,
+        Side::Client,
+        PATIENCE,
+    );
     let driver = tokio::spawn(async move {
         if let Err(error) = connection.run().await {
             let error = crate::chain(&error);

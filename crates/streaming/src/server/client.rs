@@ -317,8 +317,14 @@ impl<S: Sessions> Visit<S> {
         };
         websocket::send(&mut socket, codec, first, b"").await?;
         let patience = self.patience();
-        let connection =
-            websocket::connection::Connection::new(socket, Arc::clone(&hub), codec, 5, patience);
+        let connection = websocket::connection::Connection::new(
+            socket,
+            Arc::clone(&hub),
+            codec,
+            5,
+            Side::Server,
+            patience,
+        );
         let ends = self.ends(&hub);
         let Self {
             shared,
@@ -369,6 +375,7 @@ impl<S: Sessions> Visit<S> {
             Arc::clone(&hub),
             codec,
             channels,
+            Side::Server,
             patience,
         );
         let ends = self.ends(&hub);

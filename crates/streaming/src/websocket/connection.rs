@@ -17,7 +17,7 @@ use tokio_tungstenite::{
     WebSocketStream,
     tungstenite::{
         self, Utf8Bytes,
-        protocol::{CloseFrame, frame::coding::CloseCode},
+        protocol::{CloseFrame, Role as Side, frame::coding::CloseCode},
     },
 };
 
@@ -43,6 +43,8 @@ pub(crate) struct Connection<I> {
     hub: Arc<Hub>,
     codec: Codec,
     channels: usize,
+    /// Whether the peer wants to hear of half-closes: clients of the field take the message for one of an unknown channel, and complain.
+    tells_ends: bool,
     patience: Patience,
     /// When to give up waiting for the peer to close, once we have.
     farewell: Option<(Instant, Option<Broken>)>,
@@ -58,6 +60,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Connection<I> {
         hub: Arc<Hub>,
         codec: Codec,
         channels: usize,
+        side: Side,
         patience: Patience,
     ) -> Self {
         let now = Instant::now();
@@ -66,6 +69,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Connection<I> {
             hub,
             codec,
             channels,
+            tells_ends: side == Side::Client,
             patience,
             farewell: None,
             active: now,
@@ -170,7 +174,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Connection<I> {
             let Some(outgoing) = self.hub.next_outgoing() else {
                 break;
             };
-            // Only data and a half-close can be told; and of these, a half-close in v5 alone.
+            // Only data and a half-close can be told; and of these, a half-close in v5 alone, by clients.
             let Outgoing::Data {
                 stream,
                 payload,
@@ -183,7 +187,10 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Connection<I> {
             if !payload.is_empty() {
                 self.start_send(self.codec.encode(channel, &payload))?;
             }
-            if end && let Some(end) = self.codec.encode_end(channel) {
+            if end
+                && self.tells_ends
+                && let Some(end) = self.codec.encode_end(channel)
+            {
                 self.start_send(end)?;
             }
         }
