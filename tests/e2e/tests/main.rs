@@ -35,6 +35,7 @@ mod status;
 mod stop;
 mod store;
 mod streams;
+mod streams_commands;
 mod streams_crictl;
 mod streams_limits;
 mod systemd;

@@ -305,7 +305,7 @@ fn a_stop_and_a_daemons_end_end_the_streams() {
 }
 
 /// Says back what it is told, on a pod's loopback. A program of the pod would be as good, and slower by the hundred.
-fn echo(host: &Host, pod_id: &str, address: &str) -> anyhow::Result<Echo> {
+pub(super) fn echo(host: &Host, pod_id: &str, address: &str) -> anyhow::Result<Echo> {
     let name = format!("/run/netns/longshore-{pod_id}");
     let listener = host
         .sandbox
@@ -324,7 +324,7 @@ fn echo(host: &Host, pod_id: &str, address: &str) -> anyhow::Result<Echo> {
 }
 
 /// Its sockets keep the pod's network, so it has to go before the pod.
-struct Echo(tokio::task::JoinHandle<()>);
+pub(super) struct Echo(tokio::task::JoinHandle<()>);
 
 impl Drop for Echo {
     fn drop(&mut self) {
