@@ -3,20 +3,21 @@
 use std::{
     future::{Future, poll_fn},
     io,
-    mem::MaybeUninit,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
-    pin::Pin,
-    task::{Poll, ready},
+    pin::pin,
 };
 
 use rustix::io::Errno;
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf, unix::AsyncFd};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, unix::AsyncFd};
 
-/// What is carried at a time towards the client. What a pipe holds.
-const OUT_BYTES: usize = 64 * 1024;
+/// What is carried at a time. What a pipe holds.
+const CHUNK: usize = 64 * 1024;
 
-/// What is carried at a time from it. On the stack.
-const IN_BYTES: usize = 16 * 1024;
+/// What a pipe is made to hold that carries much: container and daemon then take fewer turns. The kernel grants a user's pipes 64 MiB in all.
+const BULK: usize = 256 * 1024;
+
+/// As much as this without a pause is much.
+const BULK_FROM: usize = 1024 * 1024;
 
 /// A pipe, a terminal's master or a socket.
 #[derive(Debug)]
@@ -38,7 +39,7 @@ impl End {
     async fn read(&self, into: &mut Vec<u8>) -> io::Result<usize> {
         loop {
             let mut ready = self.0.readable().await?;
-            into.reserve(OUT_BYTES);
+            into.reserve(CHUNK);
             match ready.try_io(|descriptor| read_now(descriptor.get_ref(), into)) {
                 Ok(read) => return read,
                 Err(_would_block) => *into = Vec::new(),
@@ -69,6 +70,27 @@ impl End {
     }
 }
 
+/// How much has been carried in chunks that were all but full.
+#[derive(Debug, Default)]
+struct Flow(usize);
+
+impl Flow {
+    /// Widens the pipe, once, when it turns out to carry much.
+    fn carried(&mut self, count: usize, end: &End) {
+        if self.0 >= BULK_FROM {
+            return;
+        }
+        self.0 = match count < CHUNK / 2 {
+            true => 0,
+            false => self.0 + count,
+        };
+        if self.0 >= BULK_FROM {
+            // What is no pipe stays as it is, and so does one that the kernel does not grant more.
+            let _granted = rustix::pipe::fcntl_setpipe_size(end.descriptor(), BULK);
+        }
+    }
+}
+
 /// A terminal's master answers EIO once nobody has the other side open.
 fn read_now(descriptor: &OwnedFd, into: &mut Vec<u8>) -> io::Result<usize> {
     match rustix::io::read(descriptor, rustix::buffer::spare_capacity(into)) {
@@ -84,7 +106,7 @@ pub(super) async fn outward(
     mut to: impl AsyncWrite + Unpin,
     last: impl Future<Output = ()>,
 ) -> io::Result<()> {
-    let mut bytes = Vec::new();
+    let (mut bytes, mut flow) = (Vec::new(), Flow::default());
     tokio::pin!(last);
     loop {
         bytes.clear();
@@ -97,13 +119,16 @@ pub(super) async fn outward(
             Ok(0) => return to.shutdown().await,
             // A connection that is reset ends for the client as well, and not as if all had been said.
             Err(error) => return Err(error),
-            Ok(_) => to.write_all(&bytes).await?,
+            Ok(count) => {
+                flow.carried(count, from);
+                to.write_all(&bytes).await?;
+            }
         }
     }
-    let mut left = rustix::pipe::fcntl_getpipe_size(from.descriptor()).unwrap_or(OUT_BYTES);
+    let mut left = rustix::pipe::fcntl_getpipe_size(from.descriptor()).unwrap_or(CHUNK);
     while left > 0 {
         bytes.clear();
-        bytes.reserve(OUT_BYTES);
+        bytes.reserve(CHUNK);
         match read_now(from.0.get_ref(), &mut bytes) {
             Ok(0) | Err(_) => break,
             Ok(count) => left = left.saturating_sub(count),
@@ -124,8 +149,9 @@ pub(super) enum InputEnd {
 
 /// Carries the client's input, as fast as it is taken, until it ends. An error is the client's.
 pub(super) async fn inward(from: &mut (impl AsyncRead + Unpin), to: &End) -> io::Result<InputEnd> {
-    let mut bytes = Vec::new();
+    let (mut bytes, mut flow) = (Vec::new(), Flow::default());
     while take(from, &mut bytes).await? > 0 {
+        flow.carried(bytes.len(), to);
         if to.write(&bytes).await.is_err() {
             // The client's other streams must not wait behind bytes that nobody wants.
             drop_rest(from).await?;
@@ -145,22 +171,15 @@ pub(super) async fn drop_rest(from: &mut (impl AsyncRead + Unpin)) -> io::Result
     Ok(())
 }
 
+/// Appends what there is; 0 at the end. Who waits holds no memory.
 async fn take(from: &mut (impl AsyncRead + Unpin), into: &mut Vec<u8>) -> io::Result<usize> {
     poll_fn(|context| {
-        let mut space = [MaybeUninit::uninit(); IN_BYTES];
-        let mut space = ReadBuf::uninit(&mut space);
-        match Pin::new(&mut *from).poll_read(context, &mut space) {
-            Poll::Pending => {
-                // Who waits holds no memory.
-                *into = Vec::new();
-                Poll::Pending
-            }
-            read => {
-                ready!(read)?;
-                into.extend_from_slice(space.filled());
-                Poll::Ready(Ok(space.filled().len()))
-            }
+        into.reserve(CHUNK);
+        let polled = pin!(from.read_buf(into)).poll(context);
+        if polled.is_pending() {
+            *into = Vec::new();
         }
+        polled
     })
     .await
 }
