@@ -17,7 +17,7 @@ use std::{
 };
 
 use tokio::{
-    net::{TcpListener, TcpStream},
+    net::{TcpListener, TcpSocket, TcpStream},
     sync::{Semaphore, watch},
 };
 use tracing::Instrument;
@@ -100,7 +100,7 @@ impl<S: Sessions> Server<S> {
             address: config.listen,
             source,
         };
-        let listener = TcpListener::bind(config.listen).await.map_err(refused)?;
+        let listener = listen(config.listen).map_err(refused)?;
         let address = listener.local_addr().map_err(refused)?;
         let scheme = if config.tls.is_some() {
             "https"
@@ -233,6 +233,21 @@ impl<S: Sessions> Server<S> {
 /// After a failure to accept.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
+/// Clients that the kernel accepts before we do; it bounds the number by `net.core.somaxconn`. The usual 128 is less than come at once when many
+/// probes run, and a client that finds no room sends its SYN again a second later.
+const BACKLOG: u32 = 4096;
+
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = match address {
+        SocketAddr::V4(_) => TcpSocket::new_v4(),
+        SocketAddr::V6(_) => TcpSocket::new_v6(),
+    }?;
+    // A daemon that starts again takes its port back, whatever connections of the last one are still being closed.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}
+
 /// Whether `host` names a port already: `10.0.0.1:80`, `[::1]:80`, and not `[::1]`.
 fn has_port(host: &str) -> bool {
     host.rsplit_once(':')
@@ -254,4 +269,22 @@ fn check_streams(tty: bool, streams: [bool; 3]) -> Result<(), UrlError> {
         ));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn hundreds_of_clients_wait_to_be_accepted() {
+        let listener = listen(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+        let address = listener.local_addr().unwrap();
+        let mut waiting = Vec::new();
+        for _ in 0..300 {
+            // One too many would try for minutes: nobody accepts.
+            let connected = TcpStream::connect(address);
+            let connected = tokio::time::timeout(Duration::from_secs(30), connected).await;
+            waiting.push(connected.unwrap().unwrap());
+        }
+    }
 }

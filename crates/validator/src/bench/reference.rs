@@ -1,10 +1,15 @@
 //! What streams are compared with: pipes and TCP with no runtime in between.
 
-use std::{io, process::Stdio, time::Instant};
+use std::{
+    io,
+    net::{Ipv4Addr, SocketAddr},
+    process::Stdio,
+    time::Instant,
+};
 
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
-    net::{TcpListener, TcpStream},
+    net::{TcpListener, TcpSocket, TcpStream},
     process::Command,
     task::JoinHandle,
 };
@@ -113,7 +118,7 @@ pub(crate) struct Echo {
 impl Echo {
     pub(crate) async fn serve() -> Result<Self, BenchError> {
         let wrong = |source| failed("serve an echo on the loopback", source);
-        let listener = TcpListener::bind("127.0.0.1:0").await.map_err(wrong)?;
+        let listener = listen().map_err(wrong)?;
         let port = listener.local_addr().map_err(wrong)?.port();
         let server = tokio::spawn(async move {
             while let Ok((socket, _)) = listener.accept().await {
@@ -122,6 +127,13 @@ impl Echo {
         });
         Ok(Self { port, server })
     }
+}
+
+/// With room for all the connections of a run before the first is accepted: one that finds none sends its SYN again, a second later.
+fn listen() -> io::Result<TcpListener> {
+    let socket = TcpSocket::new_v4()?;
+    socket.bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))?;
+    socket.listen(4096)
 }
 
 impl Drop for Echo {
