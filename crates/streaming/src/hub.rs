@@ -16,7 +16,7 @@ use std::{
     collections::{HashMap, VecDeque},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll, Waker},
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use bytes::{Buf, Bytes, BytesMut};
@@ -46,7 +46,12 @@ pub(crate) struct Bounds {
     pub(crate) connection: usize,
     /// Streams at once.
     pub(crate) streams: usize,
+    /// Whether the peer opens streams whenever it likes. One that it opens behind bytes of another goes unseen until those are read.
+    pub(crate) newcomers: bool,
 }
+
+/// Streams of one forwarded connection: with no more than these, nobody is known to wait for them.
+const PAIR: usize = 2;
 
 /// Why nothing more will come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -240,6 +245,13 @@ impl Hub {
         }
     }
 
+    /// Whether the stream was reset by one of the two ends, or has ended in both directions.
+    pub(crate) fn is_over(&self, id: StreamId) -> bool {
+        let state = self.lock();
+        let stream = state.streams.get(&id);
+        stream.is_none_or(|stream| stream.cut.is_some())
+    }
+
     /// Whether the connection has ended.
     pub(crate) fn is_lost(&self) -> bool {
         *self.lost.borrow()
@@ -305,9 +317,7 @@ impl Hub {
             stream.inbox.reserve(self.bounds.stream);
         }
         stream.inbox.extend_from_slice(bytes);
-        if stream.inbox.len() > self.bounds.overrun && stream.overrun_since.is_none() {
-            stream.overrun_since = Some(Instant::now());
-        }
+        stream.unread_since.get_or_insert_with(Instant::now);
         state.buffered += bytes.len();
         if let Some(reader) = stream.reader.take() {
             reader.wake();
@@ -410,57 +420,6 @@ impl Hub {
         None
     }
 
-    /// Whether the connection must not be read on for now.
-    pub(crate) fn is_blocked(&self) -> bool {
-        let state = self.lock();
-        state.buffered > self.bounds.connection
-            || (state.buffered > self.bounds.overrun
-                && state
-                    .streams
-                    .values()
-                    .any(|stream| stream.inbox.len() > self.bounds.overrun))
-    }
-
-    /// Resets streams that block the connection, and of which nothing has been read for `patience`, if others are there that suffer
-    /// from it. Otherwise, when to ask again.
-    pub(crate) fn relieve(&self, patience: Duration, status: u32) -> Option<Duration> {
-        let now = Instant::now();
-        let (mut stuck, mut next) = (Vec::new(), None::<Duration>);
-        {
-            let state = self.lock();
-            // A forwarded connection has two streams, and there is nobody to suffer but itself.
-            if state.open <= 2 {
-                return Some(patience);
-            }
-            let heavy = state.buffered > self.bounds.connection;
-            for (id, stream) in &state.streams {
-                let since = stream.overrun_since.or_else(|| {
-                    (heavy && stream.inbox.len() > self.bounds.stream / 2).then_some(now)
-                });
-                let Some(since) = since else { continue };
-                match (since + patience).checked_duration_since(now) {
-                    Some(left) if !left.is_zero() => {
-                        next = Some(next.map_or(left, |next| next.min(left)));
-                    }
-                    _ => stuck.push(*id),
-                }
-            }
-        }
-        for id in stuck {
-            tracing::warn!(
-                stream = id,
-                "nobody reads this stream, and it holds up the others of its connection: reset"
-            );
-            self.lock().with(id, |stream| {
-                // Before its reader learns of the reset, which has no reason. It may be nobody's.
-                let told = stream.stalled.take();
-                let _nobody = told.map(|told| told.send(()));
-            });
-            self.reset(id, status);
-        }
-        next
-    }
-
     /// Everything was sent that will ever be.
     pub(crate) fn is_finished(&self) -> bool {
         let state = self.lock();
@@ -510,19 +469,19 @@ impl Hub {
         };
         let count = stream.inbox.len().min(target.remaining());
         if count > 0 {
-            let was_over = stream.overrun_since.is_some();
+            let blocked =
+                stream.inbox.len() > self.bounds.overrun || state.buffered > self.bounds.connection;
             target.put_slice(&stream.inbox[..count]);
             stream.inbox.advance(count);
             if stream.inbox.is_empty() {
                 // An idle stream holds no memory.
                 stream.inbox = BytesMut::new();
             }
-            stream.overrun_since = (stream.inbox.len() > self.bounds.overrun).then(Instant::now);
-            let was_heavy = state.buffered > self.bounds.connection;
+            stream.unread_since = (!stream.inbox.is_empty()).then(Instant::now);
             state.buffered -= count;
             if stream.consume(count, self.bounds.stream) {
                 state.make_ready(id);
-            } else if was_over || was_heavy {
+            } else if blocked {
                 state.wake_driver();
             }
             return Poll::Ready(Ok(()));
@@ -582,7 +541,7 @@ impl Hub {
             return;
         };
         stream.unread = true;
-        stream.overrun_since = None;
+        stream.unread_since = None;
         let dropped = std::mem::take(&mut stream.inbox).len();
         state.buffered -= dropped;
         stream.consume(dropped, self.bounds.stream);
@@ -633,6 +592,7 @@ impl State {
             && stream.cut.is_none()
         {
             self.buffered -= std::mem::take(&mut stream.inbox).len();
+            stream.unread_since = None;
         }
         self.cut_readable(id, cut);
     }
@@ -645,7 +605,6 @@ impl State {
         if stream.cut.is_none() {
             stream.cut = Some(cut);
         }
-        stream.overrun_since = None;
         stream.outbox = BytesMut::new();
         stream.out_ended = true;
         let waiting = [stream.reader.take(), stream.writer.take()];
@@ -663,6 +622,10 @@ impl State {
             self.buffered -= stream.inbox.len();
             self.streams.remove(&id);
             self.open -= 1;
+            if self.buffered > 0 {
+                // One that is alone now may have more in its inbox than before.
+                self.wake_driver();
+            }
         }
     }
 }

@@ -164,41 +164,6 @@ async fn an_overflowing_window_resets_its_stream_alone() {
     while raw.next().await != Came::Control(Frame::Ping(1)) {}
 }
 
-/// Peers like the field's own ignore windows: what nobody reads must not hold up the rest for ever.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_peer_without_windows_loses_the_stream_that_stalls_and_no_other() {
-    let stage = Stage::with(|config| {
-        config.limits.stall = Duration::from_millis(200);
-        config.limits.overrun = 256 * 1024;
-    })
-    .await;
-    let mut raw = Raw::upgrade(&stage.ports(&[]), "portforward.k8s.io").await;
-    for (id, port, request) in [(1, "3", "0"), (5, "80", "1")] {
-        for (stream, kind) in [(id, "error"), (id + 2, "data")] {
-            let headers = [("streamtype", kind), ("port", port), ("requestid", request)];
-            raw.open(stream, &headers).await;
-        }
-    }
-    // Far more than the overrun: what follows waits behind it until the stalled stream is reset.
-    for _ in 0..20 {
-        raw.data(3, &[0; 60_000], false).await;
-    }
-    raw.data(7, b"through", true).await;
-    let (mut reset, mut words, mut back) = (false, Vec::new(), Vec::new());
-    // The error stream of the one that is reset says why.
-    while !(reset && words.ends_with(b"wait for it") && back.ends_with(b"80:through")) {
-        match raw.next().await {
-            Came::Control(Frame::RstStream { stream: 3, status }) => {
-                reset = status == status::FLOW_CONTROL_ERROR;
-            }
-            Came::Data(7, bytes, _) => back.extend(bytes),
-            Came::Data(1, bytes, _) => words.extend(bytes),
-            Came::End => panic!("the connection has ended"),
-            _ => {}
-        }
-    }
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_thousand_half_open_connections_keep_nobody_out() {
     let stage = Stage::new().await;

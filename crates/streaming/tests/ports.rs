@@ -7,7 +7,7 @@ mod support;
 use std::time::Duration;
 
 use longshore_streaming::client::{self, Forwarded, Forwarder};
-use support::{BOTH, GUARD, Stage, over};
+use support::{BOTH, GUARD, Stage, over, raw};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -187,22 +187,7 @@ struct Channels(TcpStream);
 impl Channels {
     /// Takes the two greetings of each port.
     async fn connect(url: &str) -> Self {
-        let (host, path) = url
-            .strip_prefix("http://")
-            .unwrap()
-            .split_once('/')
-            .unwrap();
-        let mut socket = TcpStream::connect(host).await.unwrap();
-        let request = format!(
-            "GET /{path} HTTP/1.1\r\nHost: {host}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Protocol: v4.channel.k8s.io\r\n\r\n"
-        );
-        socket.write_all(request.as_bytes()).await.unwrap();
-        let mut head = Vec::new();
-        while !head.ends_with(b"\r\n\r\n") {
-            head.push(timeout(GUARD, socket.read_u8()).await.unwrap().unwrap());
-        }
-        assert!(head.starts_with(b"HTTP/1.1 101"));
-        let mut channels = Self(socket);
+        let mut channels = Self(raw::websocket(url, "v4.channel.k8s.io").await);
         for (channel, port) in [(0, 3_u16), (1, 3), (2, 80), (3, 80)] {
             assert_eq!(
                 channels.next().await,
@@ -212,33 +197,15 @@ impl Channels {
         channels
     }
 
-    /// One binary message (RFC 6455, 5.2), masked with zeroes.
     async fn send(&mut self, channel: u8, bytes: &[u8]) {
-        let mut message = vec![0x82, 0xfe];
-        message.extend(u16::try_from(bytes.len() + 1).unwrap().to_be_bytes());
-        message.extend([0, 0, 0, 0, channel]);
-        message.extend(bytes);
-        timeout(GUARD, self.0.write_all(&message))
-            .await
-            .unwrap()
-            .unwrap();
+        let message = raw::message(&[&[channel], bytes].concat());
+        let sending = self.0.write_all(&message);
+        timeout(GUARD, sending).await.unwrap().unwrap();
     }
 
-    /// The next message of the server: short ones are all that it has to send here.
     async fn next(&mut self) -> (u8, Vec<u8>) {
-        let mut head = [0; 3];
-        timeout(GUARD, self.0.read_exact(&mut head))
-            .await
-            .unwrap()
-            .unwrap();
-        let [0x82, length @ 1..126, channel] = head else {
-            panic!("{head:02x?}");
-        };
-        let mut bytes = vec![0; usize::from(length) - 1];
-        timeout(GUARD, self.0.read_exact(&mut bytes))
-            .await
-            .unwrap()
-            .unwrap();
-        (channel, bytes)
+        let message = raw::read_message(&mut self.0).await.unwrap();
+        let (channel, bytes) = message.split_first().unwrap();
+        (*channel, bytes.to_vec())
     }
 }

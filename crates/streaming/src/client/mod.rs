@@ -282,6 +282,7 @@ const BOUNDS: Bounds = Bounds {
     overrun: 1024 * 1024,
     connection: 64 * 1024 * 1024,
     streams: 4096,
+    newcomers: false,
 };
 
 /// Servers have an idle timeout of their own; this one must not be the first.

@@ -20,8 +20,8 @@ pub(super) struct Stream {
     /// Read by the session, and not granted to the peer again yet.
     pub(super) consumed: usize,
     pub(super) grant: usize,
-    /// When the session last read something, or the inbox came over its bound.
-    pub(super) overrun_since: Option<Instant>,
+    /// When the session last read something, or the first of what is in the inbox came.
+    pub(super) unread_since: Option<Instant>,
     /// Who wants to know that it was reset for having held up the others.
     pub(super) stalled: Option<oneshot::Sender<()>>,
 
@@ -55,7 +55,7 @@ impl Stream {
             receive_window: i64::try_from(window).unwrap_or(i64::MAX),
             consumed: 0,
             grant: 0,
-            overrun_since: None,
+            unread_since: None,
             stalled: None,
             announcement: None,
             outbox: BytesMut::new(),

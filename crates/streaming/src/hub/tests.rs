@@ -8,6 +8,7 @@ const BOUNDS: Bounds = Bounds {
     overrun: 256 * 1024,
     connection: 1 << 20,
     streams: 4,
+    newcomers: false,
 };
 
 /// Takes all that there is to send, and says how many bytes of data were in it.
@@ -90,4 +91,47 @@ fn an_inbox_over_its_bound_blocks_until_it_is_reset() {
     hub.relieve(Duration::ZERO, 7);
     assert!(!hub.is_blocked());
     assert!(matches!(hub.next_outgoing(), Some(Outgoing::Reset(1, 7))));
+}
+
+#[test]
+fn one_who_comes_behind_what_nobody_reads_is_seen() {
+    let bounds = Bounds {
+        newcomers: true,
+        ..BOUNDS
+    };
+    let hub = Hub::new(bounds, 2);
+    assert!(hub.admit(1));
+    assert!(hub.admit(3));
+    hub.presume_heedless();
+    hub.receive(3, &vec![0; BOUNDS.overrun + 1]).unwrap();
+    assert!(!hub.is_blocked());
+    assert!(hub.admit(5));
+    assert!(hub.is_blocked());
+    hub.receive_reset(5);
+    assert!(!hub.is_blocked());
+    // And where too much is unread for that, nobody knows who waits.
+    hub.receive(3, &vec![0; BOUNDS.connection]).unwrap();
+    assert!(hub.is_blocked());
+    hub.relieve(Duration::ZERO, 7);
+    assert!(!hub.is_blocked());
+}
+
+#[test]
+fn where_all_have_a_little_too_much_the_one_with_most_goes() {
+    let bounds = Bounds {
+        connection: 900_000,
+        ..BOUNDS
+    };
+    let hub = Hub::new(bounds, 2);
+    hub.presume_heedless();
+    for (id, bytes) in [(1, 220_000), (3, 230_000), (5, 240_000), (7, 229_000)] {
+        assert!(!hub.is_blocked());
+        assert!(hub.admit(id));
+        hub.receive(id, &vec![0; bytes]).unwrap();
+    }
+    assert!(hub.is_blocked());
+    hub.relieve(Duration::ZERO, 7);
+    assert!(!hub.is_blocked());
+    assert!(matches!(hub.next_outgoing(), Some(Outgoing::Reset(5, 7))));
+    assert!(hub.next_outgoing().is_none());
 }

@@ -205,6 +205,7 @@ impl<S: Sessions> Visit<S> {
             overrun: limits.overrun.max(limits.stream_buffer),
             connection: limits.overrun.max(limits.stream_buffer) * 32,
             streams: limits.streams,
+            newcomers: false,
         }
     }
 
@@ -255,7 +256,11 @@ impl<S: Sessions> Visit<S> {
     }
 
     async fn spdy_ports<I: AsyncRead + AsyncWrite + Unpin>(self, socket: I) -> Result<(), String> {
-        let hub = Hub::new(self.bounds(), 2);
+        let bounds = Bounds {
+            newcomers: true,
+            ..self.bounds()
+        };
+        let hub = Hub::new(bounds, 2);
         let (opened, incoming) = mpsc::channel(self.shared.limits.streams);
         let headers = self.shared.limits.headers;
         let patience = self.patience();

@@ -10,6 +10,7 @@ use tokio::{
     task::JoinSet,
     time::{Instant, timeout_at},
 };
+use tracing::Instrument;
 
 use super::remote_command::Ends;
 use crate::{
@@ -79,9 +80,11 @@ pub(super) async fn serve<S: Sessions>(
                 if let Some((data, error, port)) = whole {
                     let (sessions, hub) = (Arc::clone(sessions), Arc::clone(hub));
                     let (sandbox_id, ends) = (sandbox_id.to_owned(), ends.clone());
-                    pairs.spawn(async move {
+                    let forwarding = async move {
                         forward(&*sessions, sandbox_id, &hub, (data, error), port, ends).await;
-                    });
+                    };
+                    // It knows the peer.
+                    pairs.spawn(forwarding.in_current_span());
                 }
             }
             Err(reason) => {
@@ -156,7 +159,7 @@ pub(super) async fn forward<S: Sessions>(
     port: u16,
     mut ends: Ends,
 ) {
-    let mut words: WriteHalf = hub.write_half(error);
+    let words = hub.write_half(error);
     let stream = Box::new(Both::new(hub, data));
     let session = sessions.port_forward(sandbox_id, port, stream);
     // One that panics must not look like one that ended well.
@@ -166,9 +169,15 @@ pub(super) async fn forward<S: Sessions>(
         biased;
         // Before the session, which sees no more than a reset.
         () = hub.stall(data) => {
-            Err(SessionError::new(format!(
-                "forward port {port}: what was sent has not been read for too long, and other connections had to wait for it"
-            )))
+            tracing::warn!(port, "nobody reads a forwarded connection, and it holds up the others: reset");
+            // Channels have no resets. A client in Go takes words for a reason to close everything, which is what the reset is to spare it.
+            if !hub.bounds().newcomers {
+                let text = format!(
+                    "forward port {port}: what was sent has not been read for too long, and other connections had to wait for it"
+                );
+                tell(words, &text).await;
+            }
+            return;
         }
         outcome = &mut session => outcome.unwrap_or_else(|_| {
             Err(SessionError::new(format!("forward port {port}: the runtime has failed")))
@@ -193,10 +202,24 @@ pub(super) async fn forward<S: Sessions>(
                 tracing::debug!(port, error = text, "a forwarded connection is lost");
                 return;
             }
+            if hub.is_over(data) {
+                // The client has reset it, and knows. Words would have a client in Go close everything.
+                tracing::debug!(
+                    port,
+                    error = text,
+                    "a forwarded connection was reset by its client"
+                );
+                return;
+            }
             tracing::info!(port, error = text, "a forwarded connection failed");
-            drop(words.write_all(text.as_bytes()).await);
-            drop(words.shutdown().await);
+            tell(words, &text).await;
             hub.reset(data, status::INTERNAL_ERROR);
         }
     }
+}
+
+async fn tell(mut words: WriteHalf, text: &str) {
+    // Who has gone need not know.
+    drop(words.write_all(text.as_bytes()).await);
+    drop(words.shutdown().await);
 }

@@ -92,6 +92,14 @@ impl Sessions for Script {
                     left -= count;
                 }
             }
+            // Reads nothing, and speaks on standard error once nobody hears its output any more.
+            ["deaf", bytes] => {
+                let stdout = streams.stdout.as_mut().unwrap();
+                while stdout.write_all(b"anybody?").await.is_ok() {}
+                let words = vec![b'y'; bytes.parse().unwrap()];
+                let stderr = streams.stderr.as_mut().unwrap();
+                stderr.write_all(&words).await.map_err(fail)?;
+            }
             ["exit", code] => return Ok(ExitStatus(code.parse().unwrap())),
             ["fail"] => return Err(SessionError::new("no such program")),
             ["panic"] => panic!("as the command says"),
@@ -227,6 +235,13 @@ pub(crate) fn over(transport: Transport) -> Options {
 
 pub(crate) const OUTPUT: Wanted = Wanted {
     stdin: false,
+    stdout: true,
+    stderr: true,
+    tty: false,
+};
+
+pub(crate) const ALL: Wanted = Wanted {
+    stdin: true,
     stdout: true,
     stderr: true,
     tty: false,

@@ -11,10 +11,75 @@ use super::GUARD;
 
 const LIMIT: usize = 64 * 1024;
 
-/// A client of SPDY that sends what it is told.
+/// Asks for an upgrade, and takes the head of the answer.
+pub(crate) async fn upgrade(url: &str, method: &str, headers: &[(&str, &str)]) -> TcpStream {
+    let (host, path) = url
+        .strip_prefix("http://")
+        .unwrap()
+        .split_once('/')
+        .unwrap();
+    let mut socket = TcpStream::connect(host).await.unwrap();
+    let mut request =
+        format!("{method} /{path} HTTP/1.1\r\nHost: {host}\r\nConnection: Upgrade\r\n");
+    for (name, value) in headers {
+        request.push_str(&format!("{name}: {value}\r\n"));
+    }
+    request.push_str("\r\n");
+    socket.write_all(request.as_bytes()).await.unwrap();
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(timeout(GUARD, socket.read_u8()).await.unwrap().unwrap());
+    }
+    assert!(
+        head.starts_with(b"HTTP/1.1 101"),
+        "{}",
+        String::from_utf8_lossy(&head)
+    );
+    socket
+}
+
+/// The same, to WebSocket.
+pub(crate) async fn websocket(url: &str, protocol: &str) -> TcpStream {
+    let headers = [
+        ("Upgrade", "websocket"),
+        ("Sec-WebSocket-Version", "13"),
+        ("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ=="),
+        ("Sec-WebSocket-Protocol", protocol),
+    ];
+    upgrade(url, "GET", &headers).await
+}
+
+/// A client's binary message (RFC 6455, 5.2), masked with zeroes.
+pub(crate) fn message(bytes: &[u8]) -> Vec<u8> {
+    let mut message = vec![0x82, 0xff];
+    message.extend((bytes.len() as u64).to_be_bytes());
+    message.extend([0; 4]);
+    message.extend(bytes);
+    message
+}
+
+/// The server's next binary message; `None` at the end.
+pub(crate) async fn read_message(socket: &mut TcpStream) -> Option<Vec<u8>> {
+    let reading = async {
+        let kind = socket.read_u8().await.ok()?;
+        let length = match socket.read_u8().await.ok()? {
+            126 => u64::from(socket.read_u16().await.ok()?),
+            127 => socket.read_u64().await.ok()?,
+            length => u64::from(length),
+        };
+        let mut bytes = vec![0; usize::try_from(length).unwrap()];
+        socket.read_exact(&mut bytes).await.ok()?;
+        (kind == 0x82).then_some(bytes)
+    };
+    timeout(GUARD, reading).await.unwrap()
+}
+
+/// A client of SPDY that sends what it is told, and like those in Go knows no windows.
 pub(crate) struct Raw {
     pub(crate) socket: TcpStream,
     pub(crate) encoder: Encoder,
+    /// In messages of WebSocket.
+    tunnelled: bool,
     decoder: Decoder,
     unread: Vec<u8>,
 }
@@ -29,28 +94,23 @@ pub(crate) enum Came {
 
 impl Raw {
     pub(crate) async fn upgrade(url: &str, protocol: &str) -> Self {
-        let (host, path) = url
-            .strip_prefix("http://")
-            .unwrap()
-            .split_once('/')
-            .unwrap();
-        let mut socket = TcpStream::connect(host).await.unwrap();
-        let request = format!(
-            "POST /{path} HTTP/1.1\r\nHost: {host}\r\nConnection: Upgrade\r\nUpgrade: SPDY/3.1\r\nX-Stream-Protocol-Version: {protocol}\r\n\r\n"
-        );
-        socket.write_all(request.as_bytes()).await.unwrap();
-        let mut head = Vec::new();
-        while !head.ends_with(b"\r\n\r\n") {
-            head.push(timeout(GUARD, socket.read_u8()).await.unwrap().unwrap());
-        }
-        assert!(
-            head.starts_with(b"HTTP/1.1 101"),
-            "{}",
-            String::from_utf8_lossy(&head)
-        );
+        let headers = [
+            ("Upgrade", "SPDY/3.1"),
+            ("X-Stream-Protocol-Version", protocol),
+        ];
+        Self::new(upgrade(url, "POST", &headers).await, false)
+    }
+
+    /// As current kubectl forwards ports.
+    pub(crate) async fn tunnel(url: &str) -> Self {
+        Self::new(websocket(url, "SPDY/3.1+portforward.k8s.io").await, true)
+    }
+
+    fn new(socket: TcpStream, tunnelled: bool) -> Self {
         Self {
             socket,
             encoder: Encoder::default(),
+            tunnelled,
             decoder: Decoder::new(LIMIT),
             unread: Vec::new(),
         }
@@ -63,8 +123,12 @@ impl Raw {
     }
 
     pub(crate) async fn bytes(&mut self, bytes: &[u8]) {
+        let sent = match self.tunnelled {
+            true => self.socket.write_all(&message(bytes)).await,
+            false => self.socket.write_all(bytes).await,
+        };
         // The server may have had enough already.
-        drop(self.socket.write_all(bytes).await);
+        drop(sent);
     }
 
     pub(crate) async fn data(&mut self, stream: u32, bytes: &[u8], end: bool) {
@@ -85,6 +149,19 @@ impl Raw {
         .await;
     }
 
+    /// The two streams of a connection to `port`, of which `id` is the first.
+    pub(crate) async fn open_pair(&mut self, id: u32, port: u16) {
+        let (port, request) = (port.to_string(), id.to_string());
+        for (stream, kind) in [(id, "error"), (id + 2, "data")] {
+            let headers = [
+                ("streamtype", kind),
+                ("port", &port),
+                ("requestid", &request),
+            ];
+            self.open(stream, &headers).await;
+        }
+    }
+
     pub(crate) async fn next(&mut self) -> Came {
         loop {
             let mut rest = &self.unread[..];
@@ -100,6 +177,10 @@ impl Raw {
             match came {
                 Some(Came::Control(Frame::Settings { .. } | Frame::WindowUpdate { .. })) => {}
                 Some(came) => return came,
+                None if self.tunnelled => match read_message(&mut self.socket).await {
+                    Some(bytes) => self.unread.extend(bytes),
+                    None => return Came::End,
+                },
                 None => {
                     let read = self.socket.read_buf(&mut self.unread);
                     match timeout(GUARD, read).await.unwrap() {
