@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use futures_util::FutureExt;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
