@@ -1,8 +1,9 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{ArgAction, Args, Parser, Subcommand};
 
+use crate::commands::jsonschema::{OfBoth, OfPod, OrSchema};
 use crate::commands::*;
 use crate::duration;
 use crate::error::Error;
@@ -16,6 +17,7 @@ use crate::session::Session;
 #[command(
     version,
     propagate_version = false,
+    disable_version_flag = true,
     disable_help_subcommand = true,
     max_term_width = 100
 )]
@@ -27,7 +29,7 @@ pub(crate) struct Cli {
 }
 
 /// Before the command's name, as crictl has them: commands use some of the same letters.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Default, Args)]
 pub(crate) struct GlobalFlags {
     /// Configuration file [env: CRI_CONFIG_FILE] [crictl's default: /etc/crictl.yaml]
     #[arg(long, short, value_name = "FILE")]
@@ -44,6 +46,12 @@ pub(crate) struct GlobalFlags {
     /// Accepted for crictl's sake; errors always say all there is
     #[arg(long, short = 'D', hide = true)]
     pub(crate) debug: bool,
+    /// Connect again so many times, with growing pauses; less than 0 is for ever [default: 0; crictl's, for an endpoint that was named: 3]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    pub(crate) max_retries: Option<i64>,
+    /// Print version
+    #[arg(long, short = 'V', visible_short_alias = 'v', action = ArgAction::Version)]
+    pub(crate) version: Option<bool>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -54,15 +62,15 @@ pub(crate) enum Command {
     RuntimeConfig(runtime_config::RuntimeConfig),
     UpdateRuntimeConfig(update_runtime_config::UpdateRuntimeConfig),
     Pods(pods::Pods),
-    Runp(runp::Runp),
+    Runp(OrSchema<runp::Runp, OfPod>),
     Stopp(stopp::Stopp),
     Rmp(rmp::Rmp),
     Inspectp(inspectp::Inspectp),
     Statsp(statsp::Statsp),
     Metricsp(metricsp::Metricsp),
     Metricdescs(metricdescs::Metricdescs),
-    Run(run::Run),
-    Create(create::Create),
+    Run(OrSchema<run::Run, OfBoth>),
+    Create(OrSchema<create::Create, OfBoth>),
     Start(start::Start),
     Stop(stop::Stop),
     Update(update::Update),
@@ -80,7 +88,7 @@ pub(crate) enum Command {
     Events(events::Events),
     #[command(visible_aliases = ["image", "img"])]
     Images(images::Images),
-    Pull(pull::Pull),
+    Pull(OrSchema<pull::Pull, OfPod>),
     ExplainPull(explain_pull::ExplainPull),
     Inspecti(inspecti::Inspecti),
     Imagefsinfo(imagefsinfo::Imagefsinfo),
@@ -90,6 +98,7 @@ pub(crate) enum Command {
     Bench(bench::Bench),
     Config(config::Config),
     Completion(completion::Completion),
+    Man(man::Man),
 }
 
 impl Command {
@@ -101,15 +110,24 @@ impl Command {
             Self::RuntimeConfig(command) => command.run(session, out).await,
             Self::UpdateRuntimeConfig(command) => command.run(session).await,
             Self::Pods(command) => command.run(session, out).await,
-            Self::Runp(command) => command.run(session, out).await,
+            Self::Runp(given) => match given.or_write(out)? {
+                Some(command) => command.run(session, out).await,
+                None => Ok(()),
+            },
             Self::Stopp(command) => command.run(session, out).await,
             Self::Rmp(command) => command.run(session, out).await,
             Self::Inspectp(command) => command.run(session, out).await,
             Self::Statsp(command) => command.run(session, out).await,
             Self::Metricsp(command) => command.run(session, out).await,
             Self::Metricdescs(command) => command.run(session, out).await,
-            Self::Run(command) => command.run(session, out).await,
-            Self::Create(command) => command.run(session, out).await,
+            Self::Run(given) => match given.or_write(out)? {
+                Some(command) => command.run(session, out).await,
+                None => Ok(()),
+            },
+            Self::Create(given) => match given.or_write(out)? {
+                Some(command) => command.run(session, out).await,
+                None => Ok(()),
+            },
             Self::Start(command) => command.run(session, out).await,
             Self::Stop(command) => command.run(session, out).await,
             Self::Update(command) => command.run(session, out).await,
@@ -125,7 +143,10 @@ impl Command {
             Self::Stats(command) => command.run(session, out).await,
             Self::Events(command) => command.run(session, out).await,
             Self::Images(command) => command.run(session, out).await,
-            Self::Pull(command) => command.run(session, out).await,
+            Self::Pull(given) => match given.or_write(out)? {
+                Some(command) => command.run(session, out).await,
+                None => Ok(()),
+            },
             Self::ExplainPull(command) => command.run(session, out).await,
             Self::Inspecti(command) => command.run(session, out).await,
             Self::Imagefsinfo(command) => command.run(session, out).await,
@@ -134,7 +155,7 @@ impl Command {
             Self::Du(command) => command.run(session, out).await,
             Self::Bench(command) => command.run(session, out).await,
             // They need no runtime, and were done before one was looked for.
-            Self::Config(_) | Self::Completion(_) => Ok(()),
+            Self::Config(_) | Self::Completion(_) | Self::Man(_) => Ok(()),
         }
     }
 }

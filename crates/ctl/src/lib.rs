@@ -4,10 +4,12 @@
 //! `/etc/crictl.yaml` resolved once), `session` (one method per RPC, each with its bound), a file of `commands`, and `output`.
 //! Called by the name `crictl`, it also reads crictl's configuration file.
 //!
-//! Exit codes: 0; 1 for anything that failed; 2 for usage; `exec` passes on the command's own (1 where we are called `crictl`).
+//! Exit codes: 0; 1 for anything that failed; 2 for usage; `exec` passes on the command's own. Where we are called `crictl`, 0 and 1.
 
 mod cli;
 mod commands;
+#[cfg(test)]
+mod crictl_flags;
 mod duration;
 mod error;
 mod ids;
@@ -46,7 +48,7 @@ pub fn main(arguments: Vec<OsString>) -> ExitCode {
         Err(usage) => {
             // Help goes to stdout and succeeds; the rest to stderr. A closed pipe is nobody's error.
             let _ = usage.print();
-            return ExitCode::from(usage.exit_code().clamp(0, 255) as u8);
+            return ended(program, usage.exit_code().clamp(0, 255) as u8);
         }
     };
     let mut out = Output::stdout();
@@ -58,8 +60,16 @@ pub fn main(arguments: Vec<OsString>) -> ExitCode {
             if !error.is_quiet() {
                 error::report(program, &error);
             }
-            ExitCode::from(error.exit_code())
+            ended(program, error.exit_code())
         }
+    }
+}
+
+/// crictl has one code for all that fails.
+fn ended(program: &str, code: u8) -> ExitCode {
+    match program {
+        "crictl" => ExitCode::from(code.min(1)),
+        _ => ExitCode::from(code),
     }
 }
 
@@ -78,6 +88,7 @@ fn run(program: &'static str, cli: Cli, out: &mut Output) -> Result<(), Error> {
         Command::Completion(completion) => {
             return completion.run(Cli::command().name(program).bin_name(program), out);
         }
+        Command::Man(man) => return man.run(Cli::command().name(program).bin_name(program), out),
         command => command,
     };
     let settings = Settings::resolve(program, &cli.global, |name| std::env::var(name).ok())?;

@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use cri::client::Client;
+use cri::client::{Client, Endpoint};
 use cri::progress::{
     CheckFinding, CheckRequest, DiskPart, DiskUsageRequest, ExplainPullRequest,
     ExplainPullResponse, PullProgress, WatchPullRequest,
@@ -13,6 +13,10 @@ use tonic::{Response, Streaming};
 
 use crate::error::Error;
 use crate::settings::Settings;
+
+/// Between two attempts to connect, at first and at most.
+const FIRST_PAUSE: Duration = Duration::from_millis(500);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
 /// The connections of one invocation, made when first needed, and one method per RPC: each has its bound, and its error names the
 /// operation and the thing.
@@ -54,10 +58,7 @@ impl Session {
     }
 
     async fn runtime(&self) -> Result<&Client, Error> {
-        let connect = async || {
-            let endpoint = self.settings.runtime_endpoint.clone();
-            Ok(Client::connect(endpoint, self.settings.query_timeout).await?)
-        };
+        let connect = || self.connect(&self.settings.runtime_endpoint);
         self.runtime.get_or_try_init(connect).await
     }
 
@@ -65,11 +66,24 @@ impl Session {
         if self.settings.image_endpoint == self.settings.runtime_endpoint {
             return self.runtime().await;
         }
-        let connect = async || {
-            let endpoint = self.settings.image_endpoint.clone();
-            Ok(Client::connect(endpoint, self.settings.query_timeout).await?)
-        };
+        let connect = || self.connect(&self.settings.image_endpoint);
         self.image.get_or_try_init(connect).await
+    }
+
+    /// Again, where that was asked for: a runtime that is just being started answers soon.
+    async fn connect(&self, endpoint: &Endpoint) -> Result<Client, Error> {
+        let mut left = self.settings.max_retries;
+        let mut pause = FIRST_PAUSE;
+        loop {
+            match Client::connect(endpoint.clone(), self.settings.query_timeout).await {
+                Ok(client) => return Ok(client),
+                Err(error) if left == Some(0) => return Err(error.into()),
+                Err(_) => {}
+            }
+            left = left.map(|left| left - 1);
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
     }
 
     fn query(&self) -> Option<Duration> {

@@ -40,7 +40,7 @@ pub(crate) struct PullFlags {
     #[arg(long, short)]
     username: Option<String>,
     /// Give up a pull after this time; 0s is never [env: CRICTL_PULL_TIMEOUT]
-    #[arg(long, value_name = "DURATION", value_parser = duration::parse)]
+    #[arg(long, visible_alias = "pt", value_name = "DURATION", value_parser = duration::parse)]
     pull_timeout: Option<Duration>,
 }
 

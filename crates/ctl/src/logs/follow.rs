@@ -21,46 +21,80 @@ pub(crate) struct Follow<F> {
     pub(crate) interval: Duration,
 }
 
-/// Shows what is in the log; with `follow`, what comes too, across rotations, until the container does not run any more and all
-/// of its log has been shown.
-pub(crate) async fn show<F>(
-    path: &Path,
-    options: &LogOptions,
-    mut follow: Option<Follow<F>>,
-    out: &mut Output,
-) -> Result<(), Error>
+/// A log that is open, and how long to stay with it.
+pub(crate) struct Log<'a, F> {
+    reader: Reader<'a>,
+    follow: Option<Follow<F>>,
+    checked: Instant,
+    /// The container was seen not to run: what can be read from then on is all.
+    ended: bool,
+}
+
+/// Shows what is in the logs, one after the other; with `follow`, what comes to any of them, across rotations, until its container does not
+/// run any more and all of its log has been shown.
+pub(crate) async fn show<F>(mut logs: Vec<Log<'_, F>>, out: &mut Output) -> Result<(), Error>
 where
     F: AsyncFnMut() -> Result<bool, Error>,
 {
     let mut err = BufWriter::new(io::stderr());
-    let mut reader = Reader::open(path, options)?;
-    let mut ended = false;
-    let mut checked = Instant::now();
-    loop {
-        reader.drain(out, &mut err)?;
-        if reader.lines.is_full() {
-            break;
+    while !logs.is_empty() {
+        let mut open = Vec::new();
+        for mut log in logs {
+            if log.advance(out, &mut err).await? {
+                open.push(log);
+            }
         }
-        let Some(follow) = &mut follow else { break };
-        if reader.follow_rotation(out, &mut err)? {
-            continue;
-        }
+        logs = open;
         out.flush()?;
         let _ = err.flush();
-        // Seen to have ended before this last reading: nothing is missing.
-        if ended {
-            break;
-        }
-        tokio::time::sleep(POLL).await;
-        if checked.elapsed() >= follow.interval {
-            ended = !(follow.still_running)().await?;
-            checked = Instant::now();
+        if !logs.is_empty() {
+            tokio::time::sleep(POLL).await;
         }
     }
-    reader.finish(out, &mut err)?;
-    out.flush()?;
-    let _ = err.flush();
     Ok(())
+}
+
+impl<'a, F> Log<'a, F>
+where
+    F: AsyncFnMut() -> Result<bool, Error>,
+{
+    pub(crate) fn open(
+        path: &'a Path,
+        options: &'a LogOptions,
+        follow: Option<Follow<F>>,
+    ) -> Result<Self, Error> {
+        Ok(Self {
+            reader: Reader::open(path, options)?,
+            follow,
+            checked: Instant::now(),
+            ended: false,
+        })
+    }
+
+    /// Shows what has come; whether more may come.
+    async fn advance(&mut self, out: &mut impl Write, err: &mut impl Write) -> Result<bool, Error> {
+        let reader = &mut self.reader;
+        reader.drain(out, err)?;
+        while self.follow.is_some() && !reader.lines.is_full() {
+            if !reader.follow_rotation(out, err)? {
+                break;
+            }
+            reader.drain(out, err)?;
+        }
+        match &mut self.follow {
+            Some(follow) if !self.ended && !reader.lines.is_full() => {
+                if self.checked.elapsed() >= follow.interval {
+                    self.ended = !(follow.still_running)().await?;
+                    self.checked = Instant::now();
+                }
+                Ok(true)
+            }
+            _ => {
+                reader.finish(out, err)?;
+                Ok(false)
+            }
+        }
+    }
 }
 
 /// One log, of which the file may change.

@@ -47,8 +47,9 @@ impl<'o> Lines<'o> {
         let Some(record) = Record::parse(line) else {
             let since = self.options.since_ns.is_some();
             if !since && self.options.stream.is_none() && !line.is_empty() {
-                let piece = self.within_limit(line).to_vec();
-                out.write_all(&piece)?;
+                let piece = self.within_limit(line);
+                out.write_all(self.options.prefix.as_bytes())?;
+                out.write_all(piece)?;
                 out.write_all(b"\n")?;
             }
             return Ok(());
@@ -126,10 +127,14 @@ impl<'o> Lines<'o> {
             piece.push(b'\n');
         }
         let piece = self.within_limit(&piece);
-        match stream {
-            Stream::Stdout => out.write_all(piece),
-            Stream::Stderr => err.write_all(piece),
+        let sink: &mut dyn Write = match stream {
+            Stream::Stdout => out,
+            Stream::Stderr => err,
+        };
+        if !begun {
+            sink.write_all(self.options.prefix.as_bytes())?;
         }
+        sink.write_all(piece)
     }
 
     fn within_limit<'p>(&mut self, piece: &'p [u8]) -> &'p [u8] {
@@ -207,6 +212,25 @@ mod tests {
             ..LogOptions::default()
         };
         assert_eq!(shown(limit, &LOG), ("one".to_owned(), "oops\n".to_owned()));
+    }
+
+    #[test]
+    fn a_prefix_stands_before_each_line_and_counts_for_nothing() {
+        let options = LogOptions {
+            prefix: "web | ".to_owned(),
+            timestamps: true,
+            limit_bytes: Some(40),
+            ..LogOptions::default()
+        };
+        let (out, err) = shown(options, &LOG[..4]);
+        assert_eq!(err, "web | 2026-11-21T08:00:01Z oops\n");
+        assert_eq!(out, "web | 2026-11-21T08:");
+        let plain = LogOptions {
+            prefix: "web | ".to_owned(),
+            ..LogOptions::default()
+        };
+        let (out, _) = shown(plain, &["garbage", LOG[0], LOG[3]]);
+        assert_eq!(out, "web | garbage\nweb | one three\n");
     }
 
     #[test]

@@ -8,7 +8,7 @@ mod lines;
 mod record;
 mod tail;
 
-pub(crate) use follow::{Follow, show};
+pub(crate) use follow::{Follow, Log, show};
 
 use clap::ValueEnum;
 
@@ -19,8 +19,10 @@ pub(crate) enum Stream {
 }
 
 /// What to show of a log.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct LogOptions {
+    /// Before each line, and no part of its text.
+    pub(crate) prefix: String,
     /// Only so many lines from the end.
     pub(crate) tail: Option<u64>,
     pub(crate) timestamps: bool,

@@ -32,6 +32,11 @@ impl Output {
         self.terminal
     }
 
+    /// Whether colours are wanted: on a terminal, where `NO_COLOR` is not set (no-color.org).
+    pub(crate) fn has_colours(&self) -> bool {
+        self.terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+    }
+
     /// Moves to the top left of an empty screen.
     pub(crate) fn clear_screen(&mut self) -> io::Result<()> {
         self.writer.write_all(b"\x1b[2J\x1b[H")

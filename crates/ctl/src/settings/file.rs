@@ -28,6 +28,8 @@ pub(super) struct FileSettings {
     pub(super) timeout: Option<Duration>,
     pub(super) pull_on_create: Option<bool>,
     pub(super) pull_on_run: Option<bool>,
+    /// Less than 0 is without end.
+    pub(super) max_retries: Option<i64>,
 }
 
 pub(super) fn read(path: &Path) -> Result<FileSettings, Error> {
@@ -55,13 +57,14 @@ pub(super) fn parse(value: &Value) -> Result<FileSettings, String> {
             }
             "pull-image-on-create" => settings.pull_on_create = Some(boolean()?),
             "disable-pull-on-run" => settings.pull_on_run = Some(!boolean()?),
-            // Known to crictl; nothing here depends on them.
+            // Known to crictl; nothing here depends on it.
             "debug" => {
                 boolean()?;
             }
             "max-retries" => {
-                text.parse::<i64>()
-                    .map_err(|_| format!("max-retries: {text:?} is not a number"))?;
+                let retries = text.parse::<i64>();
+                settings.max_retries =
+                    Some(retries.map_err(|_| format!("max-retries: {text:?} is not a number"))?);
             }
             _ => return Err(unknown(&key)),
         }

@@ -12,6 +12,9 @@ use file::FileSettings;
 /// Where crictl keeps its configuration.
 const CRICTL_CONFIG: &str = "/etc/crictl.yaml";
 
+/// How often crictl tries an endpoint that was named again.
+const CRICTL_RETRIES: i64 = 3;
+
 /// Bound on connecting and on calls that only ask.
 const QUERY_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -32,6 +35,8 @@ pub(crate) struct Settings {
     pub(crate) work_timeout: Duration,
     pub(crate) pull_on_create: bool,
     pub(crate) pull_on_run: bool,
+    /// How often a connection is tried again; none is without end.
+    pub(crate) max_retries: Option<u64>,
 }
 
 impl Settings {
@@ -61,6 +66,11 @@ impl Settings {
             .clone()
             .or_else(|| environment("IMAGE_SERVICE_ENDPOINT"))
             .or(file.image_endpoint);
+        let usual = match program {
+            "crictl" if runtime.is_some() => CRICTL_RETRIES,
+            _ => 0,
+        };
+        let max_retries = flags.max_retries.or(file.max_retries).unwrap_or(usual);
         let runtime_endpoint = match runtime {
             Some(text) => parse_endpoint("runtime", &text)?,
             None => Endpoint::default(),
@@ -78,6 +88,7 @@ impl Settings {
             work_timeout: flag_timeout.unwrap_or(WORK_TIMEOUT),
             pull_on_create: file.pull_on_create.unwrap_or(false),
             pull_on_run: file.pull_on_run.unwrap_or(true),
+            max_retries: u64::try_from(max_retries).ok(),
         })
     }
 }
@@ -109,10 +120,33 @@ mod tests {
         GlobalFlags {
             config: config.map(Path::to_owned),
             runtime_endpoint: runtime.map(str::to_owned),
-            image_endpoint: None,
-            timeout: None,
-            debug: false,
+            ..GlobalFlags::default()
         }
+    }
+
+    #[test]
+    fn connections_are_tried_again_as_the_flag_the_file_or_crictl_says() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("crictl.yaml");
+        std::fs::write(&file, "max-retries: 7\n").unwrap();
+        let retries = |program, flags: GlobalFlags| {
+            let settings = Settings::resolve(program, &flags, |_| None).unwrap();
+            settings.max_retries
+        };
+        let named = flags(Some("/named.sock"), None);
+        assert_eq!(retries("longshore", named.clone()), Some(0));
+        assert_eq!(retries("crictl", flags(None, Some(&file))), Some(7));
+        let given = GlobalFlags {
+            max_retries: Some(-1),
+            ..flags(Some("/named.sock"), Some(&file))
+        };
+        assert_eq!(retries("longshore", given), None);
+        std::fs::write(&file, "").unwrap();
+        assert_eq!(retries("crictl", flags(None, Some(&file))), Some(0));
+        assert_eq!(
+            retries("crictl", flags(Some("/named.sock"), Some(&file))),
+            Some(3)
+        );
     }
 
     #[test]

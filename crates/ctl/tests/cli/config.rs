@@ -92,3 +92,65 @@ fn completions_are_scripts_that_the_shell_accepts() {
     let unknown = longshore().args(["completion", "csh"]).output().unwrap();
     assert_eq!(unknown.status.code(), Some(2));
 }
+
+#[test]
+fn each_command_has_a_manual_page_made_of_its_help() {
+    let directory = tempfile::tempdir().unwrap();
+    let pages = directory.path().join("man1");
+    let mut command = longshore();
+    let output = command.arg("man").arg(&pages).output().unwrap();
+    assert_eq!(Outcome::of(output).code, 0);
+    let page = |name: &str| std::fs::read_to_string(pages.join(name)).unwrap();
+    assert!(page("longshore-logs.1").contains("logs of containers"));
+    assert!(page("longshore-run-jsonschema.1").contains("JSON schema"));
+    assert!(page("longshore.1").contains("longshore\\-port\\-forward(1)"));
+    let printed = longshore().arg("man").output().unwrap();
+    assert_eq!(printed.stdout, page("longshore.1").into_bytes());
+
+    let file = directory.path().join("file");
+    std::fs::write(&file, "").unwrap();
+    let refused = Outcome::of(longshore().arg("man").arg(&file).output().unwrap());
+    assert_eq!(refused.code, 1);
+    assert_eq!(
+        refused.stderr,
+        format!(
+            "longshore: make {}: File exists (os error 17)\n",
+            file.display()
+        )
+    );
+}
+
+#[test]
+fn schemas_are_shown_without_a_runtime() {
+    let schema = |arguments: &[&str]| {
+        let mut command = longshore();
+        command.args(["-r", "/nobody/there.sock"]).args(arguments);
+        Outcome::of(command.output().unwrap())
+    };
+    for (arguments, names) in [
+        (&["runp", "jsonschema"][..], &["PodSandboxConfig"][..]),
+        (&["pull", "js"], &["PodSandboxConfig"]),
+        (
+            &["create", "jsonschema", "--container"],
+            &["ContainerConfig"],
+        ),
+        (
+            &["run", "js", "-p", "-c"],
+            &["PodSandboxConfig", "ContainerConfig"],
+        ),
+    ] {
+        let shown = schema(arguments);
+        assert_eq!((shown.code, shown.stderr.as_str()), (0, ""));
+        let documents = serde_json::Deserializer::from_str(&shown.stdout).into_iter();
+        let documents: Vec<serde_json::Value> = documents.map(Result::unwrap).collect();
+        let roots: Vec<_> = documents
+            .iter()
+            .map(|document| document["$ref"].as_str().unwrap())
+            .collect();
+        let wanted: Vec<_> = names.iter().map(|name| format!("#/$defs/{name}")).collect();
+        assert_eq!(roots, wanted);
+    }
+    assert_eq!(schema(&["create", "jsonschema"]).code, 2);
+    assert_eq!(schema(&["runp"]).code, 2);
+    assert_eq!(schema(&["runp", "jsonschema", "pod.json"]).code, 2);
+}

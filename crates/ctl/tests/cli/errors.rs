@@ -3,6 +3,7 @@ use std::os::unix::net::UnixListener;
 use std::process::Stdio;
 use std::thread;
 
+use crate::fake::{Extras, Fake};
 use crate::{Bench, Outcome, longshore};
 
 fn against(socket: &std::path::Path, arguments: &[&str]) -> Outcome {
@@ -35,6 +36,29 @@ fn a_runtime_that_is_not_there_is_said_so() {
         String::from_utf8(scheme.stderr).unwrap(),
         "longshore: runtime endpoint: endpoint \"tcp://1.2.3.4:5\": scheme \"tcp\" is not supported, use unix:///PATH\n"
     );
+}
+
+#[test]
+fn a_runtime_that_is_being_started_is_waited_for_where_that_is_asked_for() {
+    let directory = tempfile::tempdir().unwrap();
+    let socket = directory.path().join("cri.sock");
+    let child = longshore()
+        .arg("-r")
+        .arg(&socket)
+        .args(["--max-retries", "-1", "version"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // Whether it comes before or after the first attempt is left to chance; without the attempts it would hardly ever succeed.
+    thread::sleep(std::time::Duration::from_millis(700));
+    let _fake = Fake::start(&socket, directory.path(), Extras::None);
+    let outcome = Outcome::of(child.wait_with_output().unwrap());
+    assert_eq!(outcome.code, 0);
+    let tried = against(
+        &directory.path().join("none.sock"),
+        &["--max-retries=1", "ps"],
+    );
+    assert_eq!((tried.code, tried.stderr.lines().count()), (1, 1));
 }
 
 #[test]

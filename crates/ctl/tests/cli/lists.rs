@@ -214,4 +214,10 @@ fn called_crictl_it_reads_crictls_configuration() {
         String::from_utf8(failed.stderr).unwrap(),
         "crictl: get the status of pod none: NOT_FOUND: pod \"none\" not found\n"
     );
+    // crictl has one code for all that fails.
+    let usage = std::process::Command::new(&crictl)
+        .args(["ps", "--no-such-flag"])
+        .output()
+        .unwrap();
+    assert_eq!(usage.status.code(), Some(1));
 }

@@ -3,7 +3,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::process::Stdio;
 
 use crate::Bench;
-use crate::fake::SERVER;
+use crate::fake::{CLIENT, DB_POD, SERVER, WEB_POD};
 
 const LOG: &str = "\
 2026-11-21T08:00:00.000000001Z stdout F one
@@ -82,4 +82,86 @@ fn a_follower_sees_rotation_and_ends_with_the_container() {
     output.read_to_string(&mut rest).unwrap();
     assert_eq!(rest, "last\nunfinished");
     assert!(child.wait().unwrap().success());
+}
+
+#[test]
+fn several_logs_say_whose_a_line_is() {
+    let bench = Bench::start();
+    bench.write("server.log", LOG);
+    bench.write(
+        "client.log",
+        "2026-11-21T08:00:00.5Z stdout F hello\n2026-11-21T08:00:01Z stdout P no end",
+    );
+    let one_after_the_other = "server | one\nserver | two\nclient | hello\nclient | no end";
+    for arguments in [
+        &[SERVER, CLIENT][..],
+        &["--pod", "web"],
+        &["--pod", WEB_POD],
+    ] {
+        let shown = bench.run(&[&["logs", "--stream", "stdout"], arguments].concat());
+        assert_eq!(shown.stdout, one_after_the_other);
+        assert_eq!((shown.code, shown.stderr.as_str()), (0, ""));
+    }
+    let all = bench.run(&["logs", "--pod", "web"]);
+    assert_eq!(all.stderr, "server | oops\n");
+
+    std::fs::remove_file(bench.path("client.log")).unwrap();
+    let partly = bench.run(&["logs", "--stream", "stdout", SERVER, "nobody", CLIENT]);
+    assert_eq!(partly.code, 1);
+    assert_eq!(partly.stdout, "server | one\nserver | two\n");
+    let complaints: Vec<_> = partly.stderr.lines().collect();
+    assert_eq!(complaints.len(), 2, "{}", partly.stderr);
+    assert!(complaints[0].contains("nobody"), "{}", complaints[0]);
+    assert!(
+        complaints[1].contains("client.log: No such file"),
+        "{}",
+        complaints[1]
+    );
+
+    let both = bench.run(&["logs", "--pod", "web", SERVER]);
+    assert_eq!(both.code, 2);
+    let neither = bench.run(&["logs"]);
+    assert_eq!(neither.code, 2);
+    let of_another = bench.run(&["logs", "--pod", DB_POD, "-p"]);
+    assert!(
+        of_another.stderr.contains("/0.log"),
+        "{}",
+        of_another.stderr
+    );
+}
+
+#[test]
+fn several_are_followed_until_each_has_ended() {
+    let bench = Bench::start();
+    let path = bench.write("server.log", LOG);
+    let other = bench.write("client.log", "");
+    let append = |path: &str, text: &str| {
+        let mut file = OpenOptions::new().append(true).open(path).unwrap();
+        file.write_all(text.as_bytes()).unwrap();
+    };
+    let mut child = bench
+        .command(&["logs", "-f", SERVER, CLIENT])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut output = BufReader::new(child.stdout.take().unwrap());
+    let mut line = || {
+        let mut line = String::new();
+        output.read_line(&mut line).unwrap();
+        line
+    };
+    assert_eq!(
+        (line(), line()),
+        ("server | one\n".into(), "server | two\n".into())
+    );
+    append(&other, "t stdout F from the client\n");
+    assert_eq!(line(), "client | from the client\n");
+    bench.fake.exit_server();
+    append(&path, "t stdout F last\n");
+    assert_eq!(line(), "server | last\n");
+    // One has ended, and the other goes on.
+    append(&other, "t stdout F still here\n");
+    assert_eq!(line(), "client | still here\n");
+    child.kill().unwrap();
+    child.wait().unwrap();
 }
