@@ -9,7 +9,7 @@ use crate::{
     packages,
     results::{self, Count},
     step::{self, Steps},
-    workspace,
+    vm, workspace,
 };
 
 const BUILD_LIMIT: Duration = Duration::from_secs(40 * 60);
@@ -61,7 +61,9 @@ fn all(steps: &mut Steps, count: &mut Count) -> anyhow::Result<()> {
             count,
         )
     });
-    unit.and(end_to_end)
+    // Last, when nothing else wants the processors.
+    let machines = vm::test(steps, count, &stage);
+    unit.and(end_to_end).and(machines)
 }
 
 fn cargo_test(

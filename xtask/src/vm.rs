@@ -193,7 +193,6 @@ pub(crate) fn run(arguments: &[&str]) -> anyhow::Result<()> {
     Ok(())
 }
 
-#[expect(dead_code, reason = "until it has proved itself")]
 /// The selection, on both machines. Failed tests are in `count`; an error is what kept tests from being run.
 pub(crate) fn test(steps: &mut Steps, count: &mut Count, stage: &Path) -> anyhow::Result<()> {
     boot(steps, count, &Boot::ALL, None, stage)
