@@ -10,6 +10,8 @@ fn an_oom_kill_is_told() {
     let mut pod = Pod::ready();
     let mut plan = pod.plan("c", "exec tail /dev/zero");
     plan.resources.memory_limit_bytes = Some(16 << 20);
+    // No swap, which would only put it off.
+    plan.resources.memory_swap_bytes = Some(16 << 20);
     pod.create(plan).unwrap();
     pod.start("c").unwrap();
     let exit = pod.client.exit("c");
@@ -18,6 +20,8 @@ fn an_oom_kill_is_told() {
     // A child's counts as well.
     let mut plan = pod.plan("d", "tail /dev/zero; exit 3");
     plan.resources.memory_limit_bytes = Some(16 << 20);
+    // No swap, which would only put it off.
+    plan.resources.memory_swap_bytes = Some(16 << 20);
     pod.create(plan).unwrap();
     pod.start("d").unwrap();
     let exit = pod.client.exit("d");

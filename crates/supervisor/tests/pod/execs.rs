@@ -55,8 +55,8 @@ fn a_timeout_kills_the_tree() {
     request.exec.timeout_ms = Some(300);
     pod.client.start_exec(request).unwrap();
     assert_eq!(pod.client.exec_exit("e1"), (137, Some(ExecKilled::Timeout)));
-    // The end of the pipe says that nobody is left.
-    assert_eq!(output.read_to_end(), "started\n");
+    // The end of the pipe says that nobody is left; a slow machine may not have come as far as to start anybody.
+    assert!(["", "started\n"].contains(&&*output.read_to_end()));
     assert!(pod.state().containers.len() == 1);
     pod.finish();
 }
