@@ -46,7 +46,10 @@ const NEVER: &[(&str, &[&str])] = &[
     ("longshore-oci-runtime", SMALL),
     ("longshore-cgroup", SMALL),
     ("longshore-sys", SMALL),
-    ("longshore-nri", &["tonic", "longshore-cri", "longshore-sys"]),
+    (
+        "longshore-nri",
+        &["tonic", "longshore-cri", "longshore-sys"],
+    ),
     // Only `cri`, the daemon's `rpc/` and clients know protobuf.
     ("longshore-image", PROTOBUF),
     ("longshore-snapshot", PROTOBUF),
