@@ -84,6 +84,7 @@ pub(crate) enum Command {
     PortForward(port_forward::PortForward),
     Logs(logs::Logs),
     Stats(stats::Stats),
+    Top(top::Top),
     #[command(visible_alias = "event")]
     Events(events::Events),
     #[command(visible_aliases = ["image", "img"])]
@@ -141,6 +142,7 @@ impl Command {
             Self::PortForward(command) => command.run(session, out).await,
             Self::Logs(command) => command.run(session, out).await,
             Self::Stats(command) => command.run(session, out).await,
+            Self::Top(command) => command.run(session, out).await,
             Self::Events(command) => command.run(session, out).await,
             Self::Images(command) => command.run(session, out).await,
             Self::Pull(given) => match given.or_write(out)? {

@@ -38,6 +38,7 @@ pub(crate) mod stats;
 pub(crate) mod statsp;
 pub(crate) mod stop;
 pub(crate) mod stopp;
+pub(crate) mod top;
 pub(crate) mod update;
 pub(crate) mod update_runtime_config;
 pub(crate) mod version;

@@ -135,7 +135,7 @@ fn table(first: &[ContainerStats], second: &[ContainerStats], all: bool) -> Tabl
 }
 
 /// Of one CPU. Between samples that the runtime took at the same moment, its own average stands in.
-fn cpu_percent(before: &ContainerStats, after: &ContainerStats) -> f64 {
+pub(super) fn cpu_percent(before: &ContainerStats, after: &ContainerStats) -> f64 {
     let time = |stats: &ContainerStats| stats.cpu.as_ref().map_or(0, |cpu| cpu.timestamp);
     let elapsed = time(after).saturating_sub(time(before));
     if elapsed > 0 {
@@ -155,7 +155,7 @@ fn cpu_ns(stats: &ContainerStats) -> u64 {
     )
 }
 
-fn number(value: Option<UInt64Value>) -> u64 {
+pub(super) fn number(value: Option<UInt64Value>) -> u64 {
     value.map_or(0, |value| value.value)
 }
 

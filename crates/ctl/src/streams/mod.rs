@@ -3,7 +3,7 @@
 mod detach;
 mod interact;
 mod stdio;
-mod terminal;
+pub(crate) mod terminal;
 mod tls;
 
 use std::path::PathBuf;

@@ -6,13 +6,13 @@ use streaming::TerminalSize;
 /// The terminal that we were started on, raw until this is dropped: keys go through as they are typed, Ctrl-C included. Unwinding from a panic
 /// drops it too; signals that would end us are waited for by who holds it.
 #[derive(Debug)]
-pub(super) struct RawTerminal {
+pub(crate) struct RawTerminal {
     before: Termios,
 }
 
 impl RawTerminal {
     /// `None`: stdin is no terminal.
-    pub(super) fn enter() -> io::Result<Option<Self>> {
+    pub(crate) fn enter() -> io::Result<Option<Self>> {
         let stdin = rustix::stdio::stdin();
         let Ok(before) = tcgetattr(stdin) else {
             return Ok(None);
@@ -32,7 +32,7 @@ impl Drop for RawTerminal {
 }
 
 /// How large the terminal is that we show on, if it is one.
-pub(super) fn size() -> Option<TerminalSize> {
+pub(crate) fn size() -> Option<TerminalSize> {
     let stdout = tcgetwinsize(rustix::stdio::stdout());
     let size = stdout
         .or_else(|_| tcgetwinsize(rustix::stdio::stdin()))

@@ -11,6 +11,8 @@ mod logs;
 mod manifests;
 mod progress;
 mod templates;
+mod terminal;
+mod top;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
