@@ -27,7 +27,7 @@ use crate::{
     nri::Nri,
     paths::Paths,
     pod::{Pod, RemoveError as RemovePodError, RunError, StopError as StopPodError},
-    spec::{Host, SeccompProfiles},
+    spec::{AppArmor, Host, SeccompProfiles},
     state::{BootId, Lock, Records},
     stats::Stats,
     supervisor::Executable,
@@ -56,6 +56,7 @@ pub(crate) struct Runtime {
     /// Networks of CNI plugins, which win over it.
     pub(crate) plugins: Plugins,
     pub(crate) seccomp: SeccompProfiles,
+    pub(crate) apparmor: AppArmor,
     pub(crate) paths: Paths,
     /// Devices that vendors describe in files.
     pub(crate) cdi: Arc<Cdi>,

@@ -256,6 +256,49 @@ async fn credentials_are_given_where_they_are_asked_for() {
 }
 
 #[tokio::test]
+async fn tokens_are_credentials_too() {
+    let registry = Registry::start().unwrap();
+    registry.push("private", "v1", &two_layers());
+    let reference = registry.reference("private", "v1");
+    registry.require(Wanted::Bearer {
+        user: "me".into(),
+        password: "identity-secret".into(),
+    });
+    // One is exchanged for a token of the registry's; the other is one, and no token server is asked.
+    let identity = |token: &str| Auth {
+        identity_token: token.into(),
+        ..Auth::default()
+    };
+    let own = |token: &str| Auth {
+        registry_token: token.into(),
+        ..Auth::default()
+    };
+    for (auth, exchanged) in [
+        (identity("identity-secret"), true),
+        (own("testkit-token-of-me"), false),
+    ] {
+        registry.clear_requests();
+        let store = Store::open().await;
+        store.pull_as(&reference, auth).await.unwrap();
+        let asked = registry.requests();
+        let tokens = asked.iter().filter(|one| one.path.starts_with("/token"));
+        assert_eq!(
+            tokens
+                .map(|one| &*one.method)
+                .any(|method| method == "POST"),
+            exchanged
+        );
+    }
+    for auth in [identity("wrong-secret"), own("wrong-secret")] {
+        let store = Store::open().await;
+        let error = store.pull_as(&reference, auth).await.unwrap_err();
+        let text = format!("{} {error:?}", support::text(&error));
+        assert_eq!(error.kind(), PullErrorKind::Unauthenticated, "{text}");
+        assert!(!text.contains("secret"), "{text}");
+    }
+}
+
+#[tokio::test]
 async fn redirects_are_followed_without_credentials() {
     let storage = Registry::start().unwrap();
     let registry = Registry::start().unwrap();

@@ -16,7 +16,9 @@ mod resources;
 pub mod spec;
 
 pub use mounts::{DeviceNode, Mount, MountFlags, MountSource, NodeType, Propagation, Rootfs};
-pub use process::{Capabilities, OomScoreAdj, Process, Rlimit, Seccomp, TerminalSize, User};
+pub use process::{
+    Capabilities, Labels, OomScoreAdj, Process, Rlimit, Seccomp, TerminalSize, User,
+};
 pub use resources::{BlockIoWeight, DeviceRule, HugepageLimit, Resources};
 
 use serde::{Deserialize, Serialize};

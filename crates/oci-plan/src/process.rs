@@ -17,6 +17,18 @@ pub struct Process {
     pub seccomp: Option<Seccomp>,
     /// Some: the process gets a pseudo-terminal of this size as its controlling terminal.
     pub terminal: Option<TerminalSize>,
+    /// Travel at the end of the request that the process is in, and are put in here by who gets it.
+    #[serde(skip)]
+    pub labels: Labels,
+}
+
+/// What security modules are to know a process as, from its first program on.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Labels {
+    /// The name of an AppArmor profile, which the kernel has.
+    pub apparmor: Option<String>,
+    /// SELinux: `user:role:type:level`, of the process and of keys that it makes.
+    pub selinux: Option<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -140,6 +140,7 @@ stages! {
     WorkingDirectory = "enter the working directory",
     Execute = "execute",
     Handshake = "talk to the process about",
+    Label = "take the",
 }
 
 impl Stage {
@@ -178,6 +179,8 @@ impl Stage {
             | Self::MakeWorkingDirectory
             | Self::WorkingDirectory
             | Self::Seccomp => Kind::InvalidArgument,
+            // The profile is not loaded, or the module is off.
+            Self::Label => Kind::FailedPrecondition,
             // The container has just ended.
             Self::JoinNamespace if [Errno::SRCH, Errno::NOENT].contains(&source) => {
                 Kind::FailedPrecondition

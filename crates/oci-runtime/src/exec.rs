@@ -17,7 +17,7 @@ use crate::namespaces::{Entries, Entry};
 use crate::program::Program;
 use crate::rootfs::Root;
 use crate::user_namespace::{become_root, shared};
-use crate::{limits, streams, terminal};
+use crate::{labels, limits, streams, terminal};
 
 pub(crate) struct Exec<'a> {
     pub(crate) host: &'a Host,
@@ -41,8 +41,9 @@ impl Exec<'_> {
 
     /// With the caller's own rights.
     pub(crate) fn early(&self) -> Result<(), Error> {
-        start_afresh()?;
         let process = self.plan.process;
+        labels::ask(self.host, &process.labels)?;
+        start_afresh()?;
         if let Some(score) = process.oom_score_adj {
             self.host.write_oom_score("self", score.0);
         }

@@ -15,7 +15,7 @@ use crate::launch::{ChildStdio, Pause, Placement};
 use crate::namespaces::{Entries, Entry};
 use crate::program::Program;
 use crate::rootfs::{self, Leaf, Prepared};
-use crate::{streams, sysctls, terminal};
+use crate::{labels, streams, sysctls, terminal};
 
 /// Everything that a container's init needs, made ready by its parent.
 pub(crate) struct Init<'a> {
@@ -35,6 +35,7 @@ pub(crate) struct Init<'a> {
 impl Init<'_> {
     /// With the caller's own rights.
     pub(crate) fn early(&self) -> Result<(), Error> {
+        labels::ask(self.host, &self.plan.process.labels)?;
         start_afresh()?;
         let in_own_user = matches!(self.entries.user, Entry::New);
         if let (Some(score), false) = (self.plan.process.oom_score_adj, in_own_user) {

@@ -19,6 +19,7 @@ mod exec;
 mod handshake;
 mod host;
 mod init;
+mod labels;
 mod launch;
 mod limits;
 mod namespaces;

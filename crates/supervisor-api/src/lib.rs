@@ -41,7 +41,7 @@ pub use wire::{
     decode, encode, encode_record, open_frame,
 };
 
-use oci_plan::{ContainerPlan, FdSlot, Process, Resources, SandboxPlan, TerminalSize};
+use oci_plan::{ContainerPlan, FdSlot, Labels, Process, Resources, SandboxPlan, TerminalSize};
 use serde::{Deserialize, Serialize};
 
 /// Name of the supervisor's socket in the pod's state directory.
@@ -123,6 +123,81 @@ pub enum RequestBody {
     Resume { id: String },
     /// As Exec, in a container that waits before its root, or to be started.
     ExecBefore(Box<Exec>),
+    /// A request that makes a process, and that process's labels. A request of its own, so that no supervisor takes the one and misses the other;
+    /// one that says nothing of [`LABELS`] in its Hello does not know it. The answer is that to the request in it.
+    Labelled {
+        labels: Labels,
+        request: ProcessRequest,
+    },
+}
+
+/// Requests that make a process, each as its namesake of [`RequestBody`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ProcessRequest {
+    CreateContainer(Box<CreateContainer>),
+    Exec(Box<Exec>),
+    CreatePaused(Box<CreatePaused>),
+    ExecBefore(Box<Exec>),
+}
+
+/// What a supervisor knows beyond the first protocol, in the `supervisor_version` of its Hello: after a `+`, separated by dots. This one:
+/// [`RequestBody::Labelled`].
+pub const LABELS: &str = "labels";
+
+impl RequestBody {
+    /// The request as it crosses the socket: [`RequestBody::Labelled`] where it makes a process that has labels.
+    #[must_use]
+    pub fn with_labels(self) -> Self {
+        let request = match self {
+            Self::CreateContainer(request) => ProcessRequest::CreateContainer(request),
+            Self::Exec(request) => ProcessRequest::Exec(request),
+            Self::CreatePaused(request) => ProcessRequest::CreatePaused(request),
+            Self::ExecBefore(request) => ProcessRequest::ExecBefore(request),
+            other => return other,
+        };
+        let mut request = request;
+        let labels = request.labels().clone();
+        match labels == Labels::default() {
+            true => request.into(),
+            false => Self::Labelled { labels, request },
+        }
+    }
+
+    /// The request that it is about, with its labels where they belong.
+    #[must_use]
+    pub fn without_labels(self) -> Self {
+        match self {
+            Self::Labelled {
+                labels,
+                mut request,
+            } => {
+                *request.labels() = labels;
+                request.into()
+            }
+            other => other,
+        }
+    }
+}
+
+impl ProcessRequest {
+    fn labels(&mut self) -> &mut Labels {
+        match self {
+            Self::CreateContainer(create) => &mut create.plan.process.labels,
+            Self::CreatePaused(paused) => &mut paused.create.plan.process.labels,
+            Self::Exec(exec) | Self::ExecBefore(exec) => &mut exec.process.labels,
+        }
+    }
+}
+
+impl From<ProcessRequest> for RequestBody {
+    fn from(request: ProcessRequest) -> Self {
+        match request {
+            ProcessRequest::CreateContainer(request) => Self::CreateContainer(request),
+            ProcessRequest::Exec(request) => Self::Exec(request),
+            ProcessRequest::CreatePaused(request) => Self::CreatePaused(request),
+            ProcessRequest::ExecBefore(request) => Self::ExecBefore(request),
+        }
+    }
 }
 
 /// A command line as runc's.

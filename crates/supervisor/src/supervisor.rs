@@ -5,7 +5,8 @@ use oci_plan::FdSlot;
 use rustix::io::Errno;
 use rustix::time::{ClockId, clock_gettime};
 use supervisor_api::{
-    ContainerState, Event, OciRuntime, PodState, ReplyBody, RequestBody, SandboxState, WireError,
+    ContainerState, Event, LABELS, OciRuntime, PodState, ReplyBody, RequestBody, SandboxState,
+    WireError,
 };
 
 use crate::anchor::Anchor;
@@ -144,7 +145,7 @@ impl Supervisor {
         // Those that are answered later answer themselves.
         let result = match body {
             RequestBody::Hello => Ok(ReplyBody::Hello {
-                supervisor_version: env!("CARGO_PKG_VERSION").to_owned(),
+                supervisor_version: format!("{}+{LABELS}", env!("CARGO_PKG_VERSION")),
                 pid: rustix::process::getpid().as_raw_nonzero().get(),
             }),
             RequestBody::CreateSandbox(plan) => return self.create_sandbox(asker, plan),
@@ -180,6 +181,13 @@ impl Supervisor {
             RequestBody::CreatePaused(request) => {
                 let at = Some((request.host, request.at.as_str()));
                 return self.create_container(asker, request.create, at, &descriptors);
+            }
+            body @ RequestBody::Labelled { .. } => {
+                return self.serve(Arrival {
+                    asker,
+                    body: body.without_labels(),
+                    descriptors,
+                });
             }
             RequestBody::Resume { id } => return self.resume_container(asker, &id),
             RequestBody::ExecBefore(request) => {

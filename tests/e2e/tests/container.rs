@@ -118,6 +118,38 @@ fn a_container_out_of_memory_says_so() {
 }
 
 #[test]
+fn a_childs_death_for_want_of_memory_is_told_too() {
+    scenario(async |host| {
+        let pod = PodSettings::new("hungry-child");
+        let pod_id = host.run_pod(&pod).await?;
+        let limited = |config: &mut cri::v1::ContainerConfig| {
+            let resources = LinuxContainerResources {
+                memory_limit_in_bytes: 16 << 20,
+                memory_swap_limit_in_bytes: 16 << 20,
+                ..Default::default()
+            };
+            config.linux.get_or_insert_default().resources = Some(resources);
+        };
+        // However init ends, as with the peers; a death by SIGKILL alone is none for want of memory.
+        for (name, script, code, reason) in [
+            ("shrugs", "tail /dev/zero; exit 0", 0, "OOMKilled"),
+            ("fails", "tail /dev/zero; exit 3", 3, "OOMKilled"),
+            ("killed", "sh -c 'kill -9 $$'; exit $?", 137, "Error"),
+            ("lives-on", "sh -c 'kill -9 $$'; exit 0", 0, "Completed"),
+        ] {
+            let settings = ContainerSettings::sh(name, script).edited(limited);
+            let (status, _) = host.run_to_end(&pod_id, &pod, &settings).await?;
+            assert_eq!(
+                (status.exit_code, &*status.reason),
+                (code, reason),
+                "{script}: {status:?}"
+            );
+        }
+        Ok(())
+    });
+}
+
+#[test]
 fn a_request_that_is_repeated_gets_the_same_container() {
     scenario(async |host| {
         let pod = PodSettings::new("twice");

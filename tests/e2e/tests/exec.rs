@@ -45,12 +45,87 @@ fn a_timeout_kills_the_whole_tree() {
             .unwrap_err();
         assert_eq!(late.code(), Code::DeadlineExceeded, "{late}");
         let left = host.sandbox.processes();
-        let of_exec = |args: &[String]| args.iter().any(|arg| arg.contains("543"));
+        let of_exec = |args: &[String]| {
+            args.iter()
+                .any(|arg| ["5432", "5433"].contains(&arg.as_str()))
+        };
         assert!(
             left.iter().all(|process| !of_exec(&process.args)),
             "{left:?}"
         );
         assert_eq!(host.cri.sh(&id, "echo fine").await?, "fine\n");
+        Ok(())
+    });
+}
+
+/// As systemd and docker do it: init leaves the cgroup it was given for one below, in every hierarchy, and hands controllers on, after which the
+/// v2 cgroup itself may have no process.
+const MOVES: &str = r"
+    while IFS=: read -r number names path; do
+        case $names in
+            '') set -- /sys/fs/cgroup /sys/fs/cgroup/unified ;;
+            name=*) set -- /sys/fs/cgroup/${names#name=} ;;
+            *) set -- /sys/fs/cgroup/$names ;;
+        esac
+        for root; do
+            base=$root$path
+            [ -e $base/cgroup.procs ] || continue
+            mkdir $base/init.scope || exit 3
+            for file in cpuset.cpus cpuset.mems; do
+                [ -z $names ] || [ ! -e $base/$file ] || cat $base/$file > $base/init.scope/$file
+            done
+            echo 1 > $base/init.scope/cgroup.procs || exit 4
+            [ -z $names ] || continue
+            for controller in $(cat $base/cgroup.controllers); do
+                echo +$controller > $base/cgroup.subtree_control || exit 5
+            done
+        done
+    done < /proc/1/cgroup
+    echo moved
+    while :; do sleep 1; done
+";
+
+#[test]
+fn a_container_whose_init_moved_its_cgroups_is_executed_in() {
+    scenario(async |host| {
+        let pod = PodSettings::edited("nested", |config| {
+            let linux = config.linux.get_or_insert_default();
+            linux.security_context.get_or_insert_default().privileged = true;
+        });
+        let pod_id = host.run_pod(&pod).await?;
+        let settings = ContainerSettings::sh("main", MOVES).edited(|config| {
+            let linux = config.linux.get_or_insert_default();
+            linux.security_context.get_or_insert_default().privileged = true;
+        });
+        let id = host.run(&pod_id, &pod, &settings).await?;
+        host.until_logged(&pod, &settings, "moved").await?;
+        let of_init = host.cri.sh(&id, "cat /proc/1/cgroup").await?;
+        assert!(
+            of_init.lines().all(|line| line.ends_with("/init.scope")),
+            "{of_init}"
+        );
+
+        // The container's limits hold for an exec, wherever init is.
+        let of_exec = host.cri.sh(&id, "cat /proc/self/cgroup").await?;
+        for (init, exec) in of_init.lines().zip(of_exec.lines()) {
+            let container = init.strip_suffix("/init.scope").unwrap();
+            assert!(exec.starts_with(container), "{exec}: {init}");
+        }
+        let script = "(trap '' TERM; sleep 6543 </dev/null >/dev/null 2>&1 &); sleep 6544";
+        let late = host.cri.exec(&id, &["sh", "-c", script], 1).await;
+        assert_eq!(late.unwrap_err().code(), Code::DeadlineExceeded);
+        let left = host.sandbox.processes();
+        let of_exec = |args: &[String]| {
+            args.iter()
+                .any(|arg| ["6543", "6544"].contains(&arg.as_str()))
+        };
+        assert!(
+            left.iter().all(|process| !of_exec(&process.args)),
+            "{left:?}"
+        );
+        // What it made goes with it.
+        host.cri.stop(&id, 0).await?;
+        host.cri.remove(&id).await?;
         Ok(())
     });
 }

@@ -171,6 +171,32 @@ fn ordinary_containers_are_confined() {
 }
 
 #[test]
+fn empty_lists_of_paths_mask_nothing() {
+    scenario(async |host| {
+        let pod = PodSettings::new("unmasked");
+        let pod_id = host.run_pod(&pod).await?;
+        let paths = |masked: &'static [&'static str], readonly: &'static [&'static str]| {
+            move |config: &mut cri::v1::ContainerConfig| {
+                let linux = config.linux.get_or_insert_default();
+                let context = linux.security_context.get_or_insert_default();
+                context.masked_paths = masked.iter().map(|&path| path.into()).collect();
+                context.readonly_paths = readonly.iter().map(|&path| path.into()).collect();
+            }
+        };
+        // As kubelets ask for `procMount: Unmasked`, and for the default.
+        let bare = ContainerSettings::sleeper("bare").edited(paths(&[], &[]));
+        let masked = ContainerSettings::sleeper("masked")
+            .edited(paths(&["/proc/interrupts", "/proc/keys"], &["/proc/sys"]));
+        let mounts = "grep -E ' /proc/(interrupts|keys|sys) ' /proc/mounts | wc -l";
+        for (settings, expected) in [(bare, "0\n"), (masked, "3\n")] {
+            let id = host.run(&pod_id, &pod, &settings).await?;
+            assert_eq!(host.cri.sh(&id, mounts).await?, expected);
+        }
+        Ok(())
+    });
+}
+
+#[test]
 fn privileged_containers_are_not() {
     scenario(async |host| {
         let pod = PodSettings::edited("privileged", |config| {

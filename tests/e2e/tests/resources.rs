@@ -101,6 +101,40 @@ fn limits_change_live_and_outlive_the_daemon() {
     });
 }
 
+#[test]
+fn a_container_is_resized_before_it_starts() {
+    scenario(async |host| {
+        let pod = PodSettings::new("early");
+        let pod_id = host.run_pod(&pod).await?;
+        let asked = LinuxContainerResources {
+            memory_limit_in_bytes: 64 * MIB,
+            ..Default::default()
+        };
+        // As kubelets' CPU and memory managers do, once they know the container's id.
+        let id = host.create(&pod_id, &pod, &limited(asked)).await?;
+        let change = LinuxContainerResources {
+            cpuset_cpus: "0".into(),
+            cpuset_mems: "0".into(),
+            memory_limit_in_bytes: 96 * MIB,
+            ..Default::default()
+        };
+        host.cri.update(&id, change).await?;
+        host.cri.start(&id).await?;
+        let limits = Limits::of(host, &id).await?;
+        assert_eq!((&*limits.cpus()?, &*limits.memory_nodes()?), ("0", "0"));
+        assert_eq!(limits.memory()?, (96 * MIB).to_string());
+        // Init, which was there before, and whoever comes after.
+        let allowed = "grep -hE '(Cpus|Mems)_allowed_list' /proc/1/status /proc/self/status";
+        let allowed = host.cri.sh(&id, allowed).await?;
+        let lists: Vec<_> = allowed
+            .lines()
+            .map(|line| line.split_once('\t').unwrap().1)
+            .collect();
+        assert_eq!(lists, ["0"; 4], "{allowed}");
+        Ok(())
+    });
+}
+
 async fn told(host: &e2e::Host, id: &str) -> anyhow::Result<LinuxContainerResources> {
     let resources = host.cri.container_status(id).await?.resources;
     Ok(resources.and_then(|all| all.linux).unwrap_or_default())

@@ -243,10 +243,28 @@ fn without_apparmor_and_selinux_nothing_is_lost() {
             security(config).apparmor = profile(ProfileType::RuntimeDefault, "");
         });
         // Where the module is there, what cannot be honoured is refused.
-        for (settings, refused) in [(labelled, here("selinux")), (default, here("apparmor"))] {
-            let answer = host.create(&pod_id, &pod, &settings).await;
-            assert_eq!(answer.is_err(), refused, "{}: {answer:?}", settings.name);
-        }
+        let answer = host.create(&pod_id, &pod, &labelled).await;
+        assert_eq!(answer.is_err(), here("selinux"), "{answer:?}");
+        let id = host.run(&pod_id, &pod, &default).await?;
+        let missing = ContainerSettings::sleeper("missing").edited(|config| {
+            security(config).apparmor = profile(ProfileType::Localhost, "no-such-profile");
+        });
+        let refusal = host.create(&pod_id, &pod, &missing).await.unwrap_err();
+        let refusal = format!("{refusal:#}");
+        // On a node with AppArmor init and exec are confined, and a profile is to be loaded; on one without, it says that it is without.
+        let reason = match here("apparmor") {
+            true => {
+                let label = "cat /proc/1/attr/apparmor/current /proc/self/attr/apparmor/current";
+                let labels = host.cri.sh(&id, label).await?;
+                assert_eq!(labels, "longshore-default (enforce)\n".repeat(2));
+                "is not loaded"
+            }
+            false => "AppArmor is not enabled",
+        };
+        assert!(
+            refusal.contains(reason) && refusal.contains("no-such-profile"),
+            "{refusal}"
+        );
         Ok(())
     });
 }

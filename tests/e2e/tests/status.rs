@@ -27,7 +27,8 @@ fn version_and_status_are_honest() {
                 .iter()
                 .any(|handler| handler.name.is_empty())
         );
-        assert!(status.features.is_some());
+        let features = status.features.unwrap();
+        assert!(features.supplemental_groups_policy && features.mount_options);
         assert!(!status.info.is_empty());
         Ok(())
     });

@@ -386,6 +386,42 @@ fn attaches_share_the_output_and_the_first_owns_the_input() {
 }
 
 #[test]
+fn an_attach_to_a_terminal_is_one() {
+    scenario(async |host| {
+        let pod = PodSettings::new("attach-terminal");
+        let pod_id = host.run_pod(&pod).await?;
+        let script = "read first; while read l; do stty size; done";
+        let settings = ContainerSettings::sh("main", script).edited(|config| {
+            config.stdin = true;
+            config.tty = true;
+        });
+        let id = host.run(&pod_id, &pod, &settings).await?;
+        for transport in TRANSPORTS {
+            let url = host.cri.attach_url(&id, TERMINAL).await?;
+            inside(host, async || {
+                let mut session = client::command(&url, &over(transport), TERMINAL).await?;
+                let size = TerminalSize {
+                    width: 77,
+                    height: 33,
+                };
+                session.resize(size).await?;
+                // The size may be on its way still; lines are echoed.
+                loop {
+                    write(&mut session, "\n").await?;
+                    if read_until(&mut session.stdout, "\n")
+                        .await?
+                        .contains("33 77")
+                    {
+                        return Ok(());
+                    }
+                }
+            })?;
+        }
+        Ok(())
+    });
+}
+
+#[test]
 fn an_attach_that_lags_is_told_so_and_stalls_nobody() {
     scenario(async |host| {
         let pod = PodSettings::new("laggard");

@@ -40,8 +40,8 @@ use crate::{
     pod::{FilesError, Pod, join_cgroup},
     runtime::{BlockingError, DISK_BOUND, Runtime, now_ns},
     spec::{
-        self, Accounts, AccountsError, ContainerSpec, Files, HostDevice, NamespacePaths,
-        ProfileError, Signal, SpecError, SpecInput,
+        self, Accounts, AccountsError, AppArmorError, ContainerSpec, Files, HostDevice,
+        NamespacePaths, ProfileError, Signal, SpecError, SpecInput,
     },
     state::{ContainerRecord, ContainerStage, RecordError},
     supervisor::{CallError, Link, mismatch},
@@ -108,6 +108,8 @@ pub(crate) enum CreateError {
     Devices(ContainerId, #[source] DevicesError),
     #[error("container {0}: seccomp profile")]
     Profile(ContainerId, #[source] ProfileError),
+    #[error("container {0}")]
+    AppArmor(ContainerId, #[source] AppArmorError),
     #[error("container {0}: compile its seccomp profile")]
     Seccomp(ContainerId, #[source] seccomp::CompileError),
     #[error("container {0}")]
@@ -313,6 +315,9 @@ async fn build(
         .await
         .map_err(hooked)?;
     let spec = specified.spec.clone();
+    confinable(runtime, &spec)
+        .await
+        .map_err(|error| CreateError::AppArmor(id.clone(), error))?;
     let (plan, mut descriptors) = translate(runtime, container, specified).await?;
     let log = match &container.log_path {
         None => None,
@@ -457,6 +462,15 @@ async fn look(runtime: &Runtime, container: &Container) -> Result<Found, CreateE
         devices: spec::devices(config, nodes),
         seccomp,
     })
+}
+
+/// Whether the kernel has the profile that the container's processes are to have.
+async fn confinable(runtime: &Runtime, spec: &ContainerSpec) -> Result<(), AppArmorError> {
+    let process = spec.spec.process().as_ref();
+    match process.and_then(|process| process.apparmor_profile().as_deref()) {
+        Some(profile) => runtime.apparmor.ready(profile).await,
+        None => Ok(()),
+    }
 }
 
 struct Specified {

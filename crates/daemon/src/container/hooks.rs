@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use oci_plan::{Capabilities, Process, User};
+use oci_plan::{Capabilities, Labels, Process, User};
 use oci_spec::runtime::{Hook, Spec};
 use rustix::{
     fs::CWD,
@@ -395,6 +395,7 @@ impl<'a> Stages<'a> {
             oom_score_adj: None,
             seccomp: None,
             terminal: None,
+            labels: Labels::default(),
         }
     }
 }

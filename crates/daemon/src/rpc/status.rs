@@ -15,7 +15,7 @@ use crate::{
     paths::PathError,
     pod::{self, RunError},
     pod_cidr,
-    spec::ProfileError,
+    spec::{AppArmorError, ProfileError},
     supervisor::CallError,
     systemd::ScopeError,
 };
@@ -129,7 +129,8 @@ coded! {
         E::Devices(..) => Code::InvalidArgument,
         E::Mount(..) | E::Spec(..) | E::Plan(..) | E::Profile(..) | E::Accounts(..) => Code::InvalidArgument,
         E::Supervisor(_, call) => call.code(),
-        E::Blocking(..) => Code::DeadlineExceeded,
+        E::Blocking(..) | E::AppArmor(_, AppArmorError::Late { .. }) => Code::DeadlineExceeded,
+        E::AppArmor(..) => Code::FailedPrecondition,
         E::ImageVolume { source: snapshot::MountError::SubPath { .. }, .. } => Code::InvalidArgument,
         E::ImageVolume { .. } => os_code(error),
         E::Id(..) | E::Record(..) | E::Pin(..) | E::Layer(..) | E::Volumes(..) | E::ImageConfig(..)
@@ -217,6 +218,7 @@ coded! {
             ErrorKind::Unavailable => Code::Unavailable,
         },
         E::Gone => Code::Unavailable,
+        E::NoLabels => Code::FailedPrecondition,
         E::Silent => Code::DeadlineExceeded,
         E::Send(_) | E::Prepare(_) | E::Mismatch { .. } => os_code(error),
     }

@@ -3,7 +3,7 @@
 use std::{fs, path::Path};
 
 use super::{SpecError, SpecInput};
-use crate::pod::config::{ProfileType, SelinuxOptions};
+use crate::pod::config::SelinuxOptions;
 
 /// Looked up once, when the daemon starts.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -73,25 +73,10 @@ fn page_size(directory: &str) -> Option<String> {
     })
 }
 
-/// Labels are not implemented: on a node without the security module nothing is lost, on one with it the request cannot be
+/// SELinux labels are not implemented: on a node without the security module nothing is lost, on one with it the request cannot be
 /// honoured.
 pub(super) fn check_labels(input: &SpecInput<'_>) -> Result<(), SpecError> {
     let security = &input.container.linux.security_context;
-    let profile = security
-        .apparmor
-        .as_ref()
-        .map(|profile| profile.profile_type);
-    let confined = match profile {
-        Some(ProfileType::RuntimeDefault | ProfileType::Localhost) => !security.privileged,
-        Some(ProfileType::Unconfined) | None => false,
-    };
-    if confined && input.host.apparmor {
-        return Err(SpecError::field(
-            "config.linux.security_context.apparmor",
-            "a profile",
-            "AppArmor is enabled on this node, and this runtime cannot apply profiles: use Unconfined",
-        ));
-    }
     check_selinux(&security.selinux_options, input.host)?;
     let relabelled = input
         .container

@@ -5,6 +5,7 @@
 
 mod accounts;
 mod annotations;
+mod apparmor;
 mod capabilities;
 mod classes;
 mod devices;
@@ -27,6 +28,7 @@ use std::{
 };
 
 pub(crate) use accounts::{Accounts, AccountsError};
+pub(crate) use apparmor::{AppArmor, AppArmorError};
 pub(crate) use devices::{HostDevice, device_paths, devices};
 pub(crate) use error::SpecError;
 pub(crate) use host::Host;

@@ -6,7 +6,7 @@ use oci_spec::runtime::{
     LinuxIdMapping, LinuxIdMappingBuilder, LinuxNamespace, LinuxNamespaceType,
 };
 
-use super::{Host, SpecError, SpecInput, annotations, host::check_selinux};
+use super::{Host, SpecError, SpecInput, annotations, apparmor, host::check_selinux};
 use crate::pod::config::{IdMapping, NamespaceMode, NamespaceOptions, PodConfig, UserNamespace};
 
 /// Paths of the namespaces that the pod owns, by which any process of the node could join them. `None`: the pod is in the
@@ -136,7 +136,10 @@ impl Namespaces<'_> {
 /// What a pod asks for that no pod of ours, or none on this node, can be.
 pub(crate) fn check_pod(pod: &PodConfig, host: &Host) -> Result<(), SpecError> {
     annotations::check(&pod.annotations)?;
-    check_selinux(&pod.linux.security_context.selinux_options, host)?;
+    let security = &pod.linux.security_context;
+    check_selinux(&security.selinux_options, host)?;
+    // A pod has no process to confine, but who asks for what nothing here enforces is mistaken.
+    apparmor::name(security.apparmor.as_ref(), security.privileged, host)?;
     let options = &pod.linux.security_context.namespace_options;
     if options.userns_options.is_some() {
         refuse_node_namespaces(options)?;

@@ -7,7 +7,7 @@ use oci_spec::{
     runtime::{Process, User as SpecUser},
 };
 
-use super::{SpecError, SpecInput, User, capabilities};
+use super::{SpecError, SpecInput, User, apparmor, capabilities};
 
 /// Where the image says nothing.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -24,7 +24,10 @@ pub(super) fn process(
         .set_gid(user.gid)
         .set_additional_gids(Some(user.groups.clone()));
     let mut process = Process::default();
+    let security = &input.container.linux.security_context;
+    let profile = apparmor::name(security.apparmor.as_ref(), security.privileged, input.host)?;
     process
+        .set_apparmor_profile(profile)
         .set_terminal(Some(input.container.tty))
         .set_console_size(None)
         .set_user(spec_user)

@@ -6,7 +6,7 @@ use std::{
     os::fd::{AsFd, OwnedFd},
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -14,7 +14,8 @@ use std::{
 use rustix::io::Errno;
 pub(crate) use supervisor_api::Event;
 use supervisor_api::{
-    Message, Outgoing, OutgoingError, ReceiveError, ReplyBody, Request, RequestBody, WireError,
+    LABELS, Message, Outgoing, OutgoingError, ReceiveError, ReplyBody, Request, RequestBody,
+    WireError,
 };
 use tokio::{
     io::unix::AsyncFd,
@@ -44,6 +45,10 @@ pub(crate) enum CallError {
         request: &'static str,
         reply: String,
     },
+    #[error(
+        "the pod's supervisor is of a version that knows no labels of security modules: make the pod again"
+    )]
+    NoLabels,
 }
 
 /// A reply and the descriptors that came with it.
@@ -58,6 +63,8 @@ pub(crate) struct Link {
     socket: Arc<AsyncFd<OwnedFd>>,
     waiting: Arc<Waiting>,
     sequence: AtomicU64,
+    /// Its Hello says that the other side knows requests with labels.
+    labels: AtomicBool,
     reader: JoinHandle<()>,
 }
 
@@ -85,6 +92,7 @@ impl Link {
                 socket,
                 waiting,
                 sequence: AtomicU64::new(1),
+                labels: AtomicBool::new(false),
                 reader,
             },
             receiver,
@@ -125,6 +133,12 @@ impl Link {
         body: RequestBody,
         descriptors: Vec<OwnedFd>,
     ) -> Result<Sent<'_>, CallError> {
+        // It would hang up on what it does not know.
+        let body = body.with_labels();
+        let labelled = matches!(body, RequestBody::Labelled { .. });
+        if labelled && !self.labels.load(Ordering::Relaxed) {
+            return Err(CallError::NoLabels);
+        }
         let sequence = self.sequence.fetch_add(1, Ordering::Relaxed);
         let outgoing =
             Outgoing::new(&Request { sequence, body }, descriptors).map_err(CallError::Prepare)?;
@@ -184,6 +198,7 @@ pub(crate) struct Greeting<'a>(Sent<'a>);
 
 impl Greeting<'_> {
     pub(crate) async fn answered(self) -> Result<(), CallError> {
+        let link = self.0.link;
         match self.0.answer().await? {
             (
                 ReplyBody::Hello {
@@ -193,6 +208,9 @@ impl Greeting<'_> {
                 _,
             ) => {
                 tracing::debug!(supervisor_version, pid, "connected to a supervisor");
+                let known = supervisor_version.split_once('+').map(|(_, known)| known);
+                let labels = known.is_some_and(|known| known.split('.').any(|one| one == LABELS));
+                link.labels.store(labels, Ordering::Relaxed);
                 Ok(())
             }
             (other, _) => Err(mismatch("Hello", &other)),
@@ -263,6 +281,94 @@ async fn receive(
         match supervisor_api::receive(socket.get_ref().as_fd()) {
             Err(ReceiveError::Socket(Errno::AGAIN)) => ready.clear_ready(),
             other => return other,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use oci_plan::Labels;
+    use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+    use supervisor_api::{Exec, receive as receive_blocking};
+
+    use super::*;
+
+    /// Says Hello as `version`, then Done to everything, and returns what it was asked.
+    fn supervisor(socket: &OwnedFd, version: &str) -> Vec<RequestBody> {
+        let mut asked = Vec::new();
+        while let Ok(Some((request, _))) = receive_blocking::<Request>(socket.as_fd()) {
+            let body = match asked.is_empty() {
+                true => ReplyBody::Hello {
+                    supervisor_version: version.to_owned(),
+                    pid: 1,
+                },
+                false => ReplyBody::Done,
+            };
+            let reply = Message::Reply {
+                sequence: request.sequence,
+                result: Ok(body),
+            };
+            asked.push(request.body);
+            let outgoing = Outgoing::new(&reply, Vec::new()).unwrap();
+            outgoing.send(socket.as_fd()).unwrap();
+        }
+        asked
+    }
+
+    fn exec(labels: &Labels) -> RequestBody {
+        let json = serde_json::json!({ "ociVersion": "1.1.0", "process": { "user": { "uid": 0, "gid": 0 }, "args": ["x"], "cwd": "/" } });
+        let spec = serde_json::from_value(json).unwrap();
+        let args = vec!["true".to_owned()];
+        let mut process = oci_plan::spec::exec_process(&spec, args, None, None).unwrap();
+        process.labels = labels.clone();
+        RequestBody::Exec(Box::new(Exec {
+            container_id: "c".into(),
+            exec_id: "e".into(),
+            process,
+            stdin: None,
+            stdout: None,
+            stderr: None,
+            timeout_ms: None,
+            bound_to_connection: true,
+        }))
+    }
+
+    #[tokio::test]
+    async fn a_supervisor_that_knows_no_labels_runs_nothing_that_has_one() {
+        let labels = Labels {
+            apparmor: Some("p".into()),
+            selinux: None,
+        };
+        for (version, knows) in [
+            ("0.1.0", false),
+            ("0.1.0+other", false),
+            ("0.1.0+labels", true),
+            ("9.0.0+other.labels", true),
+        ] {
+            let (ours, theirs) = socketpair(
+                AddressFamily::UNIX,
+                SocketType::SEQPACKET,
+                SocketFlags::CLOEXEC,
+                None,
+            )
+            .unwrap();
+            rustix::io::ioctl_fionbio(&ours, true).unwrap();
+            let peer = std::thread::spawn(move || supervisor(&theirs, version));
+            let (link, events) = Link::new(ours).unwrap();
+            link.greet().await.unwrap().answered().await.unwrap();
+            let plain = link.call(exec(&Labels::default()), Vec::new()).await;
+            assert!(plain.is_ok(), "{plain:?}");
+            let labelled = link.call(exec(&labels), Vec::new()).await;
+            match labelled {
+                Err(CallError::NoLabels) => assert!(!knows, "{version}"),
+                other => assert!(knows && other.is_ok(), "{version}: {other:?}"),
+            }
+            drop((link, events));
+            let asked = peer.join().unwrap();
+            let told = asked.iter().any(
+                |one| matches!(one, RequestBody::Labelled { labels: told, .. } if *told == labels),
+            );
+            assert_eq!(told, knows, "{version}");
         }
     }
 }

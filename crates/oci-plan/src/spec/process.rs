@@ -3,7 +3,7 @@
 use oci_spec::runtime::{PosixRlimit, PosixRlimitType, Process as SpecProcess, Spec};
 
 use super::{SpecError, capability::bits, invalid, refusal, text};
-use crate::{Capabilities, OomScoreAdj, Process, Rlimit, Seccomp, TerminalSize, User};
+use crate::{Capabilities, Labels, OomScoreAdj, Process, Rlimit, Seccomp, TerminalSize, User};
 
 /// A terminal's size until somebody says another.
 const TERMINAL: TerminalSize = TerminalSize {
@@ -46,6 +46,10 @@ pub(super) fn init(process: &SpecProcess, seccomp: Option<Seccomp>) -> Result<Pr
         oom_score_adj,
         seccomp,
         terminal: terminal(process)?,
+        labels: Labels {
+            apparmor: label(process.apparmor_profile()),
+            selinux: label(process.selinux_label()),
+        },
     })
 }
 
@@ -85,6 +89,11 @@ pub fn exec_process(
         process.env.push("TERM=xterm".to_owned());
     }
     Ok(process)
+}
+
+/// An empty one is none.
+fn label(given: &Option<String>) -> Option<String> {
+    given.clone().filter(|label| !label.is_empty())
 }
 
 fn terminal(process: &SpecProcess) -> Result<Option<TerminalSize>, SpecError> {

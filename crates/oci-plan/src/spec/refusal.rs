@@ -49,8 +49,6 @@ fn check_linux(linux: &Linux) -> Result<(), SpecError> {
 pub(super) fn check_process(process: &Process) -> Result<(), SpecError> {
     refuse(&[
         ("process.commandLine", text(process.command_line())),
-        ("process.apparmorProfile", text(process.apparmor_profile())),
-        ("process.selinuxLabel", text(process.selinux_label())),
         ("process.ioPriority", process.io_priority().is_some()),
         ("process.scheduler", process.scheduler().is_some()),
         (

@@ -59,12 +59,6 @@ fn what_the_core_does_not_implement_is_named() {
     let cases = [
         ("/domainname", json!("example"), "domainname"),
         (
-            "/process/apparmorProfile",
-            json!("p"),
-            "process.apparmorProfile",
-        ),
-        ("/process/selinuxLabel", json!("l"), "process.selinuxLabel"),
-        (
             "/process/ioPriority",
             json!({"class": "IOPRIO_CLASS_IDLE", "priority": 7}),
             "process.ioPriority",

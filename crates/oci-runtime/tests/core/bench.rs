@@ -511,6 +511,7 @@ pub(crate) fn process(args: &[&str]) -> Process {
         oom_score_adj: None,
         seccomp: None,
         terminal: None,
+        labels: oci_plan::Labels::default(),
     }
 }
 

@@ -562,6 +562,7 @@ pub(crate) fn process(args: &[&str]) -> Process {
         oom_score_adj: None,
         seccomp: None,
         terminal: None,
+        labels: Labels::default(),
     }
 }
 

@@ -180,7 +180,7 @@ fn challenge(
     Some(refusal)
 }
 
-/// The token endpoint of the distribution project's token authentication.
+/// The token endpoint of the distribution project's token authentication. With `Auth::Bearer`, the user's password is an identity token too.
 fn token(state: &State, query: &str, authorization: Option<&str>, body: &[u8]) -> Plain {
     if let Auth::Refresh { token } = &state.auth {
         let wanted = format!("refresh_token={token}");
@@ -194,6 +194,16 @@ fn token(state: &State, query: &str, authorization: Option<&str>, body: &[u8]) -
     let Auth::Bearer { user, password } = &state.auth else {
         return problem(StatusCode::NOT_FOUND, "UNSUPPORTED", "no tokens here");
     };
+    if !body.is_empty() {
+        let form = String::from_utf8_lossy(body);
+        let has = |field: &str| form.split('&').any(|one| one == field);
+        let refreshes = has("grant_type=refresh_token") && has("service=testkit");
+        if !refreshes || !has(&format!("refresh_token={password}")) {
+            return problem(StatusCode::UNAUTHORIZED, "UNAUTHORIZED", "not this token");
+        }
+        let body = json!({ "access_token": token_of(user), "expires_in": 300 });
+        return document(StatusCode::OK, "application/json", body.to_string().into());
+    }
     if !user.is_empty() && authorization != Some(&*basic(user, password)) {
         return problem(StatusCode::UNAUTHORIZED, "UNAUTHORIZED", query);
     }

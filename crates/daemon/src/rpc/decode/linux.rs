@@ -224,24 +224,23 @@ fn localhost(field: &str, reference: &str) -> Result<Option<SecurityProfile>, In
     }))
 }
 
-/// Loading a profile into the kernel, and choosing one by name, is not implemented; the other two types are honoured or
-/// refused by what the node has, which `spec` knows.
+/// Whether the node has a profile is for `spec` to say.
 pub(super) fn apparmor_profile(
     field: &str,
     given: Option<v1::SecurityProfile>,
     deprecated: Deprecated<'_>,
 ) -> Result<Option<SecurityProfile>, InvalidField> {
-    match profile(field, given, deprecated)? {
-        Some(SecurityProfile {
-            profile_type: ProfileType::Localhost,
-            localhost_ref,
-        }) => Err(invalid(
-            field,
-            format_args!("localhost profile {localhost_ref:?}"),
-            "AppArmor profiles by name are not implemented by this runtime; use RuntimeDefault or Unconfined",
-        )),
-        profile => Ok(profile),
+    let profile = profile(field, given, deprecated)?;
+    if let Some(SecurityProfile { localhost_ref, .. }) = &profile
+        && localhost_ref.chars().any(char::is_control)
+    {
+        return Err(invalid(
+            &format!("{field}.localhost_ref"),
+            format_args!("{localhost_ref:?}"),
+            "a profile's name has no control characters",
+        ));
     }
+    Ok(profile)
 }
 
 /// Kubelets send an empty message, which asks for nothing. Whether a label can be had is for `spec` to say, which knows the node.

@@ -422,10 +422,10 @@ fn wrong_pods() {
             |c| {
                 pod_security(c).apparmor = Some(v1::SecurityProfile {
                     profile_type: 2,
-                    localhost_ref: "p".into(),
+                    localhost_ref: "p\u{7f}".into(),
                 });
             },
-            "config.linux.security_context.apparmor: localhost profile \"p\"",
+            "config.linux.security_context.apparmor.localhost_ref: \"p\\u{7f}\"",
         ),
     ];
     for (change, expected) in cases {

@@ -36,7 +36,10 @@ fn deprecated_profiles() {
     assert_eq!(seccomp.profile_type, ProfileType::Localhost);
     assert_eq!(seccomp.localhost_ref, "/var/lib/kubelet/seccomp/a.json");
     assert_eq!(decoded("", "").unwrap().seccomp, None);
-    decoded("localhost/p", "").unwrap_err();
+    let apparmor = decoded("localhost/p", "").unwrap().apparmor.unwrap();
+    assert_eq!(apparmor.profile_type, ProfileType::Localhost);
+    assert_eq!(apparmor.localhost_ref, "p");
+    decoded("localhost/p\u{1}", "").unwrap_err();
     decoded("", "nonsense").unwrap_err();
 }
 
