@@ -116,6 +116,7 @@ const SUITES: &[Suite] = &[
         package: "longshore-e2e",
         target: "e2e",
         v2: &[
+            "checkpoint::",
             "container::",
             "pod::",
             "stop::",
@@ -132,6 +133,7 @@ const SUITES: &[Suite] = &[
         ],
         systemd: &[
             "systemd::",
+            "checkpoint::",
             "container::",
             "pod::",
             "stop::",

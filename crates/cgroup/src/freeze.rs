@@ -1,3 +1,4 @@
+use std::path::PathBuf;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -49,6 +50,12 @@ impl Cgroup {
             Err(error) if matches!(error.errno(), Some(Errno::NOENT | Errno::NODEV)) => Ok(()),
             other => other,
         }
+    }
+
+    /// Where [`Cgroup::freeze`] writes, by the path at which its tree is mounted.
+    pub fn freezer_directory(&self) -> Result<PathBuf, Error> {
+        let (hierarchy, path) = self.freezer()?;
+        Ok(hierarchy.mount_point.join(path.trim_start_matches('/')))
     }
 
     fn freezer(&self) -> Result<(&Hierarchy, String), Error> {

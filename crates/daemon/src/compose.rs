@@ -25,6 +25,7 @@ use tonic::transport::Server;
 
 use crate::{
     cdi::Cdi,
+    checkpoint::{self, Checkpoints},
     config::{Arguments, CgroupDriver, Config, Reload},
     container,
     events::Events,
@@ -110,6 +111,7 @@ async fn build(config: Config) -> anyhow::Result<Runtime> {
     );
     let lock = Lock::take(&config.state)?;
     let root_lock = Lock::take(&config.root)?;
+    checkpoint::sweep(&config.root);
     let hierarchies = Hierarchies::open()?;
     match config.cgroup_driver {
         // Pods whose request names no parent get this one; it stays.
@@ -169,6 +171,7 @@ async fn build(config: Config) -> anyhow::Result<Runtime> {
             user_namespaces: Path::new("/proc/self/ns/user").exists(),
         },
         handlers: Handlers::default(),
+        checkpoints: Checkpoints::default(),
         reload: Reload::default(),
         config,
         _locks: [lock, root_lock],

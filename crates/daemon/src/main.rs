@@ -4,6 +4,7 @@
 //! the pod's own process; `state` remembers.
 
 mod cdi;
+mod checkpoint;
 mod compose;
 mod config;
 mod container;

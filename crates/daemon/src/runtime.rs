@@ -16,6 +16,7 @@ use snapshot::Overlay;
 
 use crate::{
     cdi::Cdi,
+    checkpoint::Checkpoints,
     config::{Config, Reload},
     container::{Container, RemoveError as RemoveContainerError},
     events::{Events, News},
@@ -68,6 +69,7 @@ pub(crate) struct Runtime {
     pub(crate) host: Host,
     pub(crate) features: Features,
     pub(crate) handlers: Handlers,
+    pub(crate) checkpoints: Checkpoints,
     pub(crate) _locks: [Lock; 2],
 }
 

@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 use std::convert::Infallible;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd};
 
 use oci_plan::ContainerPlan;
 use rustix::fs::Mode;
@@ -86,9 +86,11 @@ impl Init<'_> {
             handshake::say_console(socket, terminal.master_fd())
                 .at(Stage::Handshake, "its terminal")?;
         }
-        let settled = streams::settle(self.host.null(), self.stdio, terminal.as_ref(), socket);
-        // Its descriptors are closed already.
-        std::mem::forget(terminal);
+        let own_null = streams::own_null();
+        let null = own_null.as_ref().map_or(self.host.null(), AsFd::as_fd);
+        let settled = streams::settle(null, self.stdio, terminal.as_ref(), socket);
+        // Their descriptors are closed already.
+        std::mem::forget((terminal, own_null));
         let settled = settled?;
         handshake::say_created(settled).at(Stage::Handshake, "its creation")?;
         Ok(settled)

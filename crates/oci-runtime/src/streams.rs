@@ -1,8 +1,21 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, makedev, statat};
+
 use crate::error::{Context, Error, Stage};
 use crate::launch::ChildStdio;
 use crate::terminal::Terminal;
+
+/// The container's own `/dev/null`, seen from its root, if it is one: the host's lies in no mount of the container, and whoever writes its
+/// processes down (CRIU) does not find it.
+pub(crate) fn own_null() -> Option<OwnedFd> {
+    const NULL: &str = "/dev/null";
+    let stat = statat(CWD, NULL, AtFlags::SYMLINK_NOFOLLOW).ok()?;
+    let is_null = FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice
+        && stat.st_rdev == makedev(1, 3);
+    let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    is_null.then(|| rustix::fs::open(NULL, flags, Mode::empty()).ok())?
+}
 
 /// In the child: puts the streams at 0, 1 and 2, the handshake at 3, and closes everything else, so that neither the wait for the start
 /// nor the program holds anything of the caller's. No descriptor made before is valid afterwards; the handshake's new one is returned.

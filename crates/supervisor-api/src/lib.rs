@@ -129,6 +129,31 @@ pub enum RequestBody {
         labels: Labels,
         request: ProcessRequest,
     },
+    /// Holds every process of running containers still, all of them or none. [`ReplyBody::Done`] once they are. They go on when they are told to,
+    /// when the connection that asked for it closes (a dump of one of them that is under way then comes to its end first), and after this many
+    /// milliseconds in any case, when such a dump is killed.
+    Freeze { ids: Vec<String>, bound_ms: u64 },
+    /// Lets containers go on. [`ReplyBody::Done`], also for those that were not held.
+    Thaw { ids: Vec<String> },
+    /// Has CRIU write down a running container's processes, which go on as they were. [`ReplyBody::Done`] once it has; an error, after which
+    /// they go on as well, has the last of what it printed.
+    Dump(Box<Dump>),
+}
+
+/// A run of `criu dump`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Dump {
+    pub container_id: String,
+    /// Absolute path of CRIU.
+    pub program: String,
+    /// Behind `dump --tree PID`.
+    pub arguments: Vec<String>,
+    /// Its `PATH`.
+    pub path: String,
+    /// The mount namespace that it is run in a copy of, the host's.
+    pub mounts: FdSlot,
+    /// It is killed after this many milliseconds.
+    pub bound_ms: u64,
 }
 
 /// Requests that make a process, each as its namesake of [`RequestBody`].

@@ -49,7 +49,8 @@ impl Supervisor {
                 | Aim::Start(_)
                 | Aim::Exec(_)
                 | Aim::Delete(_)
-                | Aim::Kill { .. } => {}
+                | Aim::Kill { .. }
+                | Aim::Dump { .. } => {}
             }
         }
     }
@@ -86,6 +87,7 @@ impl Supervisor {
             Aim::Exec(key) => self.exec_command_ended(key, outcome),
             Aim::Delete(key) => self.delete_ended(key, outcome),
             Aim::Kill { key, asker } => self.kill_ended(key, asker, outcome),
+            Aim::Dump { key, asker, .. } => self.dump_ended(key, asker, outcome),
         }
         if self.commands.is_empty() {
             self.endings.clear();

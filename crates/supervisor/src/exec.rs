@@ -277,6 +277,7 @@ impl Supervisor {
             exec.bound_to == Some(connection)
         });
         self.inputs_lost(connection);
+        self.frozen_lost(connection);
     }
 
     fn end_execs(&mut self, why: ExecKilled, which: impl Fn(&Exec) -> bool) {

@@ -14,6 +14,7 @@
 
 mod anchor;
 mod attach;
+mod checkpoint;
 mod commands;
 mod connection;
 mod container;

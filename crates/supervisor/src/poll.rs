@@ -42,6 +42,8 @@ pub(crate) enum Deadline {
     Stop,
     /// A command of a runtime, by its pid, must have ended.
     Command(i32),
+    /// Containers that are held still go on.
+    Frozen(u32),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

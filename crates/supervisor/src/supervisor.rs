@@ -11,6 +11,7 @@ use supervisor_api::{
 
 use crate::anchor::Anchor;
 use crate::attach::Listener;
+use crate::checkpoint::Frozen;
 use crate::connection::{Arrival, Asker, Connections};
 use crate::container::Container;
 use crate::exec::Exec;
@@ -36,6 +37,7 @@ pub(crate) struct Supervisor {
     pub(crate) execs: Vec<Exec>,
     pub(crate) listeners: Vec<Listener>,
     pub(crate) anchor: Option<Anchor>,
+    pub(crate) frozen: Vec<Frozen>,
     /// Of a runtime, while they run.
     pub(crate) commands: Vec<Command>,
     /// Of children that were unknown when they ended, while commands run.
@@ -69,6 +71,7 @@ impl Supervisor {
             execs: Vec::new(),
             listeners: Vec::new(),
             anchor: None,
+            frozen: Vec::new(),
             commands: Vec::new(),
             endings: Vec::new(),
             directory,
@@ -124,6 +127,7 @@ impl Supervisor {
             Deadline::Remove(key) => self.try_remove(key),
             Deadline::Stop => self.stop_tick(),
             Deadline::Command(pid) => self.command_overdue(pid),
+            Deadline::Frozen(number) => self.frozen_overdue(number),
         }
     }
 
@@ -193,6 +197,9 @@ impl Supervisor {
             RequestBody::ExecBefore(request) => {
                 return self.exec(asker, *request, true, &descriptors);
             }
+            RequestBody::Freeze { ids, bound_ms } => self.freeze(asker, &ids, bound_ms),
+            RequestBody::Thaw { ids } => self.thaw_asked(&ids),
+            RequestBody::Dump(request) => return self.dump(asker, &request, &descriptors),
         };
         self.reply(asker, result);
     }

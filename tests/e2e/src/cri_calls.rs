@@ -1,13 +1,13 @@
-use std::time::Duration;
+use std::{path::Path, time::Duration};
 
 use cri::{
     client::Client,
     v1::{
-        AttachRequest, Container, ContainerConfig, ContainerFilter, ContainerStats,
-        ContainerStatsFilter, ContainerStatsRequest, ContainerStatus, ContainerStatusRequest,
-        ContainerStatusResponse, CreateContainerRequest, ExecRequest, ExecSyncRequest,
-        ExecSyncResponse, Image, ImageFsInfoRequest, ImageFsInfoResponse, ImageSpec,
-        ImageStatusRequest, LinuxContainerResources, ListContainerStatsRequest,
+        AttachRequest, CheckpointContainerRequest, Container, ContainerConfig, ContainerFilter,
+        ContainerStats, ContainerStatsFilter, ContainerStatsRequest, ContainerStatus,
+        ContainerStatusRequest, ContainerStatusResponse, CreateContainerRequest, ExecRequest,
+        ExecSyncRequest, ExecSyncResponse, Image, ImageFsInfoRequest, ImageFsInfoResponse,
+        ImageSpec, ImageStatusRequest, LinuxContainerResources, ListContainerStatsRequest,
         ListContainersRequest, ListImagesRequest, ListPodSandboxRequest, NetworkConfig, PodSandbox,
         PodSandboxConfig, PodSandboxFilter, PodSandboxStatusRequest, PodSandboxStatusResponse,
         PortForwardRequest, PullImageRequest, RemoveContainerRequest, RemoveImageRequest,
@@ -125,6 +125,17 @@ impl Cri {
         let call = async |mut rpc: Runtime, request| rpc.list_pod_sandbox(request).await;
         let reply = self.client.runtime(LIMIT, request, call).await?;
         Ok(reply.items)
+    }
+
+    /// `timeout` in seconds; 0 is the daemon's.
+    pub async fn checkpoint(&self, id: &str, location: &Path, timeout: i64) -> Answer<()> {
+        let request = CheckpointContainerRequest {
+            container_id: id.to_owned(),
+            location: location.display().to_string(),
+            timeout,
+        };
+        let call = async |mut rpc: Runtime, request| rpc.checkpoint_container(request).await;
+        self.client.runtime(LIMIT, request, call).await.map(drop)
     }
 
     pub async fn create(

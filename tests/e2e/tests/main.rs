@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod bench;
+mod checkpoint;
 mod cni;
 mod configuration;
 mod container;

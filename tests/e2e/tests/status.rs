@@ -51,12 +51,6 @@ fn what_is_not_there_says_so() {
         let mut rpc = host.cri.client.runtime_service();
         let refusals = [
             (
-                "CheckpointContainer",
-                rpc.checkpoint_container(cri::v1::CheckpointContainerRequest::default())
-                    .await
-                    .map(drop),
-            ),
-            (
                 "CheckpointPod",
                 rpc.checkpoint_pod(cri::v1::CheckpointPodRequest::default())
                     .await

@@ -91,7 +91,7 @@ impl Payload {
         fs::write(self.directory.join("list"), list).context("write the list of tests")?;
         let target = workspace::target()?;
         let environment = format!(
-            "target_directory='{}'\nprogram_limit={PROGRAM_LIMIT}\n{}",
+            "target_directory='{}'\nprogram_limit={PROGRAM_LIMIT}\nexport LONGSHORE_TEST_CRIU=/usr/sbin/criu\n{}",
             target.display(),
             match boot {
                 Boot::V2 => "",

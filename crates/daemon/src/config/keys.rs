@@ -59,6 +59,9 @@ settings! {
         /// `annotations = ["run.oci.*"]` (of pods and containers, which it gets to see). A pod goes on with what it was made with.
         runtimes: Live<Runtimes> = {} or Live::new(Runtimes::default());
 
+        /// CRIU, which writes containers down and makes them again; by default the `criu` among the node's programs.
+        criu: Option<PathBuf> = "";
+
         /// What is logged to stderr: a level, or per module as in `info,longshored::pod=debug`.
         log: Live<LogFilter> = "info";
     }

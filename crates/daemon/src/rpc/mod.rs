@@ -7,6 +7,7 @@ mod status;
 mod attach;
 mod batch;
 mod check_store;
+mod checkpoint_container;
 mod container_stats;
 mod container_status;
 mod create_container;
@@ -328,9 +329,11 @@ impl RuntimeService for Cri {
 
     async fn checkpoint_container(
         &self,
-        _request: Request<v1::CheckpointContainerRequest>,
+        request: Request<v1::CheckpointContainerRequest>,
     ) -> Reply<v1::CheckpointContainerResponse> {
-        Err(not_implemented("CheckpointContainer"))
+        checkpoint_container::checkpoint_container(&self.runtime, request)
+            .await
+            .map(Response::new)
     }
 
     async fn checkpoint_pod(

@@ -9,6 +9,7 @@ use tonic::{Code, Status};
 use super::{decode::InvalidField, update_runtime_config::PodCidrError};
 use crate::{
     cdi::CdiError,
+    checkpoint,
     container::{self, CreateError, DevicesError, ExecError, LogError, MountError},
     hooks::Failure,
     inventory::FindError,
@@ -158,6 +159,15 @@ coded! {
         E::Blocking(..) => Code::DeadlineExceeded,
         E::Processes(..) | E::Record(..) | E::Crashed(_) => os_code(error),
     }
+    checkpoint::CheckpointError: error {
+        E::State { .. } | E::Unsupported { .. } => Code::FailedPrecondition,
+        E::Criu(..) | E::Dump { .. } => Code::FailedPrecondition,
+        E::Busy(_) => Code::Aborted,
+        E::Location { source, .. } => path_code(source),
+        E::Freeze(_, call) | E::Supervisor(_, call) => call.code(),
+        E::Late { .. } | E::Blocking(..) => Code::DeadlineExceeded,
+        E::Files { .. } | E::Record(..) | E::Crashed(_) => os_code(error),
+    }
     pod::UpdateError: error {
         E::NotReady(_) | E::Nri(..) => Code::FailedPrecondition,
         E::Record(..) | E::Crashed(_) => os_code(error),
@@ -219,7 +229,7 @@ coded! {
         },
         E::Gone => Code::Unavailable,
         E::NoLabels => Code::FailedPrecondition,
-        E::Silent => Code::DeadlineExceeded,
+        E::Silent(_) => Code::DeadlineExceeded,
         E::Send(_) | E::Prepare(_) | E::Mismatch { .. } => os_code(error),
     }
     image::FindError: error {

@@ -34,8 +34,8 @@ pub(crate) enum CallError {
     Refused(WireError),
     #[error("the pod's supervisor is gone")]
     Gone,
-    #[error("the pod's supervisor did not answer within {} s", ANSWER_WITHIN.as_secs())]
-    Silent,
+    #[error("the pod's supervisor did not answer within {} s", .0.as_secs())]
+    Silent(Duration),
     #[error("send a request to the pod's supervisor")]
     Send(#[source] io::Error),
     #[error("prepare a request to the pod's supervisor")]
@@ -127,6 +127,25 @@ impl Link {
         }
     }
 
+    /// As [`Link::order`], for what may take its time.
+    pub(crate) async fn order_within(
+        &self,
+        request: &'static str,
+        body: RequestBody,
+        descriptors: Vec<OwnedFd>,
+        bound: Duration,
+    ) -> Result<(), CallError> {
+        match self
+            .send(body, descriptors)
+            .await?
+            .answer_within(bound)
+            .await?
+        {
+            (ReplyBody::Done, _) => Ok(()),
+            (other, _) => Err(mismatch(request, &other)),
+        }
+    }
+
     /// Sends a request. Requests sent one after the other arrive in that order.
     async fn send(
         &self,
@@ -175,11 +194,18 @@ struct Sent<'a> {
 }
 
 impl Sent<'_> {
-    async fn answer(mut self) -> Result<(ReplyBody, Vec<OwnedFd>), CallError> {
-        match tokio::time::timeout(ANSWER_WITHIN, &mut self.answer).await {
+    async fn answer(self) -> Result<(ReplyBody, Vec<OwnedFd>), CallError> {
+        self.answer_within(ANSWER_WITHIN).await
+    }
+
+    async fn answer_within(
+        mut self,
+        bound: Duration,
+    ) -> Result<(ReplyBody, Vec<OwnedFd>), CallError> {
+        match tokio::time::timeout(bound, &mut self.answer).await {
             Ok(Ok(answer)) => answer.map_err(CallError::Refused),
             Ok(Err(_closed)) => Err(CallError::Gone),
-            Err(_elapsed) => Err(CallError::Silent),
+            Err(_elapsed) => Err(CallError::Silent(bound)),
         }
     }
 }

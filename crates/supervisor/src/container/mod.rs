@@ -183,7 +183,7 @@ impl Supervisor {
             .ok_or_else(|| not_found(format!("container {id} is not in this pod")))
     }
 
-    pub(super) fn keyed(&mut self, key: u32) -> Option<&mut Container> {
+    pub(crate) fn keyed(&mut self, key: u32) -> Option<&mut Container> {
         self.containers.iter_mut().find(|one| one.key == key)
     }
 

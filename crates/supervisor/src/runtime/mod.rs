@@ -8,6 +8,7 @@
 //! Nothing here waits. What takes time is a [`Launch`]: of the core, a descriptor to poll and a process to reap; of a runtime, a [`Command`]
 //! to reap, which leaves a process behind.
 
+mod criu;
 mod embedded;
 mod failure;
 mod launch;
@@ -263,6 +264,16 @@ impl Body {
         self.0
             .signal(signal)
             .map_err(|error| failure::cgroup(&error))
+    }
+
+    /// Holds every process in it still; bounded by half a second.
+    pub(crate) fn freeze(&self) -> Result<(), WireError> {
+        self.0.freeze().map_err(|error| failure::cgroup(&error))
+    }
+
+    /// Lets them go on; also when they were not held.
+    pub(crate) fn thaw(&self) -> Result<(), WireError> {
+        self.0.thaw().map_err(|error| failure::cgroup(&error))
     }
 
     pub(crate) fn update(&self, resources: &Resources) -> Result<(), WireError> {

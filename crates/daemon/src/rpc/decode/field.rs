@@ -1,6 +1,9 @@
 //! The refusal of a field, and the checks that several messages share.
 
-use std::fmt::Display;
+use std::{
+    fmt::Display,
+    path::{Component, PathBuf},
+};
 
 /// A field of a request that is wrong, or that we cannot honour: INVALID_ARGUMENT.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -100,6 +103,22 @@ pub(super) fn absolute_path(field: &str, value: String) -> Result<String, Invali
         ));
     }
     Ok(value)
+}
+
+/// A path of the node that a file is written to, or read from: absolute, and without `..`.
+pub(crate) fn location(field: &str, value: String) -> Result<PathBuf, InvalidField> {
+    let path = PathBuf::from(absolute_path(field, value)?);
+    let climbs = path
+        .components()
+        .any(|component| component == Component::ParentDir);
+    match climbs {
+        true => Err(invalid(
+            field,
+            format_args!("{:?}", path.display().to_string()),
+            "use a path without `..`",
+        )),
+        false => Ok(path),
+    }
 }
 
 /// Empty, or an absolute path.

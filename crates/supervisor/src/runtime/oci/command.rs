@@ -25,7 +25,7 @@ use crate::reap::Ending;
 const TAIL_BYTES: usize = 8192;
 
 /// Where programs of the node are.
-const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// Who waits for a command: a container or an exec by its key, or the asker of a signal to the container.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,7 +34,16 @@ pub(crate) enum Aim {
     Start(u32),
     Exec(u32),
     Delete(u32),
-    Kill { key: u32, asker: Asker },
+    Kill {
+        key: u32,
+        asker: Asker,
+    },
+    /// By CRIU.
+    Dump {
+        key: u32,
+        asker: Asker,
+        bound: Duration,
+    },
 }
 
 impl Aim {
@@ -46,6 +55,7 @@ impl Aim {
             Self::Exec(_) => "exec",
             Self::Delete(_) => "delete",
             Self::Kill { .. } => "kill",
+            Self::Dump { .. } => "dump",
         }
     }
 
@@ -55,33 +65,36 @@ impl Aim {
             Self::Create(_) | Self::Start(_) | Self::Exec(_) => 25,
             Self::Delete(_) => 8,
             Self::Kill { .. } => 5,
+            Self::Dump { bound, .. } => return *bound,
         })
     }
 }
 
 /// Where commands run.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Node<'a> {
+pub(in crate::runtime) struct Node<'a> {
     /// The host's mount namespace, of which each gets a copy.
-    pub(super) mounts: BorrowedFd<'a>,
-    pub(super) host: &'a oci_runtime::Host,
+    pub(in crate::runtime) mounts: BorrowedFd<'a>,
+    pub(in crate::runtime) host: &'a oci_runtime::Host,
     /// A mount that the copy goes without.
-    pub(super) hidden: Option<&'a Path>,
+    pub(in crate::runtime) hidden: Option<&'a Path>,
 }
 
 /// What to run.
 #[derive(Debug)]
-pub(super) struct Order<'a> {
-    pub(super) aim: Aim,
+pub(in crate::runtime) struct Order<'a> {
+    pub(in crate::runtime) aim: Aim,
     /// Behind the global options.
-    pub(super) arguments: Vec<String>,
+    pub(in crate::runtime) arguments: Vec<String>,
     /// The container's streams. Without them what the command prints is kept like its log.
-    pub(super) stdio: Option<ChildStdio<'a>>,
-    pub(super) places: &'a [Place],
+    pub(in crate::runtime) stdio: Option<ChildStdio<'a>>,
+    pub(in crate::runtime) places: &'a [Place],
     /// What it starts inherits it: runtimes rate no exec.
-    pub(super) oom_score: Option<i16>,
+    pub(in crate::runtime) oom_score: Option<i16>,
     /// The directory in the v2 tree that it is born in.
-    pub(super) cgroup: Option<OwnedFd>,
+    pub(in crate::runtime) cgroup: Option<OwnedFd>,
+    /// Its `PATH`, where it is not the node's.
+    pub(in crate::runtime) path: Option<&'a str>,
 }
 
 /// A command that runs. It dies with this process.
@@ -119,12 +132,11 @@ impl Command {
         pod: &Path,
         node: Node<'_>,
     ) -> Result<Self, Errno> {
-        let (output, writer) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
-        rustix::io::ioctl_fionbio(&output, true)?;
+        let pipe = output_pipe()?;
         let own = rustix::process::getpid().as_raw_nonzero().to_string();
         let mut arguments = vec![runtime.program.clone()];
         arguments.extend(["--root".to_owned(), super::text(&pod.join("runtime"))]);
-        arguments.extend(["--log".to_owned(), descriptor(&own, writer.as_fd())]);
+        arguments.extend(["--log".to_owned(), descriptor(&own, pipe.1.as_fd())]);
         arguments.extend(["--log-format".to_owned(), "json".to_owned()]);
         arguments.extend(runtime.options.iter().cloned());
         arguments.extend(order.arguments.iter().cloned());
@@ -134,10 +146,36 @@ impl Command {
             runtime.program,
             order.aim.verb()
         );
-        let program = c_string(&runtime.program)?;
+        Self::spawn(name, &runtime.program, &arguments, pipe, order, node)
+    }
+
+    /// A program that is no runtime, with the arguments of the order and no others.
+    pub(in crate::runtime) fn run_plain(
+        program: &str,
+        order: Order<'_>,
+        node: Node<'_>,
+    ) -> Result<Self, Errno> {
+        let mut arguments = vec![program.to_owned()];
+        arguments.extend(order.arguments.iter().cloned());
+        let name = format!("{program} {}", order.aim.verb());
+        Self::spawn(name, program, &arguments, output_pipe()?, order, node)
+    }
+
+    fn spawn(
+        name: String,
+        program: &str,
+        arguments: &[String],
+        (output, writer): (OwnedFd, OwnedFd),
+        order: Order<'_>,
+        node: Node<'_>,
+    ) -> Result<Self, Errno> {
+        let program = c_string(program)?;
         let strings = arguments.iter().map(|one| c_string(one));
         let arguments = CStrings::new(strings.collect::<Result<_, _>>()?);
-        let environment = CStrings::new(vec![c_string(PATH)?]);
+        let environment = CStrings::new(vec![c_string(&format!(
+            "PATH={}",
+            order.path.unwrap_or(PATH)
+        ))?]);
         match sys::clone_process(
             sys::CloneFlags::empty(),
             order.cgroup.as_ref().map(AsFd::as_fd),
@@ -225,6 +263,13 @@ impl Command {
             message: format!("{} {how}: {said}", self.name),
         })
     }
+}
+
+/// What a command writes to, and what is read of it here.
+fn output_pipe() -> Result<(OwnedFd, OwnedFd), Errno> {
+    let (output, writer) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
+    rustix::io::ioctl_fionbio(&output, true)?;
+    Ok((output, writer))
 }
 
 /// The exit status of a child that could not become its program; shells have the same.

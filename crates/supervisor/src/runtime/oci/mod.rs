@@ -32,7 +32,7 @@ use supervisor_api::{Bundle, OciRuntime, WireError, pid_file, process_file};
 pub(crate) use command::{Aim, Command, Outcome};
 
 use super::{Body, Embedded, NewExec, internal};
-use command::{Node, Order};
+pub(super) use command::{Node, Order};
 use mounts::Place;
 pub(super) use mounts::places;
 
@@ -120,6 +120,7 @@ impl Oci {
                 oom_score: None,
                 places,
                 cgroup: placement(core, &body)?,
+                path: None,
             };
             Ok((launch, self.run(core, order)?))
         });
@@ -153,6 +154,7 @@ impl Oci {
             oom_score: None,
             places: &[],
             cgroup: None,
+            path: None,
         };
         self.run(core, order)
     }
@@ -185,6 +187,7 @@ impl Oci {
                     oom_score: new.process.oom_score_adj.map(|score| score.0),
                     places: &[],
                     cgroup,
+                    path: None,
                 };
                 Ok((launch, self.run(core, order)?))
             });

@@ -1,0 +1,463 @@
+//! Checkpoints. What CRIU does is shown with CRIU where it works on the kernel: `$LONGSHORE_TEST_CRIU` names one that must, as in the virtual
+//! machines. Elsewhere its own verdict on the kernel is what the daemon is to answer with. What the daemon does around it is shown with
+//! programs in CRIU's place that fail, hang and lie.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
+
+use anyhow::{Context, ensure};
+use cri::v1::{ContainerState, LinuxSandboxSecurityContext, NamespaceMode, NamespaceOption};
+use e2e::{ContainerSettings, Host, PodSettings, scenario_with};
+use tempfile::TempDir;
+use tonic::Code;
+
+/// Counts, in its memory and in a file of its own.
+const COUNTER: &str =
+    "i=0; while :; do i=$((i+1)); echo count $i; echo $i >/tmp/count; sleep 0.2; done";
+
+/// CRIU that works here, or the reason that the daemon has to give.
+enum Criu {
+    Works(PathBuf),
+    Refuses(String),
+}
+
+impl Criu {
+    fn find() -> anyhow::Result<Self> {
+        if let Some(path) = std::env::var_os("LONGSHORE_TEST_CRIU") {
+            return Ok(Self::Works(path.into()));
+        }
+        let path = PathBuf::from("/usr/sbin/criu");
+        let check = Command::new(&path)
+            .arg("check")
+            .output()
+            .context("run criu check: is the package installed?")?;
+        if check.status.success() {
+            return Ok(Self::Works(path));
+        }
+        let said = String::from_utf8_lossy(&check.stderr).into_owned();
+        let error = said.lines().find(|line| line.contains("Error ("));
+        let error = error.with_context(|| format!("criu check gives no reason: {said}"))?;
+        Ok(Self::Refuses(error.to_owned()))
+    }
+
+    fn setting(&self) -> String {
+        match self {
+            Self::Works(path) => format!("criu = {path:?}\n"),
+            Self::Refuses(_) => String::new(),
+        }
+    }
+}
+
+/// A program in CRIU's place. `dump` is what it does with a dump; `$work` is its directory.
+struct Fake {
+    _directory: TempDir,
+    path: PathBuf,
+}
+
+impl Fake {
+    fn new(check: &str, dump: &str) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("criu");
+        let script = format!(
+            "#!/bin/sh\ncase $1 in\n--version) echo 'Version: 4.1'; exit 0;;\ncheck) {check};;\nesac\n\
+             while [ $# -gt 0 ]; do [ \"$1\" = --work-dir ] && work=$2; shift; done\n{dump}\n"
+        );
+        fs::write(&path, script).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        Self {
+            _directory: directory,
+            path,
+        }
+    }
+
+    fn setting(&self) -> String {
+        format!("criu = {:?}\n", self.path)
+    }
+}
+
+/// A running counter, and where its checkpoints go.
+struct Counting {
+    pod: PodSettings,
+    pod_id: String,
+    settings: ContainerSettings,
+    id: String,
+    archives: PathBuf,
+}
+
+impl Counting {
+    async fn start(host: &Host, name: &str) -> anyhow::Result<Self> {
+        let pod = PodSettings::new(name);
+        let pod_id = host.run_pod(&pod).await?;
+        let settings = ContainerSettings::sh("counter", COUNTER);
+        let id = host.run(&pod_id, &pod, &settings).await?;
+        host.until_logged(&pod, &settings, "count 2\n").await?;
+        let archives = host.sandbox.directory().join("archives");
+        fs::create_dir(&archives)?;
+        Ok(Self {
+            pod,
+            pod_id,
+            settings,
+            id,
+            archives,
+        })
+    }
+
+    fn last(&self, host: &Host) -> u32 {
+        let output = host.output(&self.pod, &self.settings).unwrap_or_default();
+        let counts = output
+            .lines()
+            .filter_map(|line| line.strip_prefix("count "));
+        counts
+            .filter_map(|count| count.parse().ok())
+            .max()
+            .unwrap_or(0)
+    }
+
+    /// Counts on from now.
+    async fn goes_on(&self, host: &Host) -> anyhow::Result<()> {
+        let next = format!("count {}\n", self.last(host) + 3);
+        host.until_logged(&self.pod, &self.settings, &next)
+            .await
+            .context("the container does not go on")?;
+        let status = host.cri.container_status(&self.id).await?;
+        ensure!(status.state() == ContainerState::ContainerRunning);
+        Ok(())
+    }
+
+    /// Waits until a fake has begun to dump it.
+    async fn until_begun(&self, host: &Host) -> anyhow::Result<()> {
+        let work = host.sandbox.directory().join("lib/checkpoints");
+        let begun = work.join(&self.id).join("begun");
+        let wait = async {
+            while !begun.exists() {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(60), wait)
+            .await
+            .context("no dump begins")
+    }
+
+    /// No archive, and nothing that was to become one, or lay in the daemon's directory meanwhile.
+    fn left_nothing(&self, host: &Host) -> anyhow::Result<()> {
+        let work = host.sandbox.directory().join("lib/checkpoints");
+        for directory in [&self.archives, &work] {
+            let names: Vec<_> = match fs::read_dir(directory) {
+                Ok(entries) => entries.flatten().map(|entry| entry.file_name()).collect(),
+                Err(_never_made) => Vec::new(),
+            };
+            ensure!(names.is_empty(), "{} holds {names:?}", directory.display());
+        }
+        Ok(())
+    }
+}
+
+#[test]
+fn without_a_criu_that_works_it_says_what_is_missing() {
+    let absent = Path::new("/nonexistent/criu");
+    scenario_with(&format!("criu = {absent:?}\n"), async |host| {
+        let counting = Counting::start(host, "absent").await?;
+        let place = counting.archives.join("c.tar");
+        let refused = host
+            .cri
+            .checkpoint(&counting.id, &place, 0)
+            .await
+            .unwrap_err();
+        assert_eq!(refused.code(), Code::FailedPrecondition, "{refused}");
+        assert!(refused.message().contains("/nonexistent/criu"), "{refused}");
+        counting.left_nothing(host)
+    });
+    let verdict = "echo 'Error (criu/kerndat.c:1): the kernel lacks everything' >&2; exit 1";
+    let fake = Fake::new(verdict, "exit 1");
+    scenario_with(&fake.setting(), async |host| {
+        let counting = Counting::start(host, "unfit").await?;
+        let place = counting.archives.join("c.tar");
+        let refused = host
+            .cri
+            .checkpoint(&counting.id, &place, 0)
+            .await
+            .unwrap_err();
+        assert_eq!(refused.code(), Code::FailedPrecondition, "{refused}");
+        assert!(
+            refused.message().contains("the kernel lacks everything"),
+            "{refused}"
+        );
+        counting.goes_on(host).await?;
+        counting.left_nothing(host)
+    });
+}
+
+#[test]
+fn what_cannot_be_checkpointed_is_refused() {
+    let fake = Fake::new("exit 0", "exit 1");
+    scenario_with(&fake.setting(), async |host| {
+        let counting = Counting::start(host, "refused").await?;
+        let (pod, pod_id) = (&counting.pod, &counting.pod_id);
+        let place = counting.archives.join("c.tar");
+        for (location, timeout) in [
+            ("", 0),
+            ("c.tar", 0),
+            ("/tmp/../c.tar", 0),
+            ("/nonexistent/directory/c.tar", 0),
+            ("/", 0),
+            (counting.archives.to_str().unwrap(), 0),
+            (place.to_str().unwrap(), -1),
+        ] {
+            let refused = host
+                .cri
+                .checkpoint(&counting.id, Path::new(location), timeout)
+                .await
+                .unwrap_err();
+            assert_eq!(
+                refused.code(),
+                Code::InvalidArgument,
+                "{location} {timeout}: {refused}"
+            );
+        }
+        let missing = host.cri.checkpoint("fade", &place, 0).await.unwrap_err();
+        assert_eq!(missing.code(), Code::NotFound, "{missing}");
+
+        let created = host
+            .create(pod_id, pod, &ContainerSettings::sleeper("created"))
+            .await?;
+        let exited = ContainerSettings::sh("exited", "true");
+        let exited = host.run(pod_id, pod, &exited).await?;
+        host.until_exited(&exited).await?;
+        let terminal = ContainerSettings::sleeper("terminal").edited(|config| config.tty = true);
+        let terminal = host.run(pod_id, pod, &terminal).await?;
+        let sharing = PodSettings::edited("sharing", |config| {
+            let linux = config.linux.get_or_insert_default();
+            linux.security_context = Some(LinuxSandboxSecurityContext::default());
+        });
+        let sharing_id = host.run_pod(&sharing).await?;
+        let shared = ContainerSettings::sleeper("shared").edited(|config| {
+            let linux = config.linux.get_or_insert_default();
+            let security = linux.security_context.get_or_insert_default();
+            security.namespace_options = Some(NamespaceOption {
+                pid: NamespaceMode::Pod.into(),
+                ..Default::default()
+            });
+        });
+        let shared = host.run(&sharing_id, &sharing, &shared).await?;
+        for (id, why) in [
+            (&created, "it is created"),
+            (&exited, "it is exited"),
+            (&terminal, "terminal"),
+            (&shared, "PID namespace"),
+        ] {
+            let refused = host.cri.checkpoint(id, &place, 0).await.unwrap_err();
+            assert_eq!(refused.code(), Code::FailedPrecondition, "{refused}");
+            assert!(refused.message().contains(why), "{why}: {refused}");
+        }
+        counting.goes_on(host).await?;
+        counting.left_nothing(host)
+    });
+}
+
+#[test]
+fn a_dump_that_fails_leaves_nothing() {
+    let fails =
+        "echo '(00.1) Error (criu/files.c:1): something odd is open' >$work/dump.log; exit 1";
+    let fake = Fake::new("exit 0", fails);
+    scenario_with(&fake.setting(), async |host| {
+        let counting = Counting::start(host, "fails").await?;
+        let place = counting.archives.join("c.tar");
+        let refused = host
+            .cri
+            .checkpoint(&counting.id, &place, 0)
+            .await
+            .unwrap_err();
+        assert_eq!(refused.code(), Code::FailedPrecondition, "{refused}");
+        assert!(
+            refused.message().contains("something odd is open"),
+            "{refused}"
+        );
+        counting.goes_on(host).await?;
+        counting.left_nothing(host)
+    });
+}
+
+#[test]
+fn a_dump_that_hangs_ends_with_its_time() {
+    let fake = Fake::new("exit 0", "touch $work/begun; exec sleep 1000");
+    scenario_with(&fake.setting(), async |host| {
+        let counting = Counting::start(host, "hangs").await?;
+        let place = counting.archives.join("c.tar");
+        let late = host
+            .cri
+            .checkpoint(&counting.id, &place, 1)
+            .await
+            .unwrap_err();
+        assert_eq!(late.code(), Code::DeadlineExceeded, "{late}");
+        counting.goes_on(host).await?;
+        counting.left_nothing(host)?;
+
+        // One at a time; and a container that is held still can be stopped.
+        let first = host.cri.clone();
+        let (id, at) = (counting.id.clone(), place.clone());
+        let first = tokio::spawn(async move { first.checkpoint(&id, &at, 20).await });
+        counting.until_begun(host).await?;
+        let second = host
+            .cri
+            .checkpoint(&counting.id, &place, 20)
+            .await
+            .unwrap_err();
+        assert_eq!(second.code(), Code::Aborted, "{second}");
+        assert!(second.message().contains("under way"), "{second}");
+        host.cri.stop(&counting.id, 0).await?;
+        let first = first.await?.unwrap_err();
+        assert!(
+            matches!(
+                first.code(),
+                Code::DeadlineExceeded | Code::FailedPrecondition
+            ),
+            "{first}"
+        );
+        counting.left_nothing(host)
+    });
+}
+
+#[test]
+fn a_container_goes_on_though_the_daemon_dies() {
+    let fake = Fake::new("exit 0", "touch $work/begun; exec sleep 3");
+    scenario_with(&fake.setting(), async |host| {
+        let counting = Counting::start(host, "orphaned").await?;
+        let place = counting.archives.join("c.tar");
+        let client = host.cri.clone();
+        let (id, at) = (counting.id.clone(), place.clone());
+        let asked = tokio::spawn(async move { client.checkpoint(&id, &at, 60).await });
+        counting.until_begun(host).await?;
+        host.restart_daemon().await?;
+        assert!(asked.await?.is_err());
+        counting.goes_on(host).await?;
+        // Not what the dump was for, but what was to become the archive is where the client wanted it.
+        for entry in fs::read_dir(&counting.archives)? {
+            let name = entry?.file_name();
+            let name = name.to_string_lossy();
+            assert!(name.ends_with(".partial"), "{name}");
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn a_checkpoint_is_what_the_field_reads() {
+    let criu = Criu::find().unwrap();
+    scenario_with(&criu.setting(), async |host| {
+        let counting = Counting::start(host, "dumped").await?;
+        let id = &counting.id;
+        let changes =
+            "echo kept >/kept && ln /kept /linked && mkfifo /pipe && rm /bin/wc && rm -r /var";
+        let changed = host.cri.exec(id, &["sh", "-c", changes], 10).await?;
+        assert_eq!(changed.exit_code, 0, "{changed:?}");
+        let place = counting.archives.join("c.tar");
+        fs::write(&place, "something else")?;
+        let made = host.cri.checkpoint(id, &place, 0).await;
+        if let Criu::Refuses(verdict) = &criu {
+            let refused = made.unwrap_err();
+            assert_eq!(refused.code(), Code::FailedPrecondition, "{refused}");
+            assert!(refused.message().contains(verdict), "{verdict}: {refused}");
+            assert_eq!(fs::read_to_string(&place)?, "something else");
+            return counting.goes_on(host).await;
+        }
+        made?;
+        counting.goes_on(host).await?;
+
+        let files = members(&place)?;
+        for name in [
+            "config.dump",
+            "spec.dump",
+            "status.dump",
+            "status",
+            "bind.mounts",
+            "dump.log",
+            "stats-dump",
+            "rootfs-diff.tar",
+            "deleted.files",
+            "checkpoint/inventory.img",
+            "checkpoint/pstree.img",
+            "checkpoint/pages-1.img",
+            "checkpoint/descriptors.json",
+        ] {
+            assert!(
+                files.contains_key(name),
+                "{name} is not in {:?}",
+                files.keys()
+            );
+        }
+        let json = |name: &str| serde_json::from_slice::<serde_json::Value>(&files[name]);
+        let config = json("config.dump")?;
+        assert_eq!(config["id"], **id);
+        assert_eq!(config["name"], "counter");
+        assert_eq!(config["rootfsImageName"], *host.image);
+        assert_eq!(config["restored"], false);
+        let annotations = &json("spec.dump")?["annotations"];
+        assert_eq!(annotations["io.kubernetes.cri.container-name"], "counter");
+        assert_eq!(annotations["io.kubernetes.cri.sandbox-name"], "dumped");
+        assert_eq!(json("status.dump")?["id"], **id);
+        let layer = host.sandbox.directory().join("layer.tar");
+        fs::write(&layer, &files["rootfs-diff.tar"])?;
+        let layer = members(&layer)?;
+        let count: u32 = String::from_utf8(layer["tmp/count"].clone())?
+            .trim()
+            .parse()?;
+        assert!(count > 0);
+        assert_eq!(layer["kept"], b"kept\n");
+        let deleted: Vec<String> = serde_json::from_slice(&files["deleted.files"])?;
+        assert_eq!(deleted, ["/bin/wc", "/var"]);
+        assert!(
+            layer.contains_key("pipe") && layer.contains_key("linked"),
+            "{layer:?}"
+        );
+        // One archive, and nothing beside it.
+        assert_eq!(fs::read_dir(&counting.archives)?.count(), 1);
+        let mode = fs::metadata(&place)?.permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        // Another one of the same container, in the place of the first.
+        host.cri.checkpoint(id, &place, 0).await?;
+        // What CRIU knows of the kernel; it keeps that.
+        fs::remove_file(host.sandbox.view("/run/criu.kdat"))?;
+        counting.goes_on(host).await
+    });
+}
+
+/// The members of an archive, by name, with their contents.
+fn members(archive: &Path) -> anyhow::Result<BTreeMap<String, Vec<u8>>> {
+    let directory = tempfile::tempdir()?;
+    let unpacked = Command::new("tar")
+        .arg("-xf")
+        .arg(archive)
+        .arg("-C")
+        .arg(directory.path())
+        .status()?;
+    ensure!(
+        unpacked.success(),
+        "tar does not read {}",
+        archive.display()
+    );
+    let mut found = BTreeMap::new();
+    let mut left = vec![directory.path().to_owned()];
+    while let Some(next) = left.pop() {
+        for entry in fs::read_dir(&next)? {
+            let path = entry?.path();
+            let kind = path.symlink_metadata()?;
+            if kind.is_dir() {
+                left.push(path);
+                continue;
+            }
+            let name = path.strip_prefix(directory.path())?.display().to_string();
+            let contents = match kind.is_file() {
+                true => fs::read(&path)?,
+                false => Vec::new(),
+            };
+            found.insert(name, contents);
+        }
+    }
+    Ok(found)
+}
