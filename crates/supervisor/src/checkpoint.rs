@@ -141,8 +141,7 @@ impl Supervisor {
     /// the kernel does.
     pub(crate) fn frozen_lost(&mut self, connection: u32) {
         let all = self.frozen.iter_mut();
-        all
-            .filter(|frozen| frozen.connection == connection)
+        all.filter(|frozen| frozen.connection == connection)
             .for_each(|frozen| frozen.ending = true);
         self.settle_frozen();
     }
