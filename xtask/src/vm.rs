@@ -116,7 +116,7 @@ const SUITES: &[Suite] = &[
         package: "longshore-e2e",
         target: "e2e",
         v2: &[
-            "checkpoint::",
+            "checkpoint::with_criu_",
             "container::",
             "pod::",
             "stop::",
@@ -133,7 +133,7 @@ const SUITES: &[Suite] = &[
         ],
         systemd: &[
             "systemd::",
-            "checkpoint::",
+            "checkpoint::with_criu_",
             "container::",
             "pod::",
             "stop::",

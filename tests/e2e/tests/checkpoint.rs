@@ -347,7 +347,7 @@ fn a_container_goes_on_though_the_daemon_dies() {
 }
 
 #[test]
-fn a_checkpoint_is_what_the_field_reads() {
+fn with_criu_a_checkpoint_is_what_the_field_reads() {
     let criu = Criu::find().unwrap();
     scenario_with(&criu.setting(), async |host| {
         let counting = Counting::start(host, "dumped").await?;
