@@ -21,6 +21,7 @@ mod nri;
 mod paths;
 mod pod;
 mod pod_cidr;
+mod resctrl;
 mod rpc;
 mod runtime;
 mod service;

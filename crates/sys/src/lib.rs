@@ -12,6 +12,7 @@ mod limits;
 mod mount_attributes;
 mod namespaces;
 mod replace;
+mod scheduling;
 mod seccomp;
 mod share;
 mod signals;
@@ -31,6 +32,7 @@ pub use limits::{Limit, get_limit, set_limit};
 pub use mount_attributes::{MountAttributes, set_mount_attributes};
 pub use namespaces::unshare;
 pub use replace::{Durability, replace_file};
+pub use scheduling::{Scheduling, set_io_priority, set_scheduling};
 pub use seccomp::load_filter;
 pub use signals::{
     Signals, block_signals, receive_signal, reset_signals, signal_descriptor, signal_from_number,

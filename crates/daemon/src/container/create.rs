@@ -25,6 +25,7 @@ use super::{
     images::Sources,
     log,
     mounts::{self, MountError},
+    outside::{self, OutsideError},
     remove::{RemoveError, take_apart},
     volumes::{self, VolumeError},
 };
@@ -122,6 +123,8 @@ pub(crate) enum CreateError {
     Nri(ContainerId, #[source] NriError),
     #[error("container {0}")]
     Hook(ContainerId, #[source] HookError),
+    #[error("container {0}")]
+    Outside(ContainerId, #[source] OutsideError),
     #[error("container {0}")]
     Log(ContainerId, #[source] LogError),
     #[error("container {0}")]
@@ -307,6 +310,13 @@ async fn build(
         .await
         .map_err(|error| CreateError::Nri(id.clone(), error))?;
     specified.spec.spec = adjusted.spec;
+    if let Some(limits) = adjusted.limits {
+        container
+            .update(turn, &runtime.records, |record| {
+                record.resources = Some(limits);
+            })
+            .map_err(|error| CreateError::Record(id.clone(), error))?;
+    }
     devices::give(runtime, id, &mut specified.spec.spec, &adjusted.devices)
         .await
         .map_err(|error| CreateError::Devices(id.clone(), error))?;
@@ -360,12 +370,29 @@ async fn build(
         stdin: container.config.stdin,
         stdin_once: container.config.stdin_once,
     };
+    // All that can be refused without the kernel is judged: others make room now.
+    let others = runtime.nri.change(&adjusted.others).await;
+    let others = others.map_err(|error| CreateError::Nri(id.clone(), error))?;
     let request = CreateContainer { plan, stdio };
-    let made = hooks::make(runtime, container, &link, &spec.spec, request, descriptors).await;
-    let pid = made.map_err(|error| match error {
-        HookError::Supervisor(error) => CreateError::Supervisor(id.clone(), error),
-        error => hooked(error),
-    })?;
+    let made = async {
+        let made = hooks::make(runtime, container, &link, &spec.spec, request, descriptors).await;
+        let pid = made.map_err(|error| match error {
+            HookError::Supervisor(error) => CreateError::Supervisor(id.clone(), error),
+            error => hooked(error),
+        })?;
+        if container.pod.made_with.is_none() {
+            let given = outside::give(&spec.spec, id, pid).await;
+            given.map_err(|error| CreateError::Outside(id.clone(), error))?;
+        }
+        Ok(pid)
+    };
+    let pid = match made.await {
+        Ok(pid) => pid,
+        Err(error) => {
+            runtime.nri.give_back(others).await;
+            return Err(error);
+        }
+    };
     failpoint::reach("container.made", &container.pod);
     container
         .update(turn, &runtime.records, |record| {
@@ -380,6 +407,7 @@ async fn build(
         news.container(Kind::Created, container);
     });
     runtime.nri.settled_container(id);
+    runtime.nri.end(adjusted.others);
     // Its exit, told before it was listed, was no news to anyone; its record was there before that.
     if let Some(exit) = runtime.records.exit(&container.pod.id, id) {
         container.take_exit(runtime, &exit);
@@ -670,6 +698,6 @@ async fn translate(
         pod_shm,
         seccomp,
     };
-    let plan = container_plan(&made.spec, context).map_err(planned)?;
+    let plan = container_plan(&outside::planned(&made.spec), context).map_err(planned)?;
     Ok((plan, descriptors))
 }

@@ -8,7 +8,7 @@ use rustix::{fs::Uid, pipe::PipeFlags};
 use supervisor_api::{Exec, ExecKilled, ReplyBody, RequestBody};
 use tokio::sync::oneshot;
 
-use super::{Container, Phase};
+use super::{Container, OutsideError, Phase, outside};
 use crate::{
     handlers::{BundleError, write_process},
     id::{self, ContainerId},
@@ -34,6 +34,8 @@ pub(crate) enum ExecError {
     Seccomp(ContainerId, #[source] seccomp::CompileError),
     #[error("exec in container {0}")]
     Process(ContainerId, #[source] BundleError),
+    #[error("exec in container {0}")]
+    Outside(ContainerId, #[source] OutsideError),
     #[error("exec in container {0}: make pipes")]
     Pipe(ContainerId, #[source] io::Error),
     #[error("exec {command:?} in container {id}")]
@@ -78,6 +80,7 @@ pub(crate) struct Running {
     /// The master of its terminal, non-blocking.
     pub(crate) terminal: Option<OwnedFd>,
     pub(crate) end: End,
+    pid: i32,
 }
 
 /// The end of a command, to be waited for.
@@ -162,7 +165,8 @@ pub(crate) async fn begin(
         .program(&spec)
         .map_err(|error| ExecError::Seccomp(id.clone(), error))?;
     let args = command.args.clone();
-    let process = oci_plan::spec::exec_process(&spec, args.clone(), command.terminal, seccomp)
+    let planned = outside::planned(&spec);
+    let process = oci_plan::spec::exec_process(&planned, args.clone(), command.terminal, seccomp)
         .map_err(|error| ExecError::Spec(id.clone(), error))?;
     let exec_id = id::random_hex().map_err(|error| ExecError::Pipe(id.clone(), error))?;
     if container.pod.made_with.is_some() {
@@ -177,7 +181,12 @@ pub(crate) async fn begin(
         )
         .map_err(|error| ExecError::Process(id.clone(), error))?;
     }
-    launch(container, &link, exec_id, process, command, Kind::Running).await
+    let running = launch(container, &link, exec_id, process, command, Kind::Running).await?;
+    if container.pod.made_with.is_none() {
+        let given = outside::give(&spec, id, running.pid).await;
+        given.map_err(|error| ExecError::Outside(id.clone(), error))?;
+    }
+    Ok(running)
 }
 
 /// Which containers a command may be started in.
@@ -234,8 +243,8 @@ pub(super) async fn launch(
         command: program.clone(),
         source,
     };
-    let terminal = match link.call(request, descriptors).await {
-        Ok((ReplyBody::Started { .. }, descriptors)) => descriptors.into_iter().next(),
+    let (pid, terminal) = match link.call(request, descriptors).await {
+        Ok((ReplyBody::Started { pid, .. }, descriptors)) => (pid, descriptors.into_iter().next()),
         Ok((other, _)) => {
             return Err(failed(mismatch("Exec", &other)));
         }
@@ -247,6 +256,7 @@ pub(super) async fn launch(
     Ok(Running {
         terminal,
         end: End { told, leash },
+        pid,
     })
 }
 

@@ -22,6 +22,7 @@ use super::{
     Container, ExecError,
     create::slot,
     exec::{self, Command, Kind},
+    outside,
 };
 use crate::{
     hooks::{self, DirectoryError, Failure, Output, Stage},
@@ -361,7 +362,8 @@ impl<'a> Stages<'a> {
         let id = &self.container.id;
         let seccomp = self.runtime.seccomp.program(self.spec);
         let seccomp = seccomp.map_err(|error| ExecError::Seccomp(id.clone(), error))?;
-        let process = oci_plan::spec::exec_process(self.spec, args(hook), None, seccomp);
+        let planned = outside::planned(self.spec);
+        let process = oci_plan::spec::exec_process(&planned, args(hook), None, seccomp);
         let process = process.map_err(|error| ExecError::Spec(id.clone(), error))?;
         Ok(Process {
             env: hook.env().clone().unwrap_or_default(),

@@ -26,6 +26,7 @@ mod hooks;
 mod images;
 mod log;
 mod mounts;
+mod outside;
 mod remove;
 mod start;
 mod stop;
@@ -53,6 +54,9 @@ pub(crate) use images::pin_holder;
 pub(crate) use log::{LogError, reopen};
 pub(crate) use mounts::MountError;
 use oci_spec::runtime::Spec;
+pub(crate) use outside::OutsideError;
+#[cfg(test)]
+pub(crate) use outside::planned;
 pub(crate) use remove::{RemoveError, remove, remove_cgroup};
 pub(crate) use start::{StartError, start};
 pub(crate) use stop::{StopError, stop};
@@ -315,5 +319,17 @@ impl Container {
         let record = self.record.lock().unwrap_or_else(PoisonError::into_inner);
         let changed = record.resources.as_ref();
         changed.unwrap_or(&self.config.linux.resources).clone()
+    }
+
+    /// The same, with what only plugins know.
+    pub(crate) fn limits(&self, records: &Records) -> Limits {
+        let spec = self.spec(records).ok();
+        let linux = spec.as_ref().and_then(|spec| spec.linux().as_ref());
+        let resources = linux.and_then(|linux| linux.resources().as_ref());
+        let pids = resources.and_then(|resources| resources.pids().as_ref());
+        Limits {
+            asked: self.resources(),
+            pids: pids.map(|pids| pids.limit()),
+        }
     }
 }

@@ -5,13 +5,14 @@ use std::{sync::Arc, time::Duration};
 use cgroup::Hierarchies;
 use supervisor_api::RequestBody;
 
-use super::{Container, Phase, StopError, hooks, images, stop::stop_in_turn, volumes};
+use super::{Container, Phase, StopError, hooks, images, outside, stop::stop_in_turn, volumes};
 use crate::{
     events::Kind,
     failpoint,
     flight::Crashed,
     id::ContainerId,
     pod,
+    resctrl::ResctrlError,
     runtime::{BlockingError, DISK_BOUND, Runtime, blocking},
     state::{ContainerStage, RecordError},
 };
@@ -26,6 +27,8 @@ pub(crate) enum RemoveError {
     Kill(ContainerId, #[source] pod::KillError),
     #[error("remove container {0}: its cgroup")]
     Cgroup(ContainerId, #[source] cgroup::Error),
+    #[error("remove container {0}")]
+    Class(ContainerId, #[source] ResctrlError),
     #[error("remove container {0}: its writable layer")]
     Layer(ContainerId, #[source] snapshot::ContainerError),
     #[error("remove container {0}: its volumes")]
@@ -126,6 +129,10 @@ fn remove_from_disk(runtime: &Runtime, container: &Container) -> Result<(), Remo
         .map_err(|error| RemoveError::Kill(id.clone(), error))?;
     remove_cgroup(&runtime.hierarchies, &container.cgroup)
         .map_err(|error| RemoveError::Cgroup(id.clone(), error))?;
+    // One that was not specified to its end has nothing there.
+    if let Ok(spec) = container.spec(&runtime.records) {
+        outside::take_back(&spec, id).map_err(|error| RemoveError::Class(id.clone(), error))?;
+    }
     runtime
         .overlay
         .remove(id.as_str())

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use oci_spec::runtime::LinuxPids;
 use rustix::io::Errno;
 use supervisor_api::RequestBody;
 
@@ -10,7 +11,7 @@ use crate::{
     failpoint,
     flight::Crashed,
     id::ContainerId,
-    nri::NriError,
+    nri::{Limits, NriError},
     pod::config::LinuxResources,
     runtime::{BlockingError, DISK_BOUND, Runtime, blocking},
     spec::{SpecError, change_resources},
@@ -53,9 +54,15 @@ pub(crate) async fn update(
 ) -> Result<(), UpdateError> {
     let (runtime, container) = (Arc::clone(runtime), Arc::clone(container));
     let updated = tokio::spawn(async move {
+        let refused = |error| UpdateError::Nri(container.id.clone(), error);
         let wanted = runtime.nri.update(&runtime, &container, change).await;
-        let wanted = wanted.map_err(|error| UpdateError::Nri(container.id.clone(), error))?;
-        update_now(&runtime, &container, &wanted).await?;
+        let wanted = wanted.map_err(refused)?;
+        let others = runtime.nri.change(&wanted.others).await.map_err(refused)?;
+        if let Err(error) = update_now(&runtime, &container, &wanted.limits).await {
+            runtime.nri.give_back(others).await;
+            return Err(error);
+        }
+        runtime.nri.end(wanted.others);
         runtime.nri.updated(&runtime, &container).await;
         Ok(())
     });
@@ -66,7 +73,7 @@ pub(crate) async fn update(
 pub(crate) async fn update_for_plugin(
     runtime: &Arc<Runtime>,
     container: &Arc<Container>,
-    change: LinuxResources,
+    change: Limits,
 ) -> Result<(), UpdateError> {
     let (runtime, container) = (Arc::clone(runtime), Arc::clone(container));
     let updated = tokio::spawn(async move { update_now(&runtime, &container, &change).await });
@@ -76,7 +83,7 @@ pub(crate) async fn update_for_plugin(
 async fn update_now(
     runtime: &Arc<Runtime>,
     container: &Arc<Container>,
-    change: &LinuxResources,
+    change: &Limits,
 ) -> Result<(), UpdateError> {
     let turn = container.turn().await;
     let id = &container.id;
@@ -97,8 +104,14 @@ async fn update_now(
         Some(_) | None => return Err(UpdateError::PodNotReady(id.clone())),
     };
     let now = container.resources();
-    let changed = change_resources(&now, change, &runtime.host)
+    let mut changed = change_resources(&now, &change.asked, &runtime.host)
         .map_err(|error| UpdateError::Spec(id.clone(), error))?;
+    let pids = change.pids.map(|limit| {
+        let mut pids = LinuxPids::default();
+        pids.set_limit(limit);
+        pids
+    });
+    changed.set.set_pids(pids);
     let resources = oci_plan::spec::resources(&changed.set)
         .map_err(|error| UpdateError::Plan(id.clone(), error))?;
     let record = |error| UpdateError::Record(id.clone(), error);
@@ -127,6 +140,9 @@ async fn update_now(
             .set_cpu(changed.whole.cpu().clone())
             .set_hugepage_limits(changed.whole.hugepage_limits().clone())
             .set_unified(changed.whole.unified().clone());
+        if pids.is_some() {
+            resources.set_pids(pids);
+        }
     }
     if let Some(process) = spec.process_mut() {
         // What is executed in the container from now on is rated as it is.

@@ -6,11 +6,15 @@ use std::path::{Path, PathBuf};
 use nri::{api, removal};
 use oci_spec::runtime::{
     Hook, LinuxDevice, LinuxDeviceCgroup, LinuxDeviceType, LinuxHugepageLimit, LinuxNamespace,
-    LinuxNamespaceType, LinuxPids, LinuxResources, Mount, PosixRlimit, Process, Spec,
+    LinuxNamespaceType, LinuxPids, LinuxResources, LinuxSchedulerFlag as Flag, Mount, PosixRlimit,
+    Process, Scheduler, Spec,
 };
 use serde_json::{Value, json};
 
-use crate::hooks::{self, Stage};
+use crate::{
+    hooks::{self, Stage},
+    spec::Host,
+};
 
 /// A change that cannot be made.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -34,7 +38,11 @@ pub(super) fn refuse(
 }
 
 /// Makes every change; CDI devices are the caller's.
-pub(super) fn apply(spec: &mut Spec, adjust: &api::ContainerAdjustment) -> Result<(), ApplyError> {
+pub(super) fn apply(
+    spec: &mut Spec,
+    adjust: &api::ContainerAdjustment,
+    host: &Host,
+) -> Result<(), ApplyError> {
     let annotations = spec.annotations_mut().get_or_insert_default();
     for (key, value) in &adjust.annotations {
         match removal(key) {
@@ -56,7 +64,7 @@ pub(super) fn apply(spec: &mut Spec, adjust: &api::ContainerAdjustment) -> Resul
         }
     }
     match &adjust.linux {
-        Some(linux) => self::linux(spec, linux),
+        Some(linux) => self::linux(spec, linux, host),
         None => Ok(()),
     }
 }
@@ -162,7 +170,11 @@ fn add_hooks(spec: &mut Spec, given: &api::Hooks) -> Result<(), ApplyError> {
     Ok(())
 }
 
-fn linux(spec: &mut Spec, changes: &api::LinuxContainerAdjustment) -> Result<(), ApplyError> {
+fn linux(
+    spec: &mut Spec,
+    changes: &api::LinuxContainerAdjustment,
+    host: &Host,
+) -> Result<(), ApplyError> {
     if let Some(process) = spec.process_mut() {
         if let Some(score) = &changes.oom_score_adj {
             let score = i32::try_from(score.value).ok();
@@ -175,17 +187,13 @@ fn linux(spec: &mut Spec, changes: &api::LinuxContainerAdjustment) -> Result<(),
         if let Some(priority) = &changes.io_priority {
             let class = priority.class().as_str_name();
             let made = json!({ "class": class, "priority": priority.priority });
-            let made = from(made, "linux.io_priority", class)?;
-            process.set_io_priority(made);
-        }
-        if let Some(scheduler) = &changes.scheduler {
-            let policy = scheduler.policy().as_str_name();
-            let flags: Vec<_> = scheduler.flags().map(|flag| flag.as_str_name()).collect();
-            let made = json!({
-                "policy": policy, "nice": scheduler.nice, "priority": scheduler.priority, "flags": flags,
-                "runtime": scheduler.runtime, "deadline": scheduler.deadline, "period": scheduler.period,
+            process.set_io_priority(match priority.class() {
+                api::IoPrioClass::IoprioClassNone => None,
+                _ => from(made, "linux.io_priority", class)?,
             });
-            process.set_scheduler(from(made, "linux.scheduler", policy)?);
+        }
+        if let Some(given) = &changes.scheduler {
+            process.set_scheduler(scheduler(given)?);
         }
     }
     let Some(linux) = spec.linux_mut() else {
@@ -212,7 +220,7 @@ fn linux(spec: &mut Spec, changes: &api::LinuxContainerAdjustment) -> Result<(),
         }
     }
     if let Some(given) = &changes.resources {
-        resources(linux.resources_mut().get_or_insert_default(), given)?;
+        resources(linux.resources_mut().get_or_insert_default(), given, host)?;
     }
     let own = linux.cgroups_path().clone().unwrap_or_default();
     if !changes.cgroups_path.is_empty() && Path::new(&changes.cgroups_path) != own {
@@ -287,6 +295,35 @@ fn linux(spec: &mut Spec, changes: &api::LinuxContainerAdjustment) -> Result<(),
     Ok(())
 }
 
+fn scheduler(given: &api::LinuxScheduler) -> Result<Option<Scheduler>, ApplyError> {
+    let policy = given.policy();
+    if policy == api::LinuxSchedulerPolicy::SchedNone {
+        return Ok(None);
+    }
+    // One of them has another name in the specification, another one none that it can be read by.
+    let flags = given.flags().map(|flag| match flag {
+        api::LinuxSchedulerFlag::SchedFlagResetOnFork => Flag::SchedResetOnFork,
+        api::LinuxSchedulerFlag::SchedFlagReclaim => Flag::SchedFlagReclaim,
+        api::LinuxSchedulerFlag::SchedFlagDlOverrun => Flag::SchedFlagDLOverrun,
+        api::LinuxSchedulerFlag::SchedFlagKeepPolicy => Flag::SchedFlagKeepPolicy,
+        api::LinuxSchedulerFlag::SchedFlagKeepParams => Flag::SchedFlagKeepParams,
+        api::LinuxSchedulerFlag::SchedFlagUtilClampMin => Flag::SchedFlagUtilClampMin,
+        api::LinuxSchedulerFlag::SchedFlagUtilClampMax => Flag::SchedFlagUtilClampMax,
+    });
+    let flags: Vec<_> = flags.collect();
+    let policy = policy.as_str_name();
+    let mut made: Option<Scheduler> = from(json!({ "policy": policy }), "linux.scheduler", policy)?;
+    if let Some(made) = &mut made {
+        made.set_nice(Some(given.nice))
+            .set_priority(Some(given.priority))
+            .set_flags((!flags.is_empty()).then_some(flags))
+            .set_runtime(Some(given.runtime))
+            .set_deadline(Some(given.deadline))
+            .set_period(Some(given.period));
+    }
+    Ok(made)
+}
+
 fn device(change: &api::LinuxDevice) -> Result<(LinuxDevice, LinuxDeviceType), ApplyError> {
     let kind = match change.r#type.as_str() {
         "b" => LinuxDeviceType::B,
@@ -317,6 +354,7 @@ fn device(change: &api::LinuxDevice) -> Result<(LinuxDevice, LinuxDeviceType), A
 fn resources(
     resources: &mut LinuxResources,
     given: &api::LinuxResources,
+    host: &Host,
 ) -> Result<(), ApplyError> {
     if let Some(memory) = &given.memory {
         let known = resources.memory_mut().get_or_insert_default();
@@ -331,8 +369,11 @@ fn resources(
         if let Some(swap) = &memory.swap {
             known.set_swap(Some(swap.value));
         }
+        if let Some((name, value)) = reservation(memory, host)? {
+            let unified = resources.unified_mut().get_or_insert_default();
+            unified.insert(name, value);
+        }
         for (value, set) in [
-            (&memory.reservation, "reservation"),
             (&memory.kernel, "kernel"),
             (&memory.kernel_tcp, "kernel_tcp"),
         ] {
@@ -350,12 +391,13 @@ fn resources(
         {
             return Err(unsupported("memory.disable_oom_killer", true));
         }
+        // Kernels since 5.11 know nothing else.
         if memory
             .use_hierarchy
             .as_ref()
-            .is_some_and(|value| value.value)
+            .is_some_and(|value| !value.value)
         {
-            return Err(unsupported("memory.use_hierarchy", true));
+            return Err(unsupported("memory.use_hierarchy", false));
         }
     }
     if let Some(cpu) = &given.cpu {
@@ -417,6 +459,22 @@ fn resources(
         }
     }
     Ok(())
+}
+
+/// What is kept for the container when memory runs short: v1 has no such thing, but for a limit that gives way.
+pub(super) fn reservation(
+    memory: &api::LinuxMemory,
+    host: &Host,
+) -> Result<Option<(String, String)>, ApplyError> {
+    match &memory.reservation {
+        Some(value) if !host.cgroup_v2 => Err(refuse(
+            "linux.resources.memory.reservation",
+            value.value,
+            "this node uses cgroup v1",
+        )),
+        Some(value) => Ok(Some(("memory.low".to_owned(), value.value.to_string()))),
+        None => Ok(None),
+    }
 }
 
 pub(super) fn unsupported(field: &str, value: impl ToString) -> ApplyError {

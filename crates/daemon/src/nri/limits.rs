@@ -1,19 +1,121 @@
-//! Limits of living containers, as plugins write them and as requests do.
+//! Limits of containers as plugins write them and as requests do.
 
 use nri::api;
 
-use super::apply::{ApplyError, unsupported};
-use crate::pod::config::{HugepageLimit, LinuxResources};
+use super::apply::{ApplyError, refuse, reservation, unsupported};
+use crate::{
+    pod::config::{HugepageLimit, LinuxResources},
+    spec::{Host, change_resources},
+};
+
+/// The kernel's own, where nobody has said another.
+const PERIOD_US: u64 = 100_000;
+const SHARES: u64 = 1024;
+
+/// Limits that a plugin may change while a container lives.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Limits {
+    pub(crate) asked: LinuxResources,
+    /// Of processes; -1 is unlimited. Requests have no word for it.
+    pub(crate) pids: Option<i64>,
+}
+
+impl From<LinuxResources> for Limits {
+    fn from(asked: LinuxResources) -> Self {
+        Self { asked, pids: None }
+    }
+}
+
+impl Limits {
+    /// What undoes this change of a container that has `now`. Zero means "not given": what had no limit gets one that is none.
+    pub(super) fn undone(&self, now: &Self) -> Self {
+        fn back<T: Default + PartialEq + Clone>(change: &T, now: &T, none: T) -> T {
+            let zero = T::default();
+            match (*change == zero, *now == zero) {
+                (true, _) => zero,
+                (false, true) => none,
+                (false, false) => now.clone(),
+            }
+        }
+        let (change, had) = (&self.asked, &now.asked);
+        let of = |size: &str| {
+            let mut known = had.hugepage_limits.iter();
+            known
+                .find(|known| known.page_size == size)
+                .map_or(u64::MAX, |known| known.limit)
+        };
+        let limits = change.hugepage_limits.iter();
+        let files = change.unified.keys();
+        Self {
+            asked: LinuxResources {
+                cpu_period: back(&change.cpu_period, &had.cpu_period, PERIOD_US),
+                cpu_quota: back(&change.cpu_quota, &had.cpu_quota, -1),
+                cpu_shares: back(&change.cpu_shares, &had.cpu_shares, SHARES),
+                memory_limit_in_bytes: back(
+                    &change.memory_limit_in_bytes,
+                    &had.memory_limit_in_bytes,
+                    -1,
+                ),
+                memory_swap_limit_in_bytes: back(
+                    &change.memory_swap_limit_in_bytes,
+                    &had.memory_swap_limit_in_bytes,
+                    -1,
+                ),
+                cpuset_cpus: back(&change.cpuset_cpus, &had.cpuset_cpus, String::new()),
+                cpuset_mems: back(&change.cpuset_mems, &had.cpuset_mems, String::new()),
+                hugepage_limits: limits
+                    .map(|limit| HugepageLimit {
+                        page_size: limit.page_size.clone(),
+                        limit: of(&limit.page_size),
+                    })
+                    .collect(),
+                unified: files
+                    .filter_map(|name| Some((name.clone(), had.unified.get(name)?.clone())))
+                    .collect(),
+                oom_score_adj: 0,
+            },
+            pids: self.pids.map(|_| now.pids.unwrap_or(-1)),
+        }
+    }
+}
+
+/// The limits of a container that is made, as requests would write them: later updates go on from there.
+pub(super) fn from_the_first(
+    asked: &LinuxResources,
+    adjust: &api::LinuxContainerAdjustment,
+    host: &Host,
+) -> Result<LinuxResources, ApplyError> {
+    let mut change = match &adjust.resources {
+        // Rules of devices are no limits.
+        Some(given) => {
+            let given = api::LinuxResources {
+                devices: Vec::new(),
+                ..given.clone()
+            };
+            self::asked(&given, host)?.asked
+        }
+        None => LinuxResources::default(),
+    };
+    if let Some(score) = &adjust.oom_score_adj {
+        change.oom_score_adj = i16::try_from(score.value).unwrap_or_default();
+    }
+    let made = change_resources(asked, &change, host)
+        .map_err(|error| refuse("linux.resources", "all together", error.to_string()))?;
+    Ok(made.asked)
+}
 
 /// As a request would write it; what requests have no words for is refused.
-pub(super) fn asked(given: &api::LinuxResources) -> Result<LinuxResources, ApplyError> {
-    let mut asked = LinuxResources::default();
+pub(super) fn asked(given: &api::LinuxResources, host: &Host) -> Result<Limits, ApplyError> {
+    let mut asked = LinuxResources {
+        unified: given.unified.clone(),
+        ..LinuxResources::default()
+    };
     if let Some(memory) = &given.memory {
         let value = |value: &Option<api::OptionalInt64>| value.as_ref().map_or(0, |one| one.value);
         asked.memory_limit_in_bytes = value(&memory.limit);
         asked.memory_swap_limit_in_bytes = value(&memory.swap);
+        asked.unified.extend(reservation(memory, host)?);
         for (name, value) in [
-            ("memory.reservation", &memory.reservation),
             ("memory.kernel", &memory.kernel),
             ("memory.kernel_tcp", &memory.kernel_tcp),
         ] {
@@ -60,10 +162,6 @@ pub(super) fn asked(given: &api::LinuxResources) -> Result<LinuxResources, Apply
             limit: limit.limit,
         })
         .collect();
-    asked.unified.clone_from(&given.unified);
-    if let Some(pids) = &given.pids {
-        return Err(unsupported("pids", pids.limit));
-    }
     for (name, class) in [
         ("blockio_class", &given.blockio_class),
         ("rdt_class", &given.rdt_class),
@@ -75,5 +173,8 @@ pub(super) fn asked(given: &api::LinuxResources) -> Result<LinuxResources, Apply
     if !given.devices.is_empty() {
         return Err(unsupported("devices", given.devices.len()));
     }
-    Ok(asked)
+    Ok(Limits {
+        asked,
+        pids: given.pids.as_ref().map(|pids| pids.limit),
+    })
 }

@@ -14,8 +14,11 @@
 mod apply;
 mod confine;
 mod describe;
+#[cfg(test)]
+mod fields;
 mod limits;
 mod merge;
+mod others;
 mod plugin;
 mod requests;
 mod socket;
@@ -30,6 +33,7 @@ use std::{
 };
 
 pub(crate) use apply::ApplyError;
+pub(crate) use limits::Limits;
 pub(crate) use merge::Conflict;
 pub(crate) use nri::api::Event;
 use nri::{CallError, api};
@@ -326,7 +330,11 @@ impl Nri {
         failed
     }
 
-    async fn apply_update(&self, update: &api::ContainerUpdate) -> Result<(), String> {
+    /// What the container had before, if anything is changed.
+    async fn apply_update(
+        &self,
+        update: &api::ContainerUpdate,
+    ) -> Result<Option<(Arc<Container>, Limits)>, String> {
         let runtime = self.runtime().ok_or("the daemon is ending")?;
         let id = ContainerId::parse(&update.container_id);
         let container = id.and_then(|id| runtime.inventory.container(&id));
@@ -336,13 +344,14 @@ impl Nri {
             .as_ref()
             .and_then(|linux| linux.resources.as_ref());
         let Some(resources) = resources else {
-            return Ok(());
+            return Ok(None);
         };
-        let asked = limits::asked(resources).map_err(|error| error.to_string())?;
-        let changed = container::update_for_plugin(&runtime, &container, asked);
+        let change = limits::asked(resources, &runtime.host).map_err(|error| error.to_string())?;
+        let had = change.undone(&container.limits(&runtime.records));
+        let changed = container::update_for_plugin(&runtime, &container, change);
         // A container that is being stopped has its turn taken for as long as its grace period.
         match tokio::time::timeout(UPDATED_WITHIN, changed).await {
-            Ok(Ok(())) => Ok(()),
+            Ok(Ok(())) => Ok(Some((container, had))),
             Ok(Err(error)) => Err(format!("{:#}", anyhow::Error::from(error))),
             Err(_elapsed) => Err("something else is done to it just now".to_owned()),
         }

@@ -6,8 +6,10 @@ use nri::api;
 use oci_spec::runtime::Spec;
 
 use super::{
-    Event, Nri, NriError, apply, confine, describe, limits,
+    Event, Nri, NriError, apply, confine, describe,
+    limits::{self, Limits},
     merge::{Merged, Owners, take_resources},
+    others::Others,
     validate,
 };
 use crate::{
@@ -24,6 +26,17 @@ pub(crate) struct Adjusted {
     pub(crate) spec: Spec,
     /// Devices that they ask for beside the request's.
     pub(crate) devices: Vec<Requested>,
+    /// Its limits, where they are not the request's.
+    pub(crate) limits: Option<LinuxResources>,
+    /// What is to become of others.
+    pub(crate) others: Others,
+}
+
+/// An update as plugins want it.
+#[derive(Debug)]
+pub(crate) struct Updated {
+    pub(crate) limits: Limits,
+    pub(crate) others: Others,
 }
 
 impl Nri {
@@ -110,6 +123,8 @@ impl Nri {
         let mut adjusted = Adjusted {
             spec: spec.clone(),
             devices: Vec::new(),
+            limits: None,
+            others: Others::default(),
         };
         if !self.config.enabled {
             return Ok(adjusted);
@@ -120,7 +135,7 @@ impl Nri {
             noted.containers.insert(container.id.clone(), note);
         });
         let pod = describe::pod(runtime, &container.pod);
-        let (mut merged, mut updates) = (Merged::default(), Updates::default());
+        let mut merged = Merged::default();
         for plugin in &plugins {
             let request = api::CreateContainerRequest {
                 pod: Some(pod.clone()),
@@ -133,21 +148,28 @@ impl Nri {
             if let Some(adjust) = answer.adjust {
                 merged.take(adjust, &plugin.name)?;
                 adjusted.spec = spec.clone();
-                apply::apply(&mut adjusted.spec, &merged.adjust).map_err(|source| {
-                    NriError::Apply {
+                apply::apply(&mut adjusted.spec, &merged.adjust, &runtime.host).map_err(
+                    |source| NriError::Apply {
                         plugins: plugin.name.clone(),
                         source,
-                    }
-                })?;
+                    },
+                )?;
             }
-            updates.take(answer.update, &plugin.name, container.id.as_str())?;
-            self.evict(&plugin.name, answer.evict);
+            let others = &mut adjusted.others;
+            others.take(answer.update, &plugin.name, container.id.as_str())?;
+            others.evict(answer.evict, &plugin.name);
         }
         let privileged = container.config.linux.security_context.privileged;
-        confine::check(spec, &adjusted.spec, privileged).map_err(|source| NriError::Apply {
+        let wrong = |source| NriError::Apply {
             plugins: merged.everybody(),
             source,
-        })?;
+        };
+        confine::check(spec, &adjusted.spec, privileged).map_err(wrong)?;
+        if let Some(linux) = &merged.adjust.linux {
+            let asked = &container.config.linux.resources;
+            let limits = limits::from_the_first(asked, linux, &runtime.host).map_err(wrong)?;
+            adjusted.limits = Some(limits);
+        }
         let annotations = &container.pod.config.annotations;
         let name = Some(container.config.metadata.name.as_str());
         validate::required(&self.config, &plugins, annotations, name)?;
@@ -156,7 +178,7 @@ impl Nri {
             pod: Some(pod),
             container: Some(first),
             adjust: Some(merged.adjust.clone()),
-            update: updates.list(),
+            update: adjusted.others.list(),
             owners: Some(api::OwningPlugins {
                 owners: [(container.id.to_string(), merged.owners.0.clone())].into(),
             }),
@@ -180,7 +202,6 @@ impl Nri {
                 });
             }
         }
-        self.make(updates).await?;
         let devices = merged.adjust.cdi_devices.into_iter();
         adjusted.devices = devices
             .map(|device| Requested {
@@ -189,24 +210,6 @@ impl Nri {
             })
             .collect();
         Ok(adjusted)
-    }
-
-    /// Changes other containers before the one that they make room for.
-    async fn make(&self, updates: Updates) -> Result<(), NriError> {
-        for (plugin, update) in updates.0 {
-            if let Err(why) = self.apply_update(&update).await {
-                if !update.ignore_failure {
-                    return Err(NriError::Update(update.container_id, why));
-                }
-                tracing::info!(
-                    plugin,
-                    container = update.container_id,
-                    why,
-                    "a plugin cannot change a container, and does not mind"
-                );
-            }
-        }
-        Ok(())
     }
 
     pub(crate) async fn created(&self, runtime: &Runtime, container: &Container) {
@@ -260,13 +263,15 @@ impl Nri {
         runtime: &Runtime,
         container: &Container,
         change: LinuxResources,
-    ) -> Result<LinuxResources, NriError> {
+    ) -> Result<Updated, NriError> {
         let plugins = self.plugins();
+        let mut others = Others::default();
         if plugins.is_empty() {
-            return Ok(change);
+            let limits = change.into();
+            return Ok(Updated { limits, others });
         }
         let mut resources = describe::asked(&change);
-        let (mut owners, mut updates) = (Owners::default(), Updates::default());
+        let mut owners = Owners::default();
         let own = container.id.as_str();
         for plugin in plugins {
             let request = api::UpdateContainerRequest {
@@ -278,29 +283,27 @@ impl Nri {
             let Some(answer): Option<api::UpdateContainerResponse> = answer else {
                 continue;
             };
-            let (ours, others): (Vec<_>, Vec<_>) = answer
+            let (ours, theirs): (Vec<_>, Vec<_>) = answer
                 .update
                 .into_iter()
                 .partition(|one| one.container_id == own);
             for given in ours.into_iter().filter_map(|one| one.linux?.resources) {
                 take_resources(&mut owners, &mut resources, given, &plugin.name)?;
             }
-            updates.take(others, &plugin.name, own)?;
-            self.evict(&plugin.name, answer.evict);
+            others.take(theirs, &plugin.name, own)?;
+            others.evict(answer.evict, &plugin.name);
         }
-        let asked = limits::asked(&resources).map_err(|source| NriError::Apply {
-            plugins: Merged {
-                owners,
-                ..Merged::default()
-            }
-            .everybody(),
-            source,
-        })?;
-        self.make(updates).await?;
-        Ok(LinuxResources {
-            oom_score_adj: change.oom_score_adj,
-            ..asked
-        })
+        let mut limits =
+            limits::asked(&resources, &runtime.host).map_err(|source| NriError::Apply {
+                plugins: Merged {
+                    owners,
+                    ..Merged::default()
+                }
+                .everybody(),
+                source,
+            })?;
+        limits.asked.oom_score_adj = change.oom_score_adj;
+        Ok(Updated { limits, others })
     }
 
     pub(crate) async fn updated(&self, runtime: &Runtime, container: &Container) {
@@ -374,34 +377,5 @@ impl Nri {
             // It was never specified to the end, or its record is gone: its names are what there is.
             Err(_gone) => Some(describe::container(container, &Spec::default())),
         }
-    }
-}
-
-/// Changes of other containers, by who wants them.
-#[derive(Debug, Default)]
-struct Updates(Vec<(String, api::ContainerUpdate)>);
-
-impl Updates {
-    /// What two plugins want of one container adds up.
-    fn take(
-        &mut self,
-        updates: Vec<api::ContainerUpdate>,
-        plugin: &str,
-        own: &str,
-    ) -> Result<(), NriError> {
-        for update in updates {
-            if update.container_id == own {
-                let why = format!(
-                    "plugin {plugin} wants to update it while it is made: it can adjust it"
-                );
-                return Err(NriError::Update(update.container_id, why));
-            }
-            self.0.push((plugin.to_owned(), update));
-        }
-        Ok(())
-    }
-
-    fn list(&self) -> Vec<api::ContainerUpdate> {
-        self.0.iter().map(|(_, update)| update.clone()).collect()
     }
 }

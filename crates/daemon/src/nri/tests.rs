@@ -4,7 +4,7 @@ use nri::api;
 use oci_spec::runtime::Spec;
 
 use super::{apply::apply, confine, limits, merge::Merged, validate};
-use crate::config::NriSettings;
+use crate::{config::NriSettings, spec::Host};
 
 fn settings() -> NriSettings {
     NriSettings {
@@ -79,7 +79,7 @@ fn two_plugins_change_one_thing_only_if_the_later_takes_the_first_s_away() {
         ("10-a", "30-c")
     );
     let mut spec = Spec::default();
-    apply(&mut spec, &merged.adjust).unwrap();
+    apply(&mut spec, &merged.adjust, &Host::default()).unwrap();
     let env = spec.process().as_ref().unwrap().env().clone().unwrap();
     assert!(
         env.contains(&"A=2".to_owned()) && env.contains(&"B=1".to_owned()),
@@ -141,27 +141,23 @@ fn a_narrower_seccomp_policy_passes_and_a_wider_one_does_not() {
 
 #[test]
 fn limits_that_requests_have_no_words_for_are_refused_by_name() {
-    let asked = limits::asked(&api::LinuxResources {
+    let given = api::LinuxResources {
         cpu: Some(api::LinuxCpu {
             shares: Some(api::OptionalUInt64 { value: 7 }),
             cpus: "0-1".to_owned(),
             ..Default::default()
         }),
         ..Default::default()
-    });
-    let asked = asked.unwrap();
+    };
+    let asked = limits::asked(&given, &Host::default()).unwrap().asked;
     assert_eq!((asked.cpu_shares, asked.cpuset_cpus.as_str()), (7, "0-1"));
-    let error = limits::asked(&api::LinuxResources {
+    let given = api::LinuxResources {
         memory: Some(api::LinuxMemory {
             reservation: Some(api::OptionalInt64 { value: 1 }),
             ..Default::default()
         }),
         ..Default::default()
-    });
-    assert!(
-        error
-            .unwrap_err()
-            .to_string()
-            .contains("memory.reservation")
-    );
+    };
+    let error = limits::asked(&given, &Host::default()).unwrap_err();
+    assert!(error.to_string().contains("memory.reservation"), "{error}");
 }

@@ -124,7 +124,7 @@ coded! {
         | E::Profile(_, ProfileError::Read { source, .. })
         | E::Device(_, source) => source.code(),
         E::Hook(_, hook) => hook.code(),
-        E::Nri(..) => Code::FailedPrecondition,
+        E::Nri(..) | E::Outside(..) => Code::FailedPrecondition,
         E::Devices(_, DevicesError::Node { source, .. }) => source.code(),
         E::Devices(_, DevicesError::Cdi(CdiError::Blocking(_))) => Code::DeadlineExceeded,
         E::Devices(..) => Code::InvalidArgument,
@@ -179,7 +179,7 @@ coded! {
     container::RemoveError: error {
         E::Stop(_, stop) => stop.code(),
         E::Blocking(..) => Code::DeadlineExceeded,
-        E::Record(..) | E::Kill(..) | E::Cgroup(..) | E::Layer(..) | E::Volumes(..) | E::Image(..)
+        E::Record(..) | E::Kill(..) | E::Cgroup(..) | E::Class(..) | E::Layer(..) | E::Volumes(..) | E::Image(..)
         | E::Crashed(_) => os_code(error),
     }
     LogError: error {
@@ -190,7 +190,7 @@ coded! {
     }
     ExecError: error {
         E::NoCommand | E::Nul { .. } => Code::InvalidArgument,
-        E::NotRunning(_) => Code::FailedPrecondition,
+        E::NotRunning(_) | E::Outside(..) => Code::FailedPrecondition,
         E::Supervisor { source, .. } => source.code(),
         // The kubelet turns this code into a probe's timeout.
         E::TimedOut { .. } => Code::DeadlineExceeded,

@@ -1,0 +1,188 @@
+//! What a container's processes get from outside, between their beginning and their program: a plan has no place for it, and the kernel
+//! lets another process give it. Scheduling, I/O priority, and their class of caches and memory bandwidth.
+
+use std::{borrow::Cow, io, path::Path};
+
+use oci_spec::runtime::{
+    IOPriorityClass, LinuxIOPriority, LinuxIntelRdt, LinuxSchedulerFlag as Flag,
+    LinuxSchedulerPolicy as Policy, Scheduler, Spec,
+};
+use rustix::io::Errno;
+use sys::Scheduling;
+
+use crate::{
+    id::ContainerId,
+    resctrl::{self, ResctrlError},
+    runtime::{BlockingError, DISK_BOUND, blocking},
+};
+
+/// Why a process does not get what its specification says.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum OutsideError {
+    #[error("{field}: {value}: {why}")]
+    Value {
+        field: &'static str,
+        value: String,
+        why: &'static str,
+    },
+    #[error("{field}: {value}")]
+    Refused {
+        field: &'static str,
+        value: String,
+        #[source]
+        source: io::Error,
+    },
+    #[error(transparent)]
+    Class(#[from] ResctrlError),
+    #[error(transparent)]
+    Blocking(#[from] BlockingError),
+}
+
+/// A specification without what is given from outside: what a plan is made of.
+pub(crate) fn planned(spec: &Spec) -> Cow<'_, Spec> {
+    if Given::of(spec) == Given::default() {
+        return Cow::Borrowed(spec);
+    }
+    let mut spec = spec.clone();
+    if let Some(process) = spec.process_mut() {
+        process.set_scheduler(None).set_io_priority(None);
+    }
+    if let Some(linux) = spec.linux_mut() {
+        linux.set_intel_rdt(None);
+    }
+    Cow::Owned(spec)
+}
+
+/// Gives a process all of that.
+pub(super) async fn give(spec: &Spec, id: &ContainerId, pid: i32) -> Result<(), OutsideError> {
+    let given = Given::of(spec);
+    if given == Given::default() {
+        return Ok(());
+    }
+    let id = id.to_string();
+    blocking(DISK_BOUND, move || {
+        given.give(Path::new(resctrl::ROOT), &id, pid)
+    })
+    .await?
+}
+
+/// Takes back what outlives a container's processes. Blocks.
+pub(super) fn take_back(spec: &Spec, id: &ContainerId) -> Result<(), ResctrlError> {
+    match Given::of(spec).class {
+        Some(class) => resctrl::leave(Path::new(resctrl::ROOT), id.as_str(), &class),
+        None => Ok(()),
+    }
+}
+
+#[derive(Debug, Default, PartialEq)]
+struct Given {
+    scheduler: Option<Scheduler>,
+    io_priority: Option<LinuxIOPriority>,
+    class: Option<LinuxIntelRdt>,
+}
+
+impl Given {
+    fn of(spec: &Spec) -> Self {
+        let process = spec.process().as_ref();
+        let linux = spec.linux().as_ref();
+        Self {
+            scheduler: process.and_then(|process| process.scheduler().clone()),
+            io_priority: process.and_then(|process| process.io_priority().clone()),
+            class: linux.and_then(|linux| linux.intel_rdt().clone()),
+        }
+    }
+
+    fn give(&self, classes: &Path, id: &str, pid: i32) -> Result<(), OutsideError> {
+        if let Some(class) = &self.class {
+            resctrl::join(classes, id, class, pid)?;
+        }
+        if let Some(priority) = &self.io_priority {
+            let (class, level) = io_priority(priority)?;
+            let value = format!("{} {level}", priority.class());
+            given(
+                "process.ioPriority",
+                value,
+                sys::set_io_priority(pid, class, level),
+            )?;
+        }
+        if let Some(scheduler) = &self.scheduler {
+            let scheduling = scheduling(scheduler)?;
+            let value = scheduler.policy().to_string();
+            given(
+                "process.scheduler",
+                value,
+                sys::set_scheduling(pid, scheduling),
+            )?;
+        }
+        Ok(())
+    }
+}
+
+/// A process that has ended already needs nothing.
+fn given(
+    field: &'static str,
+    value: String,
+    result: Result<(), Errno>,
+) -> Result<(), OutsideError> {
+    match result {
+        Ok(()) | Err(Errno::SRCH) => Ok(()),
+        Err(error) => Err(OutsideError::Refused {
+            field,
+            value,
+            source: error.into(),
+        }),
+    }
+}
+
+fn io_priority(priority: &LinuxIOPriority) -> Result<(u8, u8), OutsideError> {
+    let class = match priority.class() {
+        IOPriorityClass::IoprioClassRt => 1,
+        IOPriorityClass::IoprioClassBe => 2,
+        IOPriorityClass::IoprioClassIdle => 3,
+    };
+    match u8::try_from(*priority.priority()) {
+        Ok(level) if level < 8 => Ok((class, level)),
+        _ => Err(OutsideError::Value {
+            field: "process.ioPriority.priority",
+            value: priority.priority().to_string(),
+            why: "use 0 to 7",
+        }),
+    }
+}
+
+fn scheduling(scheduler: &Scheduler) -> Result<Scheduling, OutsideError> {
+    let policy = match scheduler.policy() {
+        Policy::SchedOther => 0,
+        Policy::SchedFifo => 1,
+        Policy::SchedRr => 2,
+        Policy::SchedBatch => 3,
+        Policy::SchedIso => 4,
+        Policy::SchedIdle => 5,
+        Policy::SchedDeadline => 6,
+    };
+    let flags = scheduler.flags().iter().flatten().map(|flag| match flag {
+        Flag::SchedResetOnFork => 1,
+        Flag::SchedFlagReclaim => 1 << 1,
+        Flag::SchedFlagDLOverrun => 1 << 2,
+        Flag::SchedFlagKeepPolicy => 1 << 3,
+        Flag::SchedFlagKeepParams => 1 << 4,
+        Flag::SchedFlagUtilClampMin => 1 << 5,
+        Flag::SchedFlagUtilClampMax => 1 << 6,
+    });
+    let priority = scheduler.priority().unwrap_or_default();
+    let priority = u32::try_from(priority).map_err(|_negative| OutsideError::Value {
+        field: "process.scheduler.priority",
+        value: priority.to_string(),
+        why: "use 0 or more",
+    })?;
+    Ok(Scheduling {
+        policy,
+        flags: flags.fold(0, |all, flag: u64| all | flag),
+        nice: scheduler.nice().unwrap_or_default(),
+        priority,
+        runtime: scheduler.runtime().unwrap_or_default(),
+        deadline: scheduler.deadline().unwrap_or_default(),
+        period: scheduler.period().unwrap_or_default(),
+        ..Scheduling::default()
+    })
+}
