@@ -134,7 +134,7 @@ fn monitored(asked: &LinuxIntelRdt) -> bool {
         asked.enable_cmt(),
         asked.enable_mbm(),
     ]
-    .contains(&Some(true))
+    .contains(&&Some(true))
 }
 
 /// One class cannot be two: what a container asks for must be what it has.

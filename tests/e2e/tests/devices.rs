@@ -167,8 +167,8 @@ fn devices_that_cannot_be_given_are_refused_with_the_file() {
             ),
             (
                 "example.com/widget=rdt",
-                Code::InvalidArgument,
-                ["linux.intelRdt", "not supported"],
+                Code::FailedPrecondition,
+                ["linux.intelRdt", "class"],
             ),
             (
                 "widget",

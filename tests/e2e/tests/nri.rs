@@ -230,6 +230,14 @@ fn what_plugins_change_the_kernel_shows() {
                     ..limits(48 * MIB)
                 }),
                 oom_score_adj: Some(api::OptionalInt { value: 777 }),
+                io_priority: Some(api::LinuxIoPriority {
+                    class: api::IoPrioClass::IoprioClassIdle.into(),
+                    priority: 0,
+                }),
+                scheduler: Some(api::LinuxScheduler {
+                    policy: api::LinuxSchedulerPolicy::SchedBatch.into(),
+                    ..Default::default()
+                }),
                 ..Default::default()
             }),
         };
@@ -257,6 +265,20 @@ fn what_plugins_change_the_kernel_shows() {
         assert_eq!(
             host.cri.sh(&id, "cat /proc/1/oom_score_adj").await?.trim(),
             "777"
+        );
+        // SCHED_BATCH is 3, of the program and, soon after its beginning, of what is executed beside it.
+        let policy = host.cri.sh(&id, "cut -d' ' -f41 /proc/1/stat").await?;
+        assert_eq!(policy.trim(), "3");
+        let soon =
+            "until [ \"$(cut -d' ' -f41 /proc/$$/stat)\" = 3 ]; do sleep 0.05; done; echo batch";
+        assert_eq!(host.cri.sh(&id, soon).await?, "batch\n");
+        assert_eq!(host.cri.sh(&id, "ionice -p 1").await?.trim(), "idle");
+        let shown = host.cri.container_status(&id).await?.resources;
+        let shown = shown.and_then(|all| all.linux).unwrap_or_default();
+        assert_eq!(
+            (shown.memory_limit_in_bytes, shown.oom_score_adj),
+            (48 * MIB, 777),
+            "what is in force"
         );
         let hooked = fs::read_to_string(host.sandbox.view("/run/e2e/hooked"))?;
         assert!(hooked.contains(&id), "{hooked}");
@@ -375,14 +397,14 @@ fn plugins_do_not_confine_less_than_the_pod() {
             ),
             (
                 linux(api::LinuxContainerAdjustment {
-                    scheduler: Some(api::LinuxScheduler {
-                        policy: api::LinuxSchedulerPolicy::SchedFifo.into(),
-                        priority: 10,
+                    memory_policy: Some(api::LinuxMemoryPolicy {
+                        mode: api::MpolMode::MpolBind.into(),
+                        nodes: "0".into(),
                         ..Default::default()
                     }),
                     ..Default::default()
                 }),
-                "process.scheduler is not supported",
+                "linux.memoryPolicy is not supported",
             ),
             (
                 linux(api::LinuxContainerAdjustment {
@@ -542,6 +564,135 @@ fn plugins_change_and_end_containers_that_live() {
         let status = host.until_exited(&id).await?;
         assert_eq!(status.state(), ContainerState::ContainerExited);
         plugin.until("lively", "StopContainer main").await?;
+        Ok(())
+    });
+}
+
+#[test]
+fn others_make_room_or_keep_what_they_have() {
+    scenario_with(SETTINGS, async |host| {
+        let pod = PodSettings::new("room");
+        let pod_id = host.run_pod(&pod).await?;
+        let main = ContainerSettings::sleeper("main").edited(|config| {
+            let linux = config.linux.get_or_insert_default();
+            let resources = linux.resources.get_or_insert_default();
+            resources.memory_limit_in_bytes = 64 * MIB;
+        });
+        let id = host.run(&pod_id, &pod, &main).await?;
+        let limits_of_main = Limits::of(host, &id).await?;
+        let (of_main, of_nobody) = (
+            update(&id, limits(32 * MIB)),
+            update("not-there", limits(MIB)),
+        );
+        let both = vec![of_main.clone(), of_nobody];
+        let of_main = vec![of_main];
+        let adjusting = |adjust: api::ContainerAdjustment, update: Vec<_>| {
+            move |told: &testkit::nri_plugin::Told| match told.method.as_str() {
+                "CreateContainer" => Reaction::answer(&api::CreateContainerResponse {
+                    adjust: Some(adjust.clone()),
+                    update: update.clone(),
+                    evict: Vec::new(),
+                }),
+                _ => Reaction::content(),
+            }
+        };
+        let nowhere = api::ContainerAdjustment {
+            cdi_devices: vec![api::CdiDevice {
+                name: "example.com/widget=absent".into(),
+            }],
+            ..Default::default()
+        };
+        let failing = api::ContainerAdjustment {
+            hooks: Some(api::Hooks {
+                create_runtime: vec![api::Hook {
+                    path: "/bin/false".into(),
+                    ..Default::default()
+                }],
+                ..Default::default()
+            }),
+            ..Default::default()
+        };
+        for (adjust, update, words) in [
+            (nowhere, of_main.clone(), "example.com/widget=absent"),
+            (api::ContainerAdjustment::default(), both, "not-there"),
+            (failing, of_main.clone(), "/bin/false"),
+        ] {
+            let plugin = connect(host, "10", adjusting(adjust, update)).await?;
+            let error = host
+                .create(&pod_id, &pod, &ContainerSettings::sleeper("second"))
+                .await
+                .unwrap_err();
+            assert!(error.message().contains(words), "{words}: {error}");
+            let kept = (64 * MIB).to_string();
+            assert_eq!(limits_of_main.memory()?, kept, "{words}");
+            drop(plugin);
+        }
+        let _plugin = connect(host, "10", adjusting(Default::default(), of_main)).await?;
+        host.create(&pod_id, &pod, &ContainerSettings::sleeper("second"))
+            .await?;
+        assert_eq!(limits_of_main.memory()?, (32 * MIB).to_string());
+        Ok(())
+    });
+}
+
+#[test]
+fn late_plugins_lose_nothing_while_containers_come_and_go() {
+    /// Of each pod; every second one is removed again.
+    const CONTAINERS: usize = 6;
+    scenario_with(SETTINGS, async |host| {
+        let mut churn = Vec::new();
+        for name in ["one", "two", "three"] {
+            let pod = PodSettings::new(name);
+            let pod_id = host.run_pod(&pod).await?;
+            let (pod, cri, image) = (host.pod_config(&pod), host.cri.clone(), host.image.clone());
+            churn.push(tokio::spawn(async move {
+                let mut kept = Vec::new();
+                for number in 0..CONTAINERS {
+                    let settings = ContainerSettings::sleeper(&format!("c{number}"));
+                    let id = cri
+                        .create(&pod_id, settings.config(&image), pod.clone())
+                        .await?;
+                    match number % 2 {
+                        0 => kept.push(id),
+                        _ => cri.remove(&id).await?,
+                    }
+                }
+                Ok::<_, tonic::Status>(kept)
+            }));
+        }
+        let mut plugins = Vec::new();
+        while !churn.iter().all(tokio::task::JoinHandle::is_finished) && plugins.len() < 20 {
+            let index = format!("{:02}", plugins.len());
+            plugins.push(connect(host, &index, |_| Reaction::content()).await?);
+        }
+        let mut kept = Vec::new();
+        for task in churn {
+            kept.extend(task.await??);
+        }
+        assert!(plugins.len() > 1, "some came while containers did");
+        for plugin in &plugins {
+            let mut known = Vec::new();
+            for one in plugin.told() {
+                match one.method.as_str() {
+                    "Synchronize" => {
+                        let all = api::SynchronizeRequest::decode(one.payload.as_slice())?;
+                        known.extend(all.containers.into_iter().map(|container| container.id));
+                    }
+                    "CreateContainer" => {
+                        let asked = api::CreateContainerRequest::decode(one.payload.as_slice())?;
+                        known.push(asked.container.unwrap_or_default().id);
+                    }
+                    _ => {}
+                }
+            }
+            let told = known.len();
+            known.sort_unstable();
+            known.dedup();
+            assert_eq!(known.len(), told, "each once");
+            for id in &kept {
+                assert!(known.contains(id), "{id} is lost: {known:?}");
+            }
+        }
         Ok(())
     });
 }

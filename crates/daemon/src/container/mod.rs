@@ -72,6 +72,7 @@ pub(crate) use volumes::{root as volumes_root, sweep as sweep_volumes};
 use crate::{
     container::config::ContainerConfig,
     id::ContainerId,
+    nri::Limits,
     pod::{Pod, config::LinuxResources},
     runtime::{BlockingError, DISK_BOUND, Runtime},
     spec::{Signal, User},

@@ -87,7 +87,7 @@ impl Given {
         let linux = spec.linux().as_ref();
         Self {
             scheduler: process.and_then(|process| process.scheduler().clone()),
-            io_priority: process.and_then(|process| process.io_priority().clone()),
+            io_priority: process.and_then(|process| *process.io_priority()),
             class: linux.and_then(|linux| linux.intel_rdt().clone()),
         }
     }
@@ -140,7 +140,7 @@ fn io_priority(priority: &LinuxIOPriority) -> Result<(u8, u8), OutsideError> {
         IOPriorityClass::IoprioClassBe => 2,
         IOPriorityClass::IoprioClassIdle => 3,
     };
-    match u8::try_from(*priority.priority()) {
+    match u8::try_from(priority.priority()) {
         Ok(level) if level < 8 => Ok((class, level)),
         _ => Err(OutsideError::Value {
             field: "process.ioPriority.priority",
@@ -183,6 +183,5 @@ fn scheduling(scheduler: &Scheduler) -> Result<Scheduling, OutsideError> {
         runtime: scheduler.runtime().unwrap_or_default(),
         deadline: scheduler.deadline().unwrap_or_default(),
         period: scheduler.period().unwrap_or_default(),
-        ..Scheduling::default()
     })
 }
