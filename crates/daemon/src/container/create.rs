@@ -19,8 +19,9 @@ use supervisor_api::{CreateContainer, ReplyBody, RequestBody, Stdio};
 
 use super::{
     Container, LogError, Phase, Turn,
+    adjust::adjust,
     config::ContainerConfig,
-    devices::{self, DevicesError},
+    devices::DevicesError,
     hooks::{self, HookError},
     images::Sources,
     log,
@@ -30,7 +31,6 @@ use super::{
     volumes::{self, VolumeError},
 };
 use crate::{
-    cdi,
     events::Kind,
     failpoint,
     flight::Crashed,
@@ -297,29 +297,7 @@ async fn build(
     };
     let mut specified = step(container, on_disk).await??;
     failpoint::reach("container.layered", &container.pod);
-    devices::give(
-        runtime,
-        id,
-        &mut specified.spec.spec,
-        &cdi::requested(&container.config),
-    )
-    .await
-    .map_err(|error| CreateError::Devices(id.clone(), error))?;
-    let adjusted = runtime.nri.create(runtime, container, &specified.spec.spec);
-    let adjusted = adjusted
-        .await
-        .map_err(|error| CreateError::Nri(id.clone(), error))?;
-    specified.spec.spec = adjusted.spec;
-    if let Some(limits) = adjusted.limits {
-        container
-            .update(turn, &runtime.records, |record| {
-                record.resources = Some(limits);
-            })
-            .map_err(|error| CreateError::Record(id.clone(), error))?;
-    }
-    devices::give(runtime, id, &mut specified.spec.spec, &adjusted.devices)
-        .await
-        .map_err(|error| CreateError::Devices(id.clone(), error))?;
+    let others = adjust(runtime, container, &mut specified.spec.spec, turn).await?;
     let hooked = |error| CreateError::Hook(id.clone(), error);
     hooks::add_the_node_s(runtime, container, &mut specified.spec.spec)
         .await
@@ -371,8 +349,8 @@ async fn build(
         stdin_once: container.config.stdin_once,
     };
     // All that can be refused without the kernel is judged: others make room now.
-    let others = runtime.nri.change(&adjusted.others).await;
-    let others = others.map_err(|error| CreateError::Nri(id.clone(), error))?;
+    let changed = runtime.nri.change(&others).await;
+    let changed = changed.map_err(|error| CreateError::Nri(id.clone(), error))?;
     let request = CreateContainer { plan, stdio };
     let made = async {
         let made = hooks::make(runtime, container, &link, &spec.spec, request, descriptors).await;
@@ -389,7 +367,7 @@ async fn build(
     let pid = match made.await {
         Ok(pid) => pid,
         Err(error) => {
-            runtime.nri.give_back(others).await;
+            runtime.nri.give_back(changed).await;
             return Err(error);
         }
     };
@@ -407,7 +385,7 @@ async fn build(
         news.container(Kind::Created, container);
     });
     runtime.nri.settled_container(id);
-    runtime.nri.end(adjusted.others);
+    runtime.nri.end(others);
     // Its exit, told before it was listed, was no news to anyone; its record was there before that.
     if let Some(exit) = runtime.records.exit(&container.pod.id, id) {
         container.take_exit(runtime, &exit);

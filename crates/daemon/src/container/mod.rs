@@ -14,6 +14,7 @@
 //!
 //! As with pods, an operation that changes a container holds its turn, and everything else reads the published [`Phase`].
 
+mod adjust;
 mod attach;
 mod awaited;
 pub(crate) mod config;

@@ -37,6 +37,8 @@ pub(crate) use limits::Limits;
 pub(crate) use merge::Conflict;
 pub(crate) use nri::api::Event;
 use nri::{CallError, api};
+use oci_spec::runtime::Spec;
+pub(crate) use others::Others;
 use plugin::Plugin;
 pub(crate) use socket::start;
 
@@ -70,7 +72,8 @@ struct State {
 #[derive(Debug, Default, Clone)]
 pub(crate) struct Noted {
     pods: BTreeMap<PodId, Arc<Pod>>,
-    containers: BTreeMap<ContainerId, (Arc<Container>, Option<api::Container>)>,
+    /// With the specification of one that has no record of it yet.
+    containers: BTreeMap<ContainerId, (Arc<Container>, Option<Arc<Spec>>)>,
 }
 
 /// Why plugins do not let something happen.
@@ -253,9 +256,13 @@ impl Nri {
     }
 
     /// Tells plugins of what has happened; nothing that they say changes it.
-    async fn tell<A: prost::Message + Default>(&self, event: Event, request: &impl prost::Message) {
+    async fn tell<A, R>(&self, event: Event, request: impl Fn() -> R)
+    where
+        A: prost::Message + Default,
+        R: prost::Message,
+    {
         for plugin in self.plugins() {
-            if let Err(error) = self.ask::<A>(&plugin, event, request).await {
+            if let Err(error) = self.ask::<A>(&plugin, event, &request()).await {
                 let error = &error as &dyn std::error::Error;
                 tracing::warn!(error, "a plugin is not content with what has happened");
             }
@@ -273,11 +280,9 @@ impl Nri {
             let containers = noted
                 .containers
                 .into_values()
-                .filter_map(|(container, described)| {
-                    described.or_else(|| {
-                        let spec = container.spec(&runtime.records).ok()?;
-                        Some(describe::container(&container, &spec))
-                    })
+                .filter_map(|(container, spec)| {
+                    let spec = spec.or_else(|| container.spec(&runtime.records).ok())?;
+                    Some(describe::container(&container, &spec))
                 });
             (pods, containers.collect())
         };

@@ -48,10 +48,10 @@ impl Nri {
         let plugins = self.consult(|noted| {
             noted.pods.insert(pod.id.clone(), Arc::clone(pod));
         });
-        let request = api::RunPodSandboxRequest {
-            pod: Some(describe::pod(runtime, pod)),
-        };
         for plugin in &plugins {
+            let request = api::RunPodSandboxRequest {
+                pod: Some(describe::pod(runtime, pod)),
+            };
             let answer = self.ask(plugin, Event::RunPodSandbox, &request).await?;
             let _nothing: Option<api::RunPodSandboxResponse> = answer;
         }
@@ -66,10 +66,10 @@ impl Nri {
         for container in runtime.inventory.containers_of(&pod.id) {
             self.stop(runtime, &container).await;
         }
-        let request = api::StopPodSandboxRequest {
+        let request = || api::StopPodSandboxRequest {
             pod: Some(describe::pod(runtime, pod)),
         };
-        self.tell::<api::StopPodSandboxResponse>(Event::StopPodSandbox, &request)
+        self.tell::<api::StopPodSandboxResponse, _>(Event::StopPodSandbox, request)
             .await;
     }
 
@@ -78,10 +78,10 @@ impl Nri {
         if !self.config.enabled || !self.knows_pod(runtime, &pod.id) {
             return;
         }
-        let request = api::RemovePodSandboxRequest {
+        let request = || api::RemovePodSandboxRequest {
             pod: Some(describe::pod(runtime, pod)),
         };
-        self.tell::<api::RemovePodSandboxResponse>(Event::RemovePodSandbox, &request)
+        self.tell::<api::RemovePodSandboxResponse, _>(Event::RemovePodSandbox, request)
             .await;
     }
 
@@ -105,35 +105,40 @@ impl Nri {
     }
 
     pub(crate) async fn pod_updated(&self, runtime: &Runtime, pod: &Pod) {
-        let request = api::PostUpdatePodSandboxRequest {
+        let request = || api::PostUpdatePodSandboxRequest {
             pod: Some(describe::pod(runtime, pod)),
         };
-        self.tell::<api::PostUpdatePodSandboxResponse>(Event::PostUpdatePodSandbox, &request)
+        self.tell::<api::PostUpdatePodSandboxResponse, _>(Event::PostUpdatePodSandbox, request)
             .await;
     }
 
     /// A container is specified and not made. Plugins change its specification one after the other, each seeing what those before it have
-    /// changed; nothing is changed if any of them errs.
+    /// changed; nothing is changed if any of them errs. `None`: there is no plugin.
     pub(crate) async fn create(
         &self,
         runtime: &Runtime,
         container: &Arc<Container>,
-        spec: &Spec,
-    ) -> Result<Adjusted, NriError> {
+        spec: &Arc<Spec>,
+    ) -> Result<Option<Adjusted>, NriError> {
+        if !self.config.enabled {
+            return Ok(None);
+        }
+        let plugins = self.consult(|noted| {
+            let note = (Arc::clone(container), Some(Arc::clone(spec)));
+            noted.containers.insert(container.id.clone(), note);
+        });
+        let annotations = &container.pod.config.annotations;
+        let name = Some(container.config.metadata.name.as_str());
+        if plugins.is_empty() {
+            validate::required(&self.config, &plugins, annotations, name)?;
+            return Ok(None);
+        }
         let mut adjusted = Adjusted {
-            spec: spec.clone(),
+            spec: Spec::clone(spec),
             devices: Vec::new(),
             limits: None,
             others: Others::default(),
         };
-        if !self.config.enabled {
-            return Ok(adjusted);
-        }
-        let first = describe::container(container, spec);
-        let plugins = self.consult(|noted| {
-            let note = (Arc::clone(container), Some(first.clone()));
-            noted.containers.insert(container.id.clone(), note);
-        });
         let pod = describe::pod(runtime, &container.pod);
         let mut merged = Merged::default();
         for plugin in &plugins {
@@ -147,7 +152,7 @@ impl Nri {
             };
             if let Some(adjust) = answer.adjust {
                 merged.take(adjust, &plugin.name)?;
-                adjusted.spec = spec.clone();
+                adjusted.spec = Spec::clone(spec);
                 apply::apply(&mut adjusted.spec, &merged.adjust, &runtime.host).map_err(
                     |source| NriError::Apply {
                         plugins: plugin.name.clone(),
@@ -170,13 +175,11 @@ impl Nri {
             let limits = limits::from_the_first(asked, linux, &runtime.host).map_err(wrong)?;
             adjusted.limits = Some(limits);
         }
-        let annotations = &container.pod.config.annotations;
-        let name = Some(container.config.metadata.name.as_str());
         validate::required(&self.config, &plugins, annotations, name)?;
         validate::built_in(&self.config, &merged.owners)?;
         let question = api::ValidateContainerAdjustmentRequest {
             pod: Some(pod),
-            container: Some(first),
+            container: Some(describe::container(container, spec)),
             adjust: Some(merged.adjust.clone()),
             update: adjusted.others.list(),
             owners: Some(api::OwningPlugins {
@@ -209,19 +212,15 @@ impl Nri {
                 name: device.name,
             })
             .collect();
-        Ok(adjusted)
+        Ok(Some(adjusted))
     }
 
     pub(crate) async fn created(&self, runtime: &Runtime, container: &Container) {
-        let (pod, described) = (
-            Some(describe::pod(runtime, &container.pod)),
-            self.now(runtime, container),
-        );
-        let request = api::PostCreateContainerRequest {
-            pod,
-            container: described,
+        let request = || api::PostCreateContainerRequest {
+            pod: Some(describe::pod(runtime, &container.pod)),
+            container: self.now(runtime, container),
         };
-        self.tell::<api::PostCreateContainerResponse>(Event::PostCreateContainer, &request)
+        self.tell::<api::PostCreateContainerResponse, _>(Event::PostCreateContainer, request)
             .await;
     }
 
@@ -246,14 +245,11 @@ impl Nri {
     }
 
     pub(crate) async fn started(&self, runtime: &Runtime, container: &Container) {
-        if self.plugins().is_empty() {
-            return;
-        }
-        let request = api::PostStartContainerRequest {
+        let request = || api::PostStartContainerRequest {
             pod: Some(describe::pod(runtime, &container.pod)),
             container: self.now(runtime, container),
         };
-        self.tell::<api::PostStartContainerResponse>(Event::PostStartContainer, &request)
+        self.tell::<api::PostStartContainerResponse, _>(Event::PostStartContainer, request)
             .await;
     }
 
@@ -307,14 +303,11 @@ impl Nri {
     }
 
     pub(crate) async fn updated(&self, runtime: &Runtime, container: &Container) {
-        if self.plugins().is_empty() {
-            return;
-        }
-        let request = api::PostUpdateContainerRequest {
+        let request = || api::PostUpdateContainerRequest {
             pod: Some(describe::pod(runtime, &container.pod)),
             container: self.now(runtime, container),
         };
-        self.tell::<api::PostUpdateContainerResponse>(Event::PostUpdateContainer, &request)
+        self.tell::<api::PostUpdateContainerResponse, _>(Event::PostUpdateContainer, request)
             .await;
     }
 
@@ -337,11 +330,11 @@ impl Nri {
             return;
         }
         let told = container.end_told.get_or_init(|| async {
-            let request = api::StopContainerRequest {
-                pod: Some(describe::pod(runtime, &container.pod)),
-                container: self.now(runtime, container),
-            };
             for plugin in self.plugins() {
+                let request = api::StopContainerRequest {
+                    pod: Some(describe::pod(runtime, &container.pod)),
+                    container: self.now(runtime, container),
+                };
                 match self.ask(&plugin, Event::StopContainer, &request).await {
                     Ok(None) => {}
                     Ok(Some(api::StopContainerResponse { update })) => {
@@ -362,11 +355,11 @@ impl Nri {
         if !self.config.enabled || !self.knows_container(runtime, &container.id) {
             return;
         }
-        let request = api::RemoveContainerRequest {
+        let request = || api::RemoveContainerRequest {
             pod: Some(describe::pod(runtime, &container.pod)),
             container: self.now(runtime, container),
         };
-        self.tell::<api::RemoveContainerResponse>(Event::RemoveContainer, &request)
+        self.tell::<api::RemoveContainerResponse, _>(Event::RemoveContainer, request)
             .await;
     }
 
