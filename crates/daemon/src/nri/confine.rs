@@ -1,8 +1,8 @@
 //! What no plugin may do: confine a container less than its pod was let in with. Whoever let the pod run did not ask the plugin.
 
 use oci_spec::runtime::{
-    LinuxDeviceCgroup, LinuxDeviceType, LinuxSeccomp, LinuxSeccompAction as Action, LinuxSyscall,
-    Spec,
+    LinuxDeviceCgroup, LinuxDeviceType, LinuxSeccomp, LinuxSeccompAction as Action,
+    LinuxSeccompFilterFlag, LinuxSyscall, Spec,
 };
 
 use super::{
@@ -125,6 +125,14 @@ fn seccomp(before: &LinuxSeccomp, after: &LinuxSeccomp) -> Result<(), ApplyError
             action,
             "it lets through what the container's own profile does not",
         ));
+    }
+    let unmitigated = |policy: &LinuxSeccomp| {
+        let mut flags = policy.flags().iter().flatten();
+        flags.any(|flag| *flag == LinuxSeccompFilterFlag::SeccompFilterFlagSpecAllow)
+    };
+    if unmitigated(after) && !unmitigated(before) {
+        let why = "the container's own profile does not give up the kernel's protection against speculation";
+        return Err(refuse(field, "SECCOMP_FILTER_FLAG_SPEC_ALLOW", why));
     }
     let allowed = |spec: &LinuxSeccomp| -> Vec<LinuxSyscall> {
         let rules = spec.syscalls().iter().flatten();

@@ -135,6 +135,12 @@ fn a_narrower_seccomp_policy_passes_and_a_wider_one_does_not() {
     );
     assert!(error.unwrap_err().to_string().contains("mount"));
     confine::check(&before, &allowing("SCMP_ACT_LOG", &["read"]), false).unwrap_err();
+    let unmitigated = policy(serde_json::json!({
+        "defaultAction": "SCMP_ACT_ERRNO",
+        "flags": ["SECCOMP_FILTER_FLAG_SPEC_ALLOW"],
+    }));
+    let error = confine::check(&before, &unmitigated, false).unwrap_err();
+    assert!(error.to_string().contains("SPEC_ALLOW"), "{error}");
     confine::check(&before, &allowing("SCMP_ACT_ALLOW", &[]), true).unwrap();
     confine::check(&allowing("SCMP_ACT_ALLOW", &[]), &before, false).unwrap();
 }
