@@ -318,6 +318,8 @@ impl Nri {
         }
         let (nri, container) = (Arc::clone(self), Arc::clone(container));
         tokio::spawn(async move {
+            // Of one that ends at once its start is told first.
+            drop(container.turn().await);
             if let Some(runtime) = nri.runtime() {
                 nri.stop(&runtime, &container).await;
             }
