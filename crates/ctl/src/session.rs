@@ -3,12 +3,13 @@ use std::time::Duration;
 use cri::client::{Client, Endpoint};
 use cri::progress::{
     CheckFinding, CheckRequest, DiskPart, DiskUsageRequest, ExplainPullRequest,
-    ExplainPullResponse, PullProgress, WatchPullRequest,
+    ExplainPullResponse, LoadRequest, LoadResponse, PullProgress, PushRequest, PushResponse,
+    SaveChunk, SaveRequest, WatchPullRequest,
 };
 use cri::v1::*;
 use futures_util::{Stream, StreamExt, future, stream};
 use streaming::client::Wanted;
-use tokio::sync::OnceCell;
+use tokio::sync::{OnceCell, mpsc};
 use tonic::{Response, Streaming};
 
 use crate::error::Error;
@@ -555,6 +556,41 @@ impl Session {
         reply
             .map(Response::into_inner)
             .map_err(|status| Error::rpc("check the store".to_owned(), status))
+    }
+
+    /// Takes an archive in. Only Longshore does.
+    pub(crate) async fn load(
+        &self,
+        messages: mpsc::Receiver<LoadRequest>,
+    ) -> Result<LoadResponse, Error> {
+        let messages = stream::unfold(messages, async |mut messages| {
+            let message = messages.recv().await?;
+            Some((message, messages))
+        });
+        let mut service = self.image().await?.store_service();
+        let reply = service.load(messages).await;
+        reply
+            .map(Response::into_inner)
+            .map_err(|status| Error::rpc("load images".to_owned(), status))
+    }
+
+    /// An archive of images. Only Longshore makes it.
+    pub(crate) async fn save(&self, request: SaveRequest) -> Result<Streaming<SaveChunk>, Error> {
+        let mut service = self.image().await?.store_service();
+        let reply = service.save(request).await;
+        reply
+            .map(Response::into_inner)
+            .map_err(|status| Error::rpc("save images".to_owned(), status))
+    }
+
+    /// Sends an image to a registry. Only Longshore does.
+    pub(crate) async fn push(&self, request: PushRequest) -> Result<PushResponse, Error> {
+        let operation = format!("push image {}", request.image);
+        let mut service = self.image().await?.store_service();
+        let reply = service.push(request).await;
+        reply
+            .map(Response::into_inner)
+            .map_err(|status| Error::rpc(operation, status))
     }
 
     /// Whose each byte on the node's disk is. Only Longshore says.

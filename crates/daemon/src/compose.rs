@@ -58,6 +58,18 @@ pub(crate) async fn run(config: Config, arguments: &Arguments) -> anyhow::Result
     runtime.handlers.probe(&runtime.config).await;
     let streaming = streaming_server(&runtime).await?;
     let (socket, listener) = Socket::listen(&address)?;
+    let beside = match &runtime.config.images.address {
+        Some(address) => Some(Socket::listen_beside(address)?),
+        None => None,
+    };
+    let beside = beside.map(|(socket, listener)| {
+        tokio::spawn(accept_images(
+            Arc::clone(&runtime),
+            streaming.clone(),
+            listener,
+        ));
+        socket
+    });
     tracing::info!(
         address = %address.display(),
         streaming = %streaming.address(),
@@ -74,6 +86,9 @@ pub(crate) async fn run(config: Config, arguments: &Arguments) -> anyhow::Result
     }
     // Pods outlive the daemon; only its socket goes.
     socket.remove();
+    if let Some(beside) = beside {
+        beside.remove();
+    }
     tracing::info!("ended; pods go on");
     Ok(())
 }
@@ -192,6 +207,7 @@ fn images(config: &Config) -> ImagesConfig {
     images.timeouts.min_rate_bytes = registries.min_rate.get().get().into();
     images.timeouts.mirror = *registries.mirror_deadline.get();
     images.timeouts.pull = *registries.pull_deadline.get();
+    images.keep_blobs = config.images.keep_blobs;
     images
 }
 
@@ -355,6 +371,26 @@ async fn accept(
         .serve_with_incoming_shutdown(UnixListenerStream::new(listener), asking.notified())
         .await
         .context("serve CRI")
+}
+
+/// Images alone. What is asked here when the daemon ends is cut off; a pull is there to be joined by the next request.
+async fn accept_images(runtime: Arc<Runtime>, streaming: sessions::Server, listener: UnixListener) {
+    let cri = Cri { runtime, streaming };
+    let limit = cri::MAX_MESSAGE_BYTES;
+    let image_service = ImageServiceServer::new(cri.clone())
+        .max_decoding_message_size(limit)
+        .max_encoding_message_size(limit);
+    let served = Server::builder()
+        .layer(CallersDeadline)
+        .layer(RewriteOlderPackage)
+        .add_service(image_service)
+        .add_service(ProgressServer::new(cri.clone()))
+        .add_service(ImagesServer::new(cri.clone()))
+        .add_service(StoreServer::new(cri))
+        .serve_with_incoming(UnixListenerStream::new(listener));
+    if let Err(error) = served.await {
+        tracing::error!(%error, "images are not served on their own socket any more");
+    }
 }
 
 /// SIGHUP; never ends.

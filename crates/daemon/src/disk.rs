@@ -27,6 +27,8 @@ pub(crate) struct Part {
 pub(crate) enum PartKind {
     Layer,
     Index,
+    /// A layer in its compressed form.
+    Blob,
     /// A repaired layer's predecessor, which containers are mounted on.
     Retired,
     /// Of a pull under way.
@@ -79,6 +81,7 @@ impl Owners {
         let found = match directory {
             "layers" => self.images.layers.get(name).cloned(),
             "indexes" => self.images.layers.get(name).cloned(),
+            "blobs" => self.images.blobs.get(name).cloned(),
             "retired" => {
                 let held = self.images.retired.get(name);
                 held.map(|holders| holders.iter().map(named).collect())
@@ -91,6 +94,7 @@ impl Owners {
         let kind = match directory {
             "layers" => PartKind::Layer,
             "indexes" => PartKind::Index,
+            "blobs" => PartKind::Blob,
             "retired" => PartKind::Retired,
             "ingest" => PartKind::Making,
             "containers" => PartKind::WritableLayer,

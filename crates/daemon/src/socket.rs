@@ -39,6 +39,14 @@ impl Socket {
         Ok((Self { path }, UnixListener::from_std(listener)?))
     }
 
+    /// One beside it, which no service manager makes.
+    pub(crate) fn listen_beside(address: &Path) -> anyhow::Result<(Self, UnixListener)> {
+        let listener = bind(address)?;
+        listener.set_nonblocking(true)?;
+        let path = Some(address.to_owned());
+        Ok((Self { path }, UnixListener::from_std(listener)?))
+    }
+
     pub(crate) fn remove(&self) {
         if let Some(path) = &self.path
             && let Err(error) = std::fs::remove_file(path)

@@ -24,6 +24,10 @@ pub(crate) struct Catalogue {
     reserved: BTreeMap<LayerKey, usize>,
     /// Container to image.
     pub(crate) pins: BTreeMap<String, String>,
+    /// Kept blobs, by the names of their files.
+    pub(crate) blobs: BTreeMap<String, Usage>,
+    /// Blobs that somebody counts on, and how many do.
+    pub(crate) reserved_blobs: BTreeMap<String, usize>,
     /// Layers that have been replaced under containers.
     pub(crate) retired: Vec<Retired>,
     /// Records that did not decode, and why not. They are not touched until somebody asks for a repair.
@@ -177,6 +181,7 @@ impl Catalogue {
         let layers = self.layers.values().map(|layer| layer.usage);
         layers
             .chain(self.retired.iter().map(|retired| retired.usage))
+            .chain(self.blobs.values().copied())
             .sum()
     }
 
@@ -275,6 +280,9 @@ mod tests {
             layers: Vec::new(),
             chain_id: String::new(),
             size_bytes: 1,
+            manifest_type: String::new(),
+            blobs: Vec::new(),
+            keeps_blobs: false,
             removed: false,
         };
         Entry::new(record, b"{}", &["busybox:1".into(), "r.io/team/*".into()]).unwrap()

@@ -14,6 +14,7 @@ use std::sync::Arc;
 use snapshot::LayerKey;
 use tokio::sync::{mpsc, oneshot, watch};
 
+use crate::error::with_causes;
 use crate::image::ParsedConfig;
 use crate::layers::{Layer, LayerContext};
 use crate::manifest::{self, Document, Manifest};
@@ -286,10 +287,15 @@ impl Images {
         };
         let mut reason = "no image that has the layer says which registry it is from".to_owned();
         for record in &images {
+            match self.repair_from_blobs(key, record).await {
+                Some(Ok(outcome)) => return Ok(outcome),
+                Some(Err(error)) => reason = with_causes(&error),
+                None => {}
+            }
             for name in &record.digests {
                 match self.repair_from(key, record, name, auth).await {
                     Ok(outcome) => return Ok(outcome),
-                    Err(error) => reason = chain(&error),
+                    Err(error) => reason = with_causes(&error),
                 }
             }
         }
@@ -306,18 +312,55 @@ impl Images {
         let reference = Reference::parse(name)?;
         let session = Session::open(self.client(), &reference, auth).await?;
         let session = Arc::new(session);
-        let manifest = manifest_of(&session, &record.manifest_digest).await?;
-        let (layer, below) = self.layer_of(key, record, &manifest)?;
+        let (_, _, manifest) = manifest::fetch(&session, &record.manifest_digest).await?;
+        let source = Source::Registry(Arc::clone(&session));
+        self.repair_with(key, record, &manifest, source, session.origin())
+            .await
+    }
+
+    /// None where the layer's compressed form has not been kept.
+    async fn repair_from_blobs(
+        &self,
+        key: &LayerKey,
+        record: &ImageRecord,
+    ) -> Option<Result<CheckOutcome, PullCause>> {
+        let bytes = self.shelf.manifest(&record.id).ok().flatten()?;
+        let Ok(Document::Manifest(manifest)) = Document::parse(&bytes, &record.manifest_type)
+        else {
+            return None;
+        };
+        let (layer, _) = self.layer_of(key, record, &manifest).ok()?;
+        let path = self.shelf.blob_path(layer.descriptor.digest.as_str());
+        if !path.exists() {
+            return None;
+        }
+        let source = Source::Kept(path);
+        let origin = "what was kept of it".to_owned();
+        Some(
+            self.repair_with(key, record, &manifest, source, origin)
+                .await,
+        )
+    }
+
+    async fn repair_with(
+        &self,
+        key: &LayerKey,
+        record: &ImageRecord,
+        manifest: &Manifest,
+        source: Source,
+        origin: String,
+    ) -> Result<CheckOutcome, PullCause> {
+        let (layer, below) = self.layer_of(key, record, manifest)?;
         let context = LayerContext {
             shelf: Arc::clone(&self.shelf),
-            source: Source::Registry(Arc::clone(&session)),
+            source,
             permits: Arc::clone(&self.permits),
             progress: watch::Sender::new(PullProgress::default()),
         };
         let made =
             (context.make_again(&layer, key, below).await).map_err(|source| PullCause::Layer {
                 digest: layer.descriptor.digest.to_string(),
-                origin: session.subject(),
+                origin: origin.clone(),
                 source,
             })?;
         let (shelf, place) = (Arc::clone(&self.shelf), key.clone());
@@ -329,7 +372,7 @@ impl Images {
             .await?;
         self.shelf.record_layer(key).await?;
         Ok(CheckOutcome::Repaired {
-            origin: session.origin(),
+            origin,
             containers: containers(&holders),
         })
     }
@@ -379,25 +422,6 @@ impl Images {
     }
 }
 
-async fn manifest_of(session: &Session, digest: &str) -> Result<Manifest, PullCause> {
-    let problem = |problem| PullCause::Document {
-        document: format!("manifest {digest}"),
-        origin: session.subject(),
-        problem,
-    };
-    let (bytes, media_type) = session.manifest(digest, &manifest::accept()).await?;
-    if !Digest::parse(digest).is_ok_and(|digest| digest.matches(&bytes)) {
-        let found = Digest::of(&bytes).to_string();
-        return Err(problem(crate::DocumentProblem::Digest { found }));
-    }
-    match Document::parse(&bytes, &media_type).map_err(problem)? {
-        Document::Manifest(manifest) => Ok(manifest),
-        Document::Index(_) => Err(problem(crate::DocumentProblem::Malformed(
-            "it is an index".into(),
-        ))),
-    }
-}
-
 fn containers(pins: &BTreeSet<String>) -> Vec<String> {
     let ids: BTreeSet<&str> = pins
         .iter()
@@ -420,15 +444,4 @@ impl From<StoreError> for Stop {
     fn from(error: StoreError) -> Self {
         Self::Store(error)
     }
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        source = error.source();
-    }
-    text
 }

@@ -28,6 +28,8 @@ pub struct ImagesConfig {
     pub layers_at_once: usize,
     /// The most that one layer may unpack to, in bytes of its archive and of its files each.
     pub max_layer_bytes: u64,
+    /// Whether the compressed form of a layer that is fetched is kept beside the unpacked one.
+    pub keep_blobs: bool,
     /// Bounds in time.
     pub timeouts: Timeouts,
 }
@@ -72,6 +74,7 @@ impl ImagesConfig {
             ca_files: Vec::new(),
             layers_at_once: 3,
             max_layer_bytes: 64 << 30,
+            keep_blobs: false,
             timeouts: Timeouts::default(),
         }
     }

@@ -42,6 +42,13 @@ impl Digest {
         &self.0
     }
 
+    /// Before the colon.
+    pub(crate) fn algorithm(&self) -> &str {
+        self.0
+            .split_once(':')
+            .map_or("", |(algorithm, _)| algorithm)
+    }
+
     /// The digits alone.
     pub fn hex(&self) -> &str {
         self.0.split_once(':').map_or("", |(_, hex)| hex)

@@ -307,21 +307,26 @@ impl fmt::Display for DocumentProblem {
 impl PullError {
     /// What a caller may do about it.
     pub fn kind(&self) -> PullErrorKind {
-        match &*self.cause {
-            PullCause::Reference(_) | PullCause::Credentials { .. } => {
-                PullErrorKind::InvalidArgument
-            }
-            PullCause::Configuration(_) => PullErrorKind::Misconfigured,
-            PullCause::Registry(error) | PullCause::Unasked(error) => error.kind(),
-            PullCause::Signature(SignatureError::Policy(_)) => PullErrorKind::Misconfigured,
-            PullCause::Signature(SignatureError::Store(_)) => PullErrorKind::Internal,
-            PullCause::Signature(
+        self.cause.kind()
+    }
+}
+
+impl PullCause {
+    /// What a caller may do about it.
+    pub fn kind(&self) -> PullErrorKind {
+        match self {
+            Self::Reference(_) | Self::Credentials { .. } => PullErrorKind::InvalidArgument,
+            Self::Configuration(_) => PullErrorKind::Misconfigured,
+            Self::Registry(error) | Self::Unasked(error) => error.kind(),
+            Self::Signature(SignatureError::Policy(_)) => PullErrorKind::Misconfigured,
+            Self::Signature(SignatureError::Store(_)) => PullErrorKind::Internal,
+            Self::Signature(
                 SignatureError::Rejected { .. }
                 | SignatureError::Missing { .. }
                 | SignatureError::Refused { .. }
                 | SignatureError::NotKept { .. },
             ) => PullErrorKind::Untrusted,
-            PullCause::Document { problem, .. } => match problem {
+            Self::Document { problem, .. } => match problem {
                 DocumentProblem::Digest { .. } | DocumentProblem::Size { .. } => {
                     PullErrorKind::DataLoss
                 }
@@ -329,12 +334,23 @@ impl PullError {
                 DocumentProblem::Kind(_) => PullErrorKind::Unsupported,
                 DocumentProblem::Platform { .. } => PullErrorKind::NotFound,
             },
-            PullCause::Layer { source, .. } => source.kind(),
-            PullCause::Store(StoreError::Stopped { .. }) => PullErrorKind::Cancelled,
-            PullCause::Store(error) if error.is_exhausted() => PullErrorKind::ResourceExhausted,
-            PullCause::Store(_) => PullErrorKind::Internal,
-            PullCause::TimedOut { .. } => PullErrorKind::DeadlineExceeded,
-            PullCause::Abandoned => PullErrorKind::Cancelled,
+            Self::Layer { source, .. } => source.kind(),
+            Self::Store(StoreError::Stopped { .. }) => PullErrorKind::Cancelled,
+            Self::Store(error) if error.is_exhausted() => PullErrorKind::ResourceExhausted,
+            Self::Store(_) => PullErrorKind::Internal,
+            Self::TimedOut { .. } => PullErrorKind::DeadlineExceeded,
+            Self::Abandoned => PullErrorKind::Cancelled,
         }
     }
+}
+
+/// An error with its causes, on one line.
+pub(crate) fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(&format!(": {error}"));
+        cause = error.source();
+    }
+    text
 }

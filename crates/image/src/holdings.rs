@@ -7,6 +7,8 @@ use crate::catalogue::{Catalogue, Entry};
 pub struct Holdings {
     /// Layers, and their indexes: the images that have them.
     pub layers: BTreeMap<String, Vec<String>>,
+    /// Kept blobs: the images that have them.
+    pub blobs: BTreeMap<String, Vec<String>>,
     /// Layers that have been replaced: the containers that go on with them.
     pub retired: BTreeMap<String, Vec<String>>,
     /// Something is being fetched or made: what is in `ingest/` may be its.
@@ -28,6 +30,11 @@ impl Holdings {
             for key in keys {
                 let owners = holdings.layers.entry(key.to_string()).or_default();
                 owners.push(owner.clone());
+            }
+            for name in entry.record.kept_blobs() {
+                if catalogue.blobs.contains_key(&name) {
+                    holdings.blobs.entry(name).or_default().push(owner.clone());
+                }
             }
         }
         for retired in &catalogue.retired {

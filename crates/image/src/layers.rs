@@ -228,9 +228,13 @@ impl LayerContext {
             self.shelf.write().chained.insert(layer.diff_id.to_string());
         }
         let shelf = Arc::clone(&self.shelf);
-        let place = key.clone();
+        let (place, digest) = (key.clone(), layer.descriptor.digest.clone());
         self.shelf
             .blocking("put a layer into its place", move || {
+                let blob = made.ingest.blob_path();
+                if blob.exists() {
+                    shelf.keep_blob(&blob, digest.as_str())?;
+                }
                 shelf.publish(made.ingest, &place, made.usage)
             })
             .await?;
@@ -269,11 +273,14 @@ impl LayerContext {
             .shelf
             .blocking("make an ingest directory", move || shelf.ingest())
             .await?;
+        // An archive's files are kept as they are.
+        let keep = self.shelf.config.keep_blobs && matches!(self.source, Source::Registry(_));
         let expected = Expected {
             digest: layer.descriptor.digest.clone(),
             size: layer.descriptor.size,
             diff_id: layer.diff_id.clone(),
             limit: self.shelf.config.max_layer_bytes,
+            keep: keep.then(|| ingest.blob_path()),
         };
         let (sink, network) = mpsc::channel(PIECES);
         let digest = layer.descriptor.digest.as_str();
@@ -287,6 +294,10 @@ impl LayerContext {
             (_, Ok(Unpacked::NeedsBelow)) => Ok(None),
             // The threads know only that nothing more came.
             (Err(FetchError::Registry(error)), _) => Err(error.into()),
+            (Err(FetchError::Disk(error)), _) => {
+                let path = layer.descriptor.digest.as_str();
+                Err(StoreError::path("read the blob", path)(error).into())
+            }
             (_, Err(error)) => Err(error),
             (
                 _,

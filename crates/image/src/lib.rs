@@ -11,7 +11,9 @@
 //! look-ups are answered from memory.
 
 mod auth;
+mod blobs;
 mod catalogue;
+mod changes;
 mod check;
 mod config;
 mod configuration;
@@ -26,18 +28,22 @@ mod images;
 mod index;
 mod keyring;
 mod layers;
+mod load;
 mod manifest;
 mod ongoing;
 mod pins;
 mod progress;
 mod pull;
+mod push;
 mod recovery;
 mod reference;
 mod registry;
 mod retired;
+mod save;
 mod shelf;
 mod signature;
 mod source;
+mod spool;
 mod store;
 #[cfg(test)]
 mod tests;
@@ -56,8 +62,11 @@ pub use holdings::Holdings;
 pub use image::{Image, ImageConfig, ImageUser};
 pub use images::{Images, PullRequest};
 pub use index::{Damage, DamageKind};
+pub use load::{LoadError, LoadRequest};
 pub use progress::{LayerProgress, LayerStage, PullProgress, PullStage};
+pub use push::{PushError, PushRequest, PushedImage};
 pub use reference::{Reference, ReferenceError};
 pub use registry::{PlannedSource, Proxies, PullPlan, RegistryError, RegistryFailure, Tried};
+pub use save::{SaveError, SaveRequest};
 pub use signature::SignatureError;
 pub use unpack::LayerError;

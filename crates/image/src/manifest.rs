@@ -1,8 +1,11 @@
 //! Manifests and indexes, OCI's and Docker's (image-spec manifest.md and image-index.md; distribution's "Image Manifest Version 2, Schema 2").
 
+use bytes::Bytes;
 use serde::Deserialize;
 
-use crate::{Digest, DocumentProblem};
+use crate::registry::Session;
+use crate::store::BlobRecord;
+use crate::{Digest, DocumentProblem, PullCause};
 
 pub(crate) const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
 pub(crate) const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
@@ -11,7 +14,11 @@ pub(crate) const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.ma
 const DOCKER_SCHEMA1: &str = "application/vnd.docker.distribution.manifest.v1+json";
 const DOCKER_SCHEMA1_SIGNED: &str = "application/vnd.docker.distribution.manifest.v1+prettyjws";
 
-const OCI_CONFIG: &str = "application/vnd.oci.image.config.v1+json";
+pub(crate) const OCI_LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
+pub(crate) const OCI_LAYER_GZIP: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
+pub(crate) const OCI_LAYER_ZSTD: &str = "application/vnd.oci.image.layer.v1.tar+zstd";
+
+pub(crate) const OCI_CONFIG: &str = "application/vnd.oci.image.config.v1+json";
 const DOCKER_CONFIG: &str = "application/vnd.docker.container.image.v1+json";
 
 /// What we ask registries for.
@@ -74,6 +81,53 @@ struct RawDescriptor {
     digest: String,
     size: u64,
     platform: Option<Platform>,
+}
+
+impl Descriptor {
+    /// As it is written down.
+    pub(crate) fn record(&self) -> BlobRecord {
+        BlobRecord {
+            digest: self.digest.to_string(),
+            size: self.size,
+            media_type: self.media_type.clone(),
+        }
+    }
+}
+
+/// What a manifest calls itself, or else what it is called.
+pub(crate) fn type_of(bytes: &[u8], called: &str) -> String {
+    let raw: Option<RawDocument> = serde_json::from_slice(bytes).ok();
+    let called = called.split(';').next().unwrap_or_default().trim();
+    let named = raw.and_then(|raw| raw.media_type);
+    match (named, called) {
+        (Some(named), _) => named,
+        (None, DOCKER_MANIFEST) => DOCKER_MANIFEST.to_owned(),
+        (None, _) => OCI_MANIFEST.to_owned(),
+    }
+}
+
+/// An image's manifest by its digest: its bytes, its type, and what it says.
+pub(crate) async fn fetch(
+    session: &Session,
+    digest: &str,
+) -> Result<(Bytes, String, Manifest), PullCause> {
+    let problem = |problem| PullCause::Document {
+        document: format!("manifest {digest}"),
+        origin: session.subject(),
+        problem,
+    };
+    let (bytes, media_type) = session.manifest(digest, &accept()).await?;
+    if !Digest::parse(digest).is_ok_and(|digest| digest.matches(&bytes)) {
+        let found = Digest::of(&bytes).to_string();
+        return Err(problem(DocumentProblem::Digest { found }));
+    }
+    match Document::parse(&bytes, &media_type).map_err(problem)? {
+        Document::Manifest(manifest) => {
+            let media_type = type_of(&bytes, &media_type);
+            Ok((bytes, media_type, manifest))
+        }
+        Document::Index(_) => Err(problem(DocumentProblem::Malformed("it is an index".into()))),
+    }
 }
 
 impl RawDescriptor {

@@ -45,6 +45,9 @@ pub(crate) struct Pull {
 /// What a name has led to.
 struct Resolved {
     manifest: Manifest,
+    /// As it came.
+    bytes: Bytes,
+    media_type: String,
     digest: Digest,
     /// Of the indexes on the way, and of the manifest.
     digests: Vec<Digest>,
@@ -83,6 +86,11 @@ impl Pull {
             .iter()
             .flat_map(|layer| [layer.shared.clone(), layer.chained.clone()]);
         let reservation = self.shelf.reserve(keys.collect());
+        let blobs: Vec<_> = layers
+            .iter()
+            .map(|layer| layer.descriptor.record())
+            .collect();
+        let kept = self.shelf.reserve_blobs(&blobs);
         let keys = self.place(&session, &layers).await?;
 
         self.progress
@@ -91,7 +99,7 @@ impl Pull {
         let mut new = self.image(&session, &resolved, parsed, config_json, &layers, &keys);
         (_, new.signatures) = united(&self.shelf, &new.record.id, signatures).await?;
         let image = self.shelf.add(new).await?;
-        drop(reservation);
+        drop((reservation, kept));
         Ok(image)
     }
 
@@ -145,6 +153,7 @@ impl Pull {
             record,
             config,
             config_json,
+            manifest: None,
             signatures,
         };
         Ok(Some(self.shelf.add(new).await?))
@@ -179,6 +188,8 @@ impl Pull {
                 Document::Manifest(manifest) => {
                     return Ok(Resolved {
                         manifest,
+                        media_type: manifest::type_of(&bytes, &media_type),
+                        bytes,
                         digest,
                         digests,
                     });
@@ -321,10 +332,17 @@ impl Pull {
                 layers: keys.iter().map(LayerKey::to_string).collect(),
                 chain_id: chain.map(|chain| chain.to_string()).unwrap_or_default(),
                 size_bytes,
+                manifest_type: resolved.media_type.clone(),
+                blobs: layers
+                    .iter()
+                    .map(|layer| layer.descriptor.record())
+                    .collect(),
+                keeps_blobs: self.shelf.config.keep_blobs,
                 removed: false,
             },
             config: parsed.config,
             config_json,
+            manifest: Some(resolved.bytes.to_vec()),
             signatures: Vec::new(),
         }
     }

@@ -11,6 +11,7 @@
 //! | a pin for an unknown image                   | removed                                                |
 //! | an image's record that does not decode       | not listed; `fsck` tells of it; its containers go on   |
 //! | a layer's record that does not decode        | written anew                                           |
+//! | a compressed layer that no image keeps       | removed                                                |
 //! | a layer that was replaced under a container  | kept while one is pinned that may be mounted on it     |
 
 use std::collections::BTreeSet;
@@ -20,6 +21,7 @@ use std::sync::Arc;
 
 use snapshot::{LayerKey, Overlay, Usage};
 
+use crate::blobs;
 use crate::catalogue::{Catalogue, Entry, LayerState};
 use crate::image::ParsedConfig;
 use crate::layers::layer_keys;
@@ -36,7 +38,11 @@ pub(crate) async fn open(
     let task = tokio::task::spawn_blocking(move || {
         let boot_id = boot_id(&config.root)?;
         std::fs::create_dir_all(&config.root).map_err(StoreError::path("make", &config.root))?;
-        for directory in [indexes_dir(&overlay), retired_dir(&overlay)] {
+        for directory in [
+            indexes_dir(&overlay),
+            retired_dir(&overlay),
+            blobs::directory(&overlay),
+        ] {
             // Names of files are nobody else's business either.
             match std::fs::DirBuilder::new().mode(0o700).create(&directory) {
                 Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
@@ -184,6 +190,11 @@ fn recover(
         let mut kept = catalogue.retired.iter();
         kept.any(|retired| retired.path.file_name().is_some_and(|kept| kept == name))
     })?;
+    catalogue.find_blobs(overlay)?;
+    for name in catalogue.take_garbage_blobs() {
+        let path = blobs::directory(overlay).join(name);
+        std::fs::remove_file(&path).map_err(StoreError::path("remove", &path))?;
+    }
     store.fill_ballast();
     Ok(catalogue)
 }
@@ -225,6 +236,9 @@ impl BadRecord {
             layers: layers.iter().map(LayerKey::to_string).collect(),
             chain_id: below.map(|chain| chain.to_string()).unwrap_or_default(),
             size_bytes: self.config.len() as u64,
+            manifest_type: String::new(),
+            blobs: Vec::new(),
+            keeps_blobs: false,
             removed: true,
         };
         Entry::with_config(record, parsed.config, &[])

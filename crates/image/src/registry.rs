@@ -15,6 +15,7 @@ mod plan;
 mod proxy;
 mod session;
 mod tls;
+mod upload;
 mod words;
 
 pub(crate) use blob::FetchError;
@@ -23,6 +24,7 @@ pub(crate) use host::bearer;
 pub(crate) use hosts_file::read as read_text;
 pub(crate) use plan::Plan;
 pub(crate) use session::Session;
+pub(crate) use upload::Pushed;
 
 pub use error::{RegistryError, RegistryFailure, Tried};
 pub use plan::{PlannedSource, PullPlan};

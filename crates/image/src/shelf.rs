@@ -46,6 +46,8 @@ pub(crate) struct NewImage {
     pub(crate) record: ImageRecord,
     pub(crate) config: ImageConfig,
     pub(crate) config_json: Vec<u8>,
+    /// None where it is known already.
+    pub(crate) manifest: Option<Vec<u8>>,
     /// To be kept; none leaves what is kept already.
     pub(crate) signatures: Vec<Evidence>,
 }
@@ -90,6 +92,18 @@ impl Shelf {
         self.placement
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn manifest(&self, id: &str) -> Result<Option<Vec<u8>>, StoreError> {
+        self.store.manifest(id)
+    }
+
+    /// What layers take together, each counted once.
+    pub(crate) fn size_of(&self, keys: &[LayerKey]) -> u64 {
+        let catalogue = self.read();
+        let distinct: BTreeSet<&LayerKey> = keys.iter().collect();
+        let states = distinct.iter().filter_map(|key| catalogue.layers.get(*key));
+        states.map(|state| state.usage.bytes).sum()
     }
 
     pub(crate) fn config_json(&self, id: &str) -> Result<Option<Vec<u8>>, StoreError> {
@@ -239,6 +253,7 @@ impl Shelf {
             mut record,
             config,
             config_json,
+            manifest,
             signatures,
         } = new;
         let mut change = Change::default();
@@ -287,6 +302,7 @@ impl Shelf {
             .put_images
             .extend(losers.iter().map(|loser| loser.record.clone()));
         change.put_config = Some((record.id.clone(), config_json));
+        change.put_manifest = manifest.map(|manifest| (record.id.clone(), manifest));
         change.put_signatures = (!signatures.is_empty()).then(|| (record.id.clone(), signatures));
         let recorded: Vec<String> = change
             .put_layers
@@ -388,6 +404,9 @@ impl Shelf {
                 catalogue.drop_image(id);
             }
         }
+        let shelf = Arc::clone(self);
+        self.blocking("remove unused blobs", move || shelf.sweep_blobs())
+            .await?;
         let free = self.write().take_free_retired();
         self.blocking("remove replaced layers", move || {
             for retired in free {

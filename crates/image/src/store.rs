@@ -6,6 +6,7 @@
 //! | `config` | id                               | the configuration, as it came |
 //! | `layers` | key of the layer's directory     | JSON of [`LayerRecord`]      |
 //! | `signatures` | id                           | JSON of what was found of signatures, where the policy wanted one |
+//! | `manifests`| id                              | the manifest, as it came     |
 //! | `chained`| diffID of a layer that depends on those below | empty           |
 //!
 //! An image's record is written after its layers are in their places and in the same transaction as theirs: a layer without a record
@@ -25,6 +26,7 @@ use crate::signature::Evidence;
 const IMAGES: TableDefinition<&str, &[u8]> = TableDefinition::new("images");
 const CONFIG: TableDefinition<&str, &[u8]> = TableDefinition::new("config");
 const LAYERS: TableDefinition<&str, &[u8]> = TableDefinition::new("layers");
+const MANIFESTS: TableDefinition<&str, &[u8]> = TableDefinition::new("manifests");
 const CHAINED: TableDefinition<&str, ()> = TableDefinition::new("chained");
 const SIGNATURES: TableDefinition<&str, &[u8]> = TableDefinition::new("signatures");
 
@@ -48,8 +50,26 @@ pub(crate) struct ImageRecord {
     pub(crate) layers: Vec<String>,
     pub(crate) chain_id: String,
     pub(crate) size_bytes: u64,
+    /// The manifest's media type.
+    #[serde(default)]
+    pub(crate) manifest_type: String,
+    /// Layers in their compressed form, bottom first, whether kept or not.
+    #[serde(default)]
+    pub(crate) blobs: Vec<BlobRecord>,
+    /// Whether these are kept for it.
+    #[serde(default)]
+    pub(crate) keeps_blobs: bool,
     /// It has been removed, and only containers hold on to it.
     pub(crate) removed: bool,
+}
+
+/// A layer as its manifest names it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct BlobRecord {
+    pub(crate) digest: String,
+    /// Compressed.
+    pub(crate) size: u64,
+    pub(crate) media_type: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -86,7 +106,8 @@ pub(crate) struct Change {
     pub(crate) put_images: Vec<ImageRecord>,
     pub(crate) put_config: Option<(String, Vec<u8>)>,
     pub(crate) put_signatures: Option<(String, Vec<Evidence>)>,
-    /// With their configuration and signatures.
+    pub(crate) put_manifest: Option<(String, Vec<u8>)>,
+    /// With their configuration, manifest and signatures.
     pub(crate) drop_images: Vec<String>,
     pub(crate) put_layers: Vec<(String, LayerRecord)>,
     pub(crate) drop_layers: Vec<String>,
@@ -190,6 +211,19 @@ impl Store {
             .map_err(StoreError::metadata("read"))?;
         let table = transaction
             .open_table(table)
+            .map_err(StoreError::metadata("read"))?;
+        let value = table.get(id).map_err(StoreError::metadata("read"))?;
+        Ok(value.map(|value| value.value().to_vec()))
+    }
+
+    pub(crate) fn manifest(&self, id: &str) -> Result<Option<Vec<u8>>, StoreError> {
+        let mut database = self.lock();
+        let transaction = self
+            .present(&mut database)?
+            .begin_read()
+            .map_err(StoreError::metadata("read"))?;
+        let table = transaction
+            .open_table(MANIFESTS)
             .map_err(StoreError::metadata("read"))?;
         let value = table.get(id).map_err(StoreError::metadata("read"))?;
         Ok(value.map(|value| value.value().to_vec()))
@@ -301,6 +335,9 @@ fn fill(transaction: &WriteTransaction, change: &Change) -> Result<(), StoreErro
     let mut config = transaction
         .open_table(CONFIG)
         .map_err(StoreError::metadata("write"))?;
+    let mut manifests = transaction
+        .open_table(MANIFESTS)
+        .map_err(StoreError::metadata("write"))?;
     let mut layers = transaction
         .open_table(LAYERS)
         .map_err(StoreError::metadata("write"))?;
@@ -313,6 +350,7 @@ fn fill(transaction: &WriteTransaction, change: &Change) -> Result<(), StoreErro
     for id in &change.drop_images {
         images.remove(&**id).map_err(failed())?;
         config.remove(&**id).map_err(failed())?;
+        manifests.remove(&**id).map_err(failed())?;
         signatures.remove(&**id).map_err(failed())?;
     }
     for key in &change.drop_layers {
@@ -321,6 +359,9 @@ fn fill(transaction: &WriteTransaction, change: &Change) -> Result<(), StoreErro
     for record in &change.put_images {
         let bytes = encode(&record.id, record)?;
         images.insert(&*record.id, &*bytes).map_err(failed())?;
+    }
+    if let Some((id, bytes)) = &change.put_manifest {
+        manifests.insert(&**id, &**bytes).map_err(failed())?;
     }
     if let Some((id, bytes)) = &change.put_config {
         config.insert(&**id, &**bytes).map_err(failed())?;

@@ -25,6 +25,7 @@ mod sparse;
 mod tests;
 mod whiteout;
 
+pub(crate) use archive::{Archive, Kind};
 pub use error::LayerError;
 pub(crate) use ingest::Ingest;
 pub(crate) use pipeline::{Expected, Unpacked, unpack};

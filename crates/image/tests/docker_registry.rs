@@ -4,79 +4,15 @@
 mod support;
 
 use std::fs;
-use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use longshore_image::{Auth, PullErrorKind};
-use support::Store;
+use support::docker_registry::DockerRegistry;
+use support::{Store, run};
+use testkit::image::noise;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-
-/// A registry process, ended when dropped.
-struct DockerRegistry {
-    process: Child,
-    address: String,
-}
-
-impl DockerRegistry {
-    fn start(directory: &Path, extra: &str) -> Self {
-        // The port is free now; should somebody take it, the registry says so and another is tried.
-        for _ in 0..20 {
-            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-            let address = listener.local_addr().unwrap().to_string();
-            drop(listener);
-            let config = format!(
-                "version: 0.1\nlog: {{level: info}}\nstorage: {{filesystem: {{rootdirectory: {}}}}}\nhttp: {{addr: '{address}'{extra}}}\n",
-                directory.join("data").display()
-            );
-            let path = directory.join("config.yml");
-            fs::write(&path, config).unwrap();
-            let mut process = Command::new("docker-registry")
-                .arg("serve")
-                .arg(&path)
-                .stdout(Stdio::null())
-                .stderr(Stdio::piped())
-                .spawn()
-                .unwrap();
-            let mut lines = BufReader::new(process.stderr.take().unwrap()).lines();
-            let up = lines.any(|line| line.is_ok_and(|line| line.contains("listening on")));
-            // So that it is never stopped by a full pipe.
-            std::thread::spawn(move || lines.for_each(drop));
-            if up {
-                return Self { process, address };
-            }
-            process.kill().ok();
-            process.wait().unwrap();
-        }
-        panic!("docker-registry does not start");
-    }
-}
-
-impl Drop for DockerRegistry {
-    fn drop(&mut self) {
-        self.process.kill().ok();
-        self.process.wait().ok();
-    }
-}
-
-fn run(program: &str, arguments: &[&str]) {
-    let output = Command::new(program).args(arguments).output().unwrap();
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{program} {arguments:?}: {said}");
-}
-
-/// Bytes that do not compress (Marsaglia's xorshift).
-fn noise(count: usize) -> Vec<u8> {
-    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
-    let mut next = || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        state.to_le_bytes()[0]
-    };
-    (0..count).map(|_| next()).collect()
-}
 
 /// A key and its certificate, `NAME.key` and `NAME.cert`, good for this machine by address and as registry.test.
 fn certify(directory: &Path, name: &str) -> (String, String) {

@@ -271,6 +271,20 @@ impl ImageBuilder {
     }
 }
 
+/// Bytes that do not compress, always the same.
+#[must_use]
+pub fn noise(count: usize) -> Vec<u8> {
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut next = || {
+        // Marsaglia's xorshift.
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state.to_le_bytes()[0]
+    };
+    (0..count).map(|_| next()).collect()
+}
+
 /// `sha256:…` of `bytes`.
 #[must_use]
 pub fn sha256(bytes: &[u8]) -> String {

@@ -11,7 +11,7 @@ use cri::{
 };
 use e2e::{Host, scenario, scenario_with};
 use testkit::{
-    image::{self, ImageBuilder, Layer},
+    image::{self, ImageBuilder, Layer, noise},
     registry::{Auth, Fault, Rule},
 };
 use tonic::{Code, Response};
@@ -460,19 +460,6 @@ fn small(text: &str) -> image::Image {
         .layer(Layer::new().file("text", 0o644, text.repeat(100)))
         .command(["/text"])
         .build()
-}
-
-/// Bytes that do not compress.
-fn noise(count: usize) -> Vec<u8> {
-    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
-    let mut next = || {
-        // Marsaglia's xorshift.
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        state.to_le_bytes()[0]
-    };
-    (0..count).map(|_| next()).collect()
 }
 
 fn foreign() -> image::Image {

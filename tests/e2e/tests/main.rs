@@ -1,5 +1,6 @@
 //! All scenarios.
 
+mod archives;
 mod bad_input;
 mod bench;
 mod checkpoint;

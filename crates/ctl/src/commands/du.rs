@@ -60,10 +60,10 @@ impl Du {
         for part in parts {
             let kind = part.kind();
             let key = match (&*part.owners, kind) {
-                ([owner], DiskPartKind::Layer | DiskPartKind::Index) => {
+                ([owner], DiskPartKind::Layer | DiskPartKind::Index | DiskPartKind::Blob) => {
                     (0, format!("image {owner}"))
                 }
-                ([_, _, ..], DiskPartKind::Layer | DiskPartKind::Index) => {
+                ([_, _, ..], DiskPartKind::Layer | DiskPartKind::Index | DiskPartKind::Blob) => {
                     for owner in &part.owners {
                         *shared.entry(owner.clone()).or_default() += part.bytes;
                         rows.entry((0, format!("image {owner}"))).or_default();
@@ -108,6 +108,7 @@ fn word(kind: DiskPartKind) -> &'static str {
     match kind {
         DiskPartKind::Layer => "layer",
         DiskPartKind::Index => "index",
+        DiskPartKind::Blob => "compressed",
         DiskPartKind::Retired => "replaced layer",
         DiskPartKind::Making => "being made",
         DiskPartKind::WritableLayer => "writable layer",

@@ -66,6 +66,15 @@ settings! {
         log: Live<LogFilter> = "info";
     }
 
+    /// What is kept of images.
+    images: Images {
+        /// Keep layers in their compressed form too, so that `longshore save` and `push` need no registry. They go with their images.
+        keep_blobs: bool = false;
+
+        /// A socket that serves images alone, for a kubelet with `--image-service-endpoint`; the CRI socket serves them all the same.
+        address: Option<PathBuf> = "";
+    }
+
     /// The built-in bridge network.
     network: Network {
         /// The bridge's name.

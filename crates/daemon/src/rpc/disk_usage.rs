@@ -44,6 +44,7 @@ fn encode(part: Part) -> DiskPart {
     let kind = match part.kind {
         PartKind::Layer => DiskPartKind::Layer,
         PartKind::Index => DiskPartKind::Index,
+        PartKind::Blob => DiskPartKind::Blob,
         PartKind::Retired => DiskPartKind::Retired,
         PartKind::Making => DiskPartKind::Making,
         PartKind::WritableLayer => DiskPartKind::WritableLayer,

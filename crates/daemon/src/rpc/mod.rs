@@ -22,18 +22,21 @@ mod image_status;
 mod list_containers;
 mod list_images;
 mod list_pod_sandbox;
+mod load_images;
 mod metrics;
 mod pod_sandbox_metrics;
 mod pod_sandbox_stats;
 mod pod_sandbox_status;
 mod port_forward;
 mod pull_image;
+mod push_image;
 mod remove_container;
 mod remove_image;
 mod remove_pod_sandbox;
 mod reopen_container_log;
 mod run_pod_sandbox;
 mod runtime_config;
+mod save_images;
 mod start_container;
 mod status_rpc;
 mod stop_container;
@@ -484,6 +487,7 @@ impl Progress for Cri {
 #[tonic::async_trait]
 impl Store for Cri {
     type CheckStream = Streamed<progress::CheckFinding>;
+    type SaveStream = Streamed<progress::SaveChunk>;
     type DiskUsageStream = Streamed<progress::DiskPart>;
 
     async fn check(&self, request: Request<progress::CheckRequest>) -> Reply<Self::CheckStream> {
@@ -491,6 +495,27 @@ impl Store for Cri {
             .await
             .map(Response::new)
     }
+    async fn load(
+        &self,
+        request: Request<tonic::Streaming<progress::LoadRequest>>,
+    ) -> Reply<progress::LoadResponse> {
+        load_images::load(&self.runtime, request)
+            .await
+            .map(Response::new)
+    }
+
+    async fn save(&self, request: Request<progress::SaveRequest>) -> Reply<Self::SaveStream> {
+        save_images::save(&self.runtime, request)
+            .await
+            .map(Response::new)
+    }
+
+    async fn push(&self, request: Request<progress::PushRequest>) -> Reply<progress::PushResponse> {
+        push_image::push(&self.runtime, request)
+            .await
+            .map(Response::new)
+    }
+
     async fn disk_usage(
         &self,
         request: Request<progress::DiskUsageRequest>,

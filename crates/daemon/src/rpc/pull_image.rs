@@ -56,7 +56,7 @@ pub(super) fn status(error: &PullError) -> Status {
     }
 }
 
-fn code(kind: PullErrorKind) -> Code {
+pub(super) fn code(kind: PullErrorKind) -> Code {
     match kind {
         PullErrorKind::InvalidArgument => Code::InvalidArgument,
         PullErrorKind::NotFound => Code::NotFound,

@@ -16,6 +16,8 @@ pub(crate) enum FetchError {
     Registry(RegistryError),
     /// The other end wants no more, and says why.
     Closed,
+    /// What was to be read from this machine's disk could not be.
+    Disk(std::io::Error),
 }
 
 /// An attempt that brought this much has earned the others again.

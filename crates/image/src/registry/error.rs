@@ -215,15 +215,4 @@ impl RegistryFailure {
             | Self::Request { .. } => false,
         }
     }
-
-    /// With its causes, on one line.
-    pub(super) fn with_causes(&self) -> String {
-        let mut text = self.to_string();
-        let mut cause = std::error::Error::source(self);
-        while let Some(error) = cause {
-            text.push_str(&format!(": {error}"));
-            cause = error.source();
-        }
-        text
-    }
 }

@@ -38,7 +38,7 @@ pub(super) struct Host {
     pub(super) resolve: bool,
     pub(super) pull: bool,
     namespace: Option<String>,
-    headers: HeaderMap,
+    pub(super) headers: HeaderMap,
     credentials: Credentials,
     /// What the credentials are and where they are from, or why there are none.
     given: String,
@@ -288,7 +288,7 @@ impl Host {
     }
 
     /// What a response that says no means.
-    async fn refusal(&self, response: Response<Incoming>, trusted: bool) -> Failed {
+    pub(super) async fn refusal(&self, response: Response<Incoming>, trusted: bool) -> Failed {
         let status = response.status();
         let retry_after = (response.headers().get(RETRY_AFTER))
             .and_then(|value| retry_after(value.to_str().ok()?.trim()));
@@ -306,7 +306,7 @@ impl Host {
         }
     }
 
-    async fn words(&self, response: Response<Incoming>) -> String {
+    pub(super) async fn words(&self, response: Response<Incoming>) -> String {
         let body = self.client.read(response.into_body(), MAX_ERROR_BYTES);
         let mut secrets = self.credentials.secrets();
         let headers = self
@@ -326,14 +326,38 @@ impl Host {
         said(&body.await.unwrap_or_default(), &secrets)
     }
 
-    fn authorization(&self) -> Option<HeaderValue> {
+    /// An address below the repository.
+    pub(super) fn below(&self, path: &str) -> Result<Uri, RegistryFailure> {
+        self.endpoint.uri(&format!("{}/{path}", self.repository))
+    }
+
+    /// To the host itself, or to wherever it has sent us.
+    pub(super) fn transport_to(&self, trusted: bool) -> &Transport {
+        match trusted {
+            true => &self.transport,
+            false => &self.elsewhere,
+        }
+    }
+
+    pub(super) fn authorize(&self, value: HeaderValue) {
+        *self
+            .authorization
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = Some(value);
+    }
+
+    pub(super) fn authorization(&self) -> Option<HeaderValue> {
         (self.authorization.lock())
             .unwrap_or_else(PoisonError::into_inner)
             .clone()
     }
 
     /// The `Authorization` that meets a challenge.
-    async fn answer(&self, challenges: &[Challenge], words: &str) -> Result<HeaderValue, Failed> {
+    pub(super) async fn answer(
+        &self,
+        challenges: &[Challenge],
+        words: &str,
+    ) -> Result<HeaderValue, Failed> {
         let unmet = || RegistryFailure::Unauthenticated {
             given: self.given.clone(),
             said: words.to_owned(),

@@ -9,6 +9,7 @@ use super::error::Tried;
 use super::host::{Host, Patience};
 use super::plan::Plan;
 use super::{RegistryError, RegistryFailure};
+use crate::error::with_causes;
 use crate::{Auth, Digest, PullCause, Reference};
 
 /// Distribution-spec: registries accept manifests of up to 4 MiB.
@@ -74,6 +75,11 @@ impl Session {
     /// Scheme, host and port of where the name's meaning is from.
     pub(crate) fn origin(&self) -> String {
         self.hosts[self.origin.load(Ordering::Relaxed)].origin()
+    }
+
+    /// The registry that the name is of, which comes after its mirrors.
+    pub(super) fn registry(&self) -> &Host {
+        &self.hosts[self.hosts.len() - 1]
     }
 
     /// For messages: the registry and the repository.
@@ -197,7 +203,7 @@ impl Session {
 
     /// Notes why the next host is asked.
     pub(super) fn go_on(&self, host: &Host, request: &str, failure: &RegistryFailure) -> Tried {
-        let outcome = failure.with_causes();
+        let outcome = with_causes(&failure);
         tracing::info!(
             host = host.origin(),
             repository = self.repository,

@@ -17,20 +17,20 @@ const MAX_EXTENDED_BYTES: u64 = 1 << 20;
 
 /// One entry, without its contents.
 #[derive(Debug)]
-pub(super) struct Member {
-    pub(super) path: Vec<u8>,
-    pub(super) kind: Kind,
+pub(crate) struct Member {
+    pub(crate) path: Vec<u8>,
+    pub(crate) kind: Kind,
     /// Permission, set-id and sticky bits.
-    pub(super) mode: u32,
-    pub(super) uid: u32,
-    pub(super) gid: u32,
+    pub(crate) mode: u32,
+    pub(crate) uid: u32,
+    pub(crate) gid: u32,
     /// Seconds since the epoch, and nanoseconds.
-    pub(super) mtime: (i64, u32),
-    pub(super) xattrs: Vec<(Vec<u8>, Vec<u8>)>,
+    pub(crate) mtime: (i64, u32),
+    pub(crate) xattrs: Vec<(Vec<u8>, Vec<u8>)>,
 }
 
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(crate) enum Kind {
     /// Contents follow: `size` is that of the file, `regions` are what of it the archive has.
     File {
         size: u64,
@@ -46,13 +46,13 @@ pub(super) enum Kind {
 
 /// A part of a file that is no hole.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Region {
-    pub(super) offset: u64,
-    pub(super) length: u64,
+pub(crate) struct Region {
+    pub(crate) offset: u64,
+    pub(crate) length: u64,
 }
 
 #[derive(Debug)]
-pub(super) struct Archive<R> {
+pub(crate) struct Archive<R> {
     reader: R,
     /// Of the current entry: contents not read yet.
     contents: u64,
@@ -62,7 +62,7 @@ pub(super) struct Archive<R> {
 }
 
 impl<R: BufRead> Archive<R> {
-    pub(super) fn new(reader: R) -> Self {
+    pub(crate) fn new(reader: R) -> Self {
         Self {
             reader,
             contents: 0,
@@ -73,7 +73,7 @@ impl<R: BufRead> Archive<R> {
 
     /// The next entry, after skipping what is left of the one before; `None` at the end of the archive. What follows the end is
     /// not looked at.
-    pub(super) fn next(&mut self) -> io::Result<Option<Member>> {
+    pub(crate) fn next(&mut self) -> io::Result<Option<Member>> {
         let mut local = Extensions::default();
         let mut long_name = None;
         let mut long_link = None;
@@ -107,7 +107,7 @@ impl<R: BufRead> Archive<R> {
     }
 
     /// Hands the contents of the current entry's next region over, piece by piece.
-    pub(super) fn contents<E: From<io::Error>>(
+    pub(crate) fn contents<E: From<io::Error>>(
         &mut self,
         length: u64,
         mut take: impl FnMut(&[u8]) -> Result<(), E>,
@@ -235,12 +235,17 @@ impl<R: BufRead> Archive<R> {
     }
 
     fn skip(&mut self) -> io::Result<()> {
-        let mut left = self.contents + self.padding;
+        let padding = self.padding;
+        let mut left = self.contents + padding;
         (self.contents, self.padding) = (0, 0);
         while left > 0 {
             let available = self.reader.fill_buf()?.len();
             if available == 0 {
-                return Err(io::ErrorKind::UnexpectedEof.into());
+                // Writers leave the last padding out, with the end's zeros (umoci insert), and Go's reader lets them.
+                return match left <= padding {
+                    true => Ok(()),
+                    false => Err(io::ErrorKind::UnexpectedEof.into()),
+                };
             }
             let used = available.min(usize::try_from(left).unwrap_or(usize::MAX));
             self.reader.consume(used);

@@ -1,14 +1,16 @@
 //! The first thread of a layer's pipeline: hash what comes from the network, and decompress it.
 
-use std::io::{self, BufRead, Read};
+use std::fs::File;
+use std::io::{self, BufRead, Read, Write};
+use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, SyncSender};
 
 use bytes::{Buf, Bytes};
 use tokio::sync::mpsc;
 
 use super::LayerError;
-use crate::Digest;
 use crate::digest::Hasher;
+use crate::{Digest, StoreError};
 
 /// A piece of the archive on its way to the second thread.
 pub(super) const CHUNK_BYTES: usize = 128 * 1024;
@@ -20,13 +22,23 @@ pub(super) fn inflate(
     empty: Receiver<Vec<u8>>,
     digest: &Digest,
     size: u64,
+    keep: Option<PathBuf>,
 ) -> Result<(), LayerError> {
+    let kept = match keep {
+        Some(path) => {
+            let file = File::options().write(true).create_new(true).open(&path);
+            Some(file.map_err(StoreError::path("make", path))?)
+        }
+        None => None,
+    };
     let mut compressed = Compressed {
         network,
         current: Bytes::new(),
         hasher: Hasher::like(digest),
         left: size,
         cut: false,
+        kept,
+        unkept: None,
     };
     let magic = compressed.magic();
     let (compression, result) = match magic {
@@ -105,6 +117,10 @@ struct Compressed {
     left: u64,
     /// It ended before it was whole.
     cut: bool,
+    /// Gets everything as well.
+    kept: Option<File>,
+    /// Why it did not.
+    unkept: Option<io::Error>,
 }
 
 impl Compressed {
@@ -129,6 +145,11 @@ impl Compressed {
     fn receive(&mut self) -> Option<Bytes> {
         let piece = self.network.blocking_recv()?;
         self.hasher.update(&piece);
+        if let Some(kept) = &mut self.kept
+            && let Err(error) = kept.write_all(&piece)
+        {
+            (self.kept, self.unkept) = (None, Some(error));
+        }
         self.left = self.left.saturating_sub(piece.len() as u64);
         Some(piece)
     }
@@ -137,6 +158,9 @@ impl Compressed {
         while self.receive().is_some() {}
         if self.left > 0 {
             return Err(LayerError::Cut);
+        }
+        if let Some(error) = self.unkept {
+            return Err(StoreError::path("keep the blob", digest.as_str())(error).into());
         }
         let found = self.hasher.finish();
         if found != *digest {

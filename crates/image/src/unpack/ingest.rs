@@ -47,6 +47,11 @@ impl Ingest {
         self.path.with_extension("index")
     }
 
+    /// Where the layer's compressed form is written if it is to be kept.
+    pub(crate) fn blob_path(&self) -> PathBuf {
+        self.path.with_extension("blob")
+    }
+
     /// Renames the directory to `target`, and its index to `index` before. If the target exists already, it is another pull's work on the same
     /// layer, and as good. The caller holds the right to place layers.
     pub(crate) fn publish(mut self, target: &Path, index: &Path) -> Result<(), StoreError> {
@@ -92,7 +97,9 @@ impl Drop for Ingest {
             return;
         }
         // None, where it was not come to.
-        let _ = fs::remove_file(self.index_path());
+        for path in [self.index_path(), self.blob_path()] {
+            let _ = fs::remove_file(path);
+        }
         if let Err(errno) = snapshot::remove_tree(&self.path) {
             tracing::warn!(path = %self.path.display(), %errno, "cannot remove an unfinished layer; the next start will");
         }

@@ -1,4 +1,5 @@
 use std::io::{self, BufRead, Read};
+use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 use bytes::Bytes;
@@ -31,6 +32,8 @@ pub(crate) struct Expected {
     pub(crate) diff_id: Digest,
     /// The most that the archive, and the files in it, may have in bytes.
     pub(crate) limit: u64,
+    /// Where the compressed bytes are to be written as well.
+    pub(crate) keep: Option<PathBuf>,
 }
 
 /// What has become of a layer.
@@ -65,9 +68,10 @@ pub(crate) async fn unpack(
         size,
         diff_id,
         limit,
+        keep,
     } = expected;
     spawn("layer-inflate", move || {
-        let _ = inflated_sender.send(inflate(network, full, empty, &digest, size));
+        let _ = inflated_sender.send(inflate(network, full, empty, &digest, size, keep));
     })?;
     spawn("layer-extract", move || {
         // If nobody waits any more, the answer is dropped, and the ingest directory removed, here.

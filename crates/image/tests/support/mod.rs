@@ -1,8 +1,11 @@
 //! A store in a temporary directory, and how to look into it.
 #![allow(dead_code, unreachable_pub)]
 
+pub mod docker_registry;
+
 use longshore_image as image;
 use std::path::Path;
+use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -160,4 +163,12 @@ pub fn two_layers() -> testkit::image::Image {
         .env(["A=b"])
         .user("1003:1004")
         .build()
+}
+
+/// Runs a program to its end; what it writes.
+pub fn run(program: &str, arguments: &[&str]) -> String {
+    let output = Command::new(program).args(arguments).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{program} {arguments:?}: {said}");
+    String::from_utf8_lossy(&output.stdout).into_owned()
 }

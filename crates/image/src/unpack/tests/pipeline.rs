@@ -8,6 +8,7 @@ async fn pipeline(compressed: &[u8], tar: &[u8], parent: &Path) -> Result<Unpack
         size: compressed.len() as u64,
         diff_id: Digest::of(tar),
         limit: 1 << 30,
+        keep: None,
     };
     let (sink, network) = tokio::sync::mpsc::channel(2);
     let pieces: Vec<_> = compressed

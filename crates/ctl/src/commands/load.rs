@@ -1,0 +1,116 @@
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use cri::progress::{LoadOptions, LoadRequest, LoadResponse, load_request::Part};
+use tokio::sync::mpsc;
+
+use crate::error::Error;
+use crate::output::Output;
+use crate::session::Session;
+
+/// Load images from an OCI layout or an archive of docker save
+#[derive(Debug, Args)]
+pub(crate) struct Load {
+    /// Archive, plain or compressed, or the directory of an OCI layout [default: stdin]
+    #[arg(long, short, value_name = "PATH")]
+    input: Option<PathBuf>,
+    /// Name of the image, or a repository where the archive has the tag alone
+    #[arg(long, short, value_name = "NAME")]
+    name: Option<String>,
+}
+
+impl Load {
+    pub(crate) async fn run(self, session: &Session, out: &mut Output) -> Result<(), Error> {
+        let options = LoadOptions {
+            name: self.name.unwrap_or_default(),
+            ..LoadOptions::default()
+        };
+        let loaded = send(session, options, self.input).await?;
+        for image in loaded.images {
+            match &*image.names {
+                [] => writeln!(out, "{}", image.id)?,
+                names => writeln!(out, "{} {}", image.id, names.join(" "))?,
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Sends what is at `input`.
+pub(super) async fn send(
+    session: &Session,
+    options: LoadOptions,
+    input: Option<PathBuf>,
+) -> Result<LoadResponse, Error> {
+    let (sender, messages) = mpsc::channel(4);
+    let what = match &input {
+        Some(path) => format!("read {}", path.display()),
+        None => "read stdin".to_owned(),
+    };
+    let reading = tokio::task::spawn_blocking(move || {
+        let first = LoadRequest {
+            part: Some(Part::Options(options)),
+        };
+        // A service that wants no more says why itself.
+        let _ = sender.blocking_send(first);
+        let mut pieces = Pieces(sender);
+        match input {
+            Some(path) if path.is_dir() => archive(&path, &mut pieces),
+            Some(path) if path != Path::new("-") => copy(&mut File::open(path)?, &mut pieces),
+            _ => copy(&mut io::stdin().lock(), &mut pieces),
+        }
+    });
+    let loading = session.load(messages);
+    tokio::pin!(loading);
+    tokio::select! {
+        loaded = &mut loading => loaded,
+        read = reading => {
+            match read.unwrap_or_else(|panicked| Err(io::Error::other(panicked))) {
+                Ok(()) => loading.await,
+                // The service wants no more, and says why.
+                Err(error) if error.kind() == io::ErrorKind::BrokenPipe => loading.await,
+                Err(source) => Err(Error::Io { what, source }),
+            }
+        }
+    }
+}
+
+struct Pieces(mpsc::Sender<LoadRequest>);
+
+impl Write for Pieces {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let message = LoadRequest {
+            part: Some(Part::Chunk(bytes.to_vec())),
+        };
+        match self.0.blocking_send(message) {
+            Ok(()) => Ok(bytes.len()),
+            Err(_) => Err(io::ErrorKind::BrokenPipe.into()),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+fn copy(source: &mut impl Read, pieces: &mut Pieces) -> io::Result<()> {
+    let mut piece = vec![0; 256 << 10];
+    loop {
+        match source.read(&mut piece) {
+            Ok(0) => return Ok(()),
+            Ok(length) => pieces.write_all(&piece[..length])?,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// The directory of a layout, as an archive of it would be.
+fn archive(directory: &Path, pieces: &mut Pieces) -> io::Result<()> {
+    let buffered = io::BufWriter::with_capacity(256 << 10, pieces);
+    let mut archive = tar::Builder::new(buffered);
+    archive.append_dir_all(".", directory)?;
+    archive.into_inner()?.flush()
+}
