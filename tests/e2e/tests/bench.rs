@@ -126,6 +126,58 @@ fn bench_stream_reports_both_transports() {
 }
 
 #[test]
+fn bench_images_reports_every_image_and_leaves_nothing() {
+    scenario(async |host| {
+        let before = host.cri.images().await?.len();
+        let directory = host.sandbox.directory().to_string_lossy().into_owned();
+        let arguments = [
+            "images",
+            "--rounds",
+            "1",
+            "--scale",
+            "2",
+            "--images",
+            "five,shared",
+            "--directory",
+            &directory,
+            "-o",
+            "json",
+        ];
+        let output = run(host, &arguments)?;
+        anyhow::ensure!(
+            output.status.success(),
+            "{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        let report: Value = serde_json::from_slice(&output.stdout).context("read the report")?;
+        for (index, (name, images)) in [("five", 1), ("shared", 10)].into_iter().enumerate() {
+            let image = &report["images"][index];
+            assert_eq!(
+                (&image["name"], &image["count"]),
+                (&name.into(), &images.into())
+            );
+            assert!(image["compressed_bytes"].as_u64() < image["unpacked_bytes"].as_u64());
+            for stage in ["fetch", "hash_and_inflate", "untar"] {
+                assert!(
+                    image["limit"][stage]["wall_ms"].as_f64().unwrap() > 0.0,
+                    "{report}"
+                );
+            }
+            let run = &report["subjects"][0]["images"][index];
+            assert_eq!(run["cold"]["count"], 1);
+            assert_eq!(run["warm"]["count"], 5);
+            assert_eq!(run["remove"]["count"], images);
+            assert!(run["share_of_limit"].as_f64().unwrap() > 0.0, "{report}");
+        }
+        assert_eq!(host.cri.images().await?.len(), before);
+        let left = std::fs::read_dir(host.sandbox.directory())?.filter_map(Result::ok);
+        let mut left = left.map(|entry| entry.file_name().to_string_lossy().into_owned());
+        assert!(left.all(|name| !name.starts_with("longshore-bench-")));
+        Ok(())
+    });
+}
+
+#[test]
 fn bench_that_cannot_run_says_why_in_one_line() {
     scenario(async |host| {
         let missing = format!("{}-of-nobody", host.image);

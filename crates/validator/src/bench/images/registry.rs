@@ -124,6 +124,13 @@ fn converse(stream: TcpStream, answers: &Answers) {
         return;
     };
     let mut reader = BufReader::new(reading);
+    // Some clients try TLS first, and HTTP only where they are answered in it.
+    let plain =
+        (reader.fill_buf()).is_ok_and(|bytes| bytes.first().is_none_or(u8::is_ascii_uppercase));
+    if !plain {
+        let _ = (&stream).write_all(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n");
+        return;
+    }
     while let Some((method, path, range)) = request(&mut reader) {
         let path = path.split('?').next().unwrap_or_default();
         if respond(&stream, &method, answers.get(path).map(|it| &**it), range).is_err() {
