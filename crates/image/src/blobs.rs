@@ -52,7 +52,7 @@ impl Shelf {
         match fs::hard_link(path, &link) {
             // Renaming it to the place where it was already has left it here.
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-                return Err(StoreError::path("link", &link)(error));
+                Err(StoreError::path("link", &link)(error))
             }
             _ => self.keep_blob(&link, digest),
         }

@@ -26,6 +26,8 @@ pub struct ImagesConfig {
     pub ca_files: Vec<PathBuf>,
     /// Layers that are fetched and unpacked at a time, over all pulls.
     pub layers_at_once: usize,
+    /// How much of a large layer one of several requests at once asks for; 0 asks for all of it in one.
+    pub range_bytes: u64,
     /// The most that one layer may unpack to, in bytes of its archive and of its files each.
     pub max_layer_bytes: u64,
     /// Whether the compressed form of a layer that is fetched is kept beside the unpacked one.
@@ -73,6 +75,7 @@ impl ImagesConfig {
             pinned: Vec::new(),
             ca_files: Vec::new(),
             layers_at_once: 3,
+            range_bytes: 2 << 20,
             max_layer_bytes: 64 << 30,
             keep_blobs: false,
             timeouts: Timeouts::default(),

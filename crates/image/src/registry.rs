@@ -13,6 +13,7 @@ mod hosts_file;
 mod location;
 mod plan;
 mod proxy;
+mod ranges;
 mod session;
 mod tls;
 mod upload;

@@ -7,7 +7,6 @@ mod support;
 use longshore_image as image;
 use std::fs;
 use std::path::Path;
-use std::process::Command;
 use std::sync::Arc;
 
 use image::{Auth, Image, LoadError, LoadRequest, PushRequest, SaveError, SaveRequest};

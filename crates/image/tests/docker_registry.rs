@@ -398,14 +398,18 @@ async fn a_mirror_that_misbehaves_costs_time_and_nothing_else() {
             registry.address, nginx.address
         );
         fs::write(hosts.join("hosts.toml"), text).unwrap();
-        let store = Store::open_with(|config| {
-            config.hosts_directory = Some(directory.path().join("certs.d"));
-        })
-        .await;
-        let pulled = store.pull("registry.test/team/app:v1").await;
-        let pulled = pulled.unwrap_or_else(|error| panic!("{name}: {}", support::text(&error)));
-        assert_eq!(store.read(&pulled, "noise"), noise(100_000), "{name}");
-        assert_eq!(store.read(&pulled, "etc/opaque/new"), b"new", "{name}");
+        // In one request, and a large layer in several at once.
+        for range_bytes in [0, 16 << 10] {
+            let store = Store::open_with(|config| {
+                config.hosts_directory = Some(directory.path().join("certs.d"));
+                config.range_bytes = range_bytes;
+            })
+            .await;
+            let pulled = store.pull("registry.test/team/app:v1").await;
+            let pulled = pulled.unwrap_or_else(|error| panic!("{name}: {}", support::text(&error)));
+            assert_eq!(store.read(&pulled, "noise"), noise(100_000), "{name}");
+            assert_eq!(store.read(&pulled, "etc/opaque/new"), b"new", "{name}");
+        }
         let asked = fs::read_to_string(&nginx.log).unwrap();
         // The cut ones are not even logged.
         assert!(asked.contains("/manifests/v1"), "{name}: {asked}");

@@ -24,6 +24,7 @@ mod network;
 mod node;
 mod nri;
 mod pod;
+mod pulls;
 mod reboot;
 mod recovery;
 mod resources;

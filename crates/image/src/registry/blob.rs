@@ -7,6 +7,7 @@ use hyper::body::Incoming;
 use tokio::sync::mpsc;
 
 use super::host::{Failed, Host, Patience};
+use super::ranges::Ranged;
 use super::session::{Candidates, Capability, Session};
 use super::{RegistryError, RegistryFailure};
 
@@ -25,7 +26,7 @@ const PROGRESS_BYTES: u64 = 1 << 20;
 
 impl Session {
     /// Streams a blob of `size` bytes to `sink`. A body that breaks off is continued where it did, by range where the server has
-    /// ranges; also by the next host: the digest says that it is the same. `progress` is told how many bytes have come.
+    /// ranges, and a large one comes in several at once; also by the next host: the digest says that it is the same. `progress` is told how many bytes have come.
     pub(crate) async fn blob(
         &self,
         digest: &str,
@@ -39,6 +40,7 @@ impl Session {
             sink,
             size,
             sent: 0,
+            ranges: true,
             closed: false,
         };
         let Candidates { hosts, mut tried } =
@@ -50,6 +52,7 @@ impl Session {
                 None => Patience::Full,
             };
             let before = stream.sent;
+            stream.ranges = true;
             let work = host.blob(&path, &mut stream, &progress, patience);
             let result = host.within_its_time(patience, work).await;
             if stream.sent > before {
@@ -97,13 +100,31 @@ impl Host {
         stream: &mut Stream,
         progress: &impl Fn(u64),
     ) -> Result<(), Failed> {
+        if self.wants_ranges(stream) {
+            match self.in_ranges(path, stream, progress).await? {
+                Ranged::Done => return Ok(()),
+                Ranged::Whole(response) => return self.body(*response, stream, progress).await,
+                Ranged::Wrong => stream.ranges = false,
+            }
+        }
         let mut headers = HeaderMap::new();
         if stream.sent > 0
+            && stream.ranges
             && let Ok(range) = HeaderValue::from_str(&format!("bytes={}-", stream.sent))
         {
             headers.insert(RANGE, range);
         }
         let response = self.get(path, &headers).await?;
+        self.body(response, stream, progress).await
+    }
+
+    /// All that the response has and `stream` has not.
+    async fn body(
+        &self,
+        response: Response<Incoming>,
+        stream: &mut Stream,
+        progress: &impl Fn(u64),
+    ) -> Result<(), Failed> {
         let mut skip = stream.start_of(&response)?;
         let mut body = response.into_body();
         let mut rate = Rate::default();
@@ -145,11 +166,13 @@ impl Host {
     }
 }
 
-struct Stream {
-    sink: mpsc::Sender<Bytes>,
-    size: u64,
-    sent: u64,
-    closed: bool,
+pub(super) struct Stream {
+    pub(super) sink: mpsc::Sender<Bytes>,
+    pub(super) size: u64,
+    pub(super) sent: u64,
+    /// Whether the server's ranges are worth anything, for all that is known.
+    pub(super) ranges: bool,
+    pub(super) closed: bool,
 }
 
 impl Stream {
@@ -206,7 +229,7 @@ impl Stream {
 }
 
 /// The connection was closed before the body's promised end.
-fn is_incomplete(error: &(dyn std::error::Error + Send + Sync + 'static)) -> bool {
+pub(super) fn is_incomplete(error: &(dyn std::error::Error + Send + Sync + 'static)) -> bool {
     let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
     while let Some(error) = cause {
         if let Some(error) = error.downcast_ref::<std::io::Error>() {
@@ -219,18 +242,18 @@ fn is_incomplete(error: &(dyn std::error::Error + Send + Sync + 'static)) -> boo
 
 /// How fast a body comes, counting only the time that was spent waiting for it.
 #[derive(Default)]
-struct Rate {
+pub(super) struct Rate {
     waited: Duration,
     bytes: u64,
 }
 
 impl Rate {
-    fn add(&mut self, waited: Duration, bytes: u64) {
+    pub(super) fn add(&mut self, waited: Duration, bytes: u64) {
         self.waited += waited;
         self.bytes += bytes;
     }
 
-    fn check(&mut self, window: Duration, least: u64) -> Result<(), RegistryFailure> {
+    pub(super) fn check(&mut self, window: Duration, least: u64) -> Result<(), RegistryFailure> {
         if self.waited < window {
             return Ok(());
         }

@@ -10,11 +10,12 @@ use hyper_util::client::legacy::Client as HyperClient;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use rustls::RootCertStore;
-use tokio::sync::OnceCell;
+use tokio::sync::{OnceCell, Semaphore};
 
 use super::RegistryFailure;
 use super::endpoint::is_loopback;
 use super::proxy::{Proxies, Route};
+use super::ranges;
 use super::tls::{self, Certificates};
 use crate::{ImagesConfig, Timeouts};
 
@@ -32,6 +33,10 @@ pub(crate) struct Client {
     tls: OnceCell<Https>,
     pub(super) proxies: Proxies,
     pub(crate) timeouts: Timeouts,
+    /// See [`ImagesConfig::range_bytes`].
+    pub(super) range_bytes: u64,
+    /// Ranges that may be in memory beside one for each blob.
+    pub(super) slots: Semaphore,
     insecure: Vec<String>,
     ca_files: Vec<PathBuf>,
     pub(super) hosts_directory: Option<PathBuf>,
@@ -56,6 +61,8 @@ impl Client {
             tls: OnceCell::new(),
             proxies: config.proxies.clone(),
             timeouts,
+            range_bytes: config.range_bytes,
+            slots: Semaphore::new(ranges::AT_ONCE),
             insecure: config.insecure_registries.clone(),
             ca_files: config.ca_files.clone(),
             hosts_directory: config.hosts_directory.clone(),
@@ -235,7 +242,7 @@ fn builder() -> hyper_util::client::legacy::Builder {
     builder
         .pool_timer(TokioTimer::new())
         .pool_idle_timeout(Duration::from_secs(30))
-        .pool_max_idle_per_host(4)
+        .pool_max_idle_per_host(8)
         // What one connection reads ahead.
         .http1_max_buf_size(256 * 1024);
     builder

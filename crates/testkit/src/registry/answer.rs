@@ -59,7 +59,11 @@ pub(crate) async fn answer(
             Some(Fault::Status(status)) => refuse(*status),
             Some(Fault::Redirect(location)) => redirect(location),
             _ => {
-                let range = range.as_deref().filter(|_| fault != Some(Fault::NoRanges));
+                let range = match (&fault, range.as_deref()) {
+                    (Some(Fault::NoRanges), _) => None,
+                    (Some(Fault::OtherRange), Some(_)) => Some("bytes=7-99"),
+                    (_, range) => range,
+                };
                 route(
                     &shared,
                     &state,
@@ -317,7 +321,8 @@ async fn send(plain: Plain, fault: Option<Fault>, method: &Method) -> Response<B
         Some(Fault::Truncate(after)) => return response.map(|()| cut(bytes, after, Cut::Close)),
         Some(Fault::Stall(after)) => return response.map(|()| cut(bytes, after, Cut::Hang)),
         Some(Fault::Trickle(step)) => return response.map(|()| trickle(bytes, step)),
-        Some(Fault::Status(_) | Fault::Redirect(_) | Fault::NoRanges) | None => {}
+        Some(Fault::Status(_) | Fault::Redirect(_) | Fault::NoRanges | Fault::OtherRange)
+        | None => {}
     }
     response.map(|()| whole(bytes))
 }

@@ -19,6 +19,8 @@ pub enum Fault {
     Redirect(String),
     /// `Range` is ignored: 200 with the whole body.
     NoRanges,
+    /// Whatever range is asked for, the answer has bytes 7 to 99, and says so.
+    OtherRange,
 }
 
 /// Which requests a fault hits.
