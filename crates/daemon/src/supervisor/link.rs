@@ -379,7 +379,7 @@ mod tests {
             )
             .unwrap();
             rustix::io::ioctl_fionbio(&ours, true).unwrap();
-            let peer = std::thread::spawn(move || supervisor(&theirs, version));
+            let peer = tokio::task::spawn_blocking(move || supervisor(&theirs, version));
             let (link, events) = Link::new(ours).unwrap();
             link.greet().await.unwrap().answered().await.unwrap();
             let plain = link.call(exec(&Labels::default()), Vec::new()).await;
@@ -390,7 +390,8 @@ mod tests {
                 other => assert!(knows && other.is_ok(), "{version}: {other:?}"),
             }
             drop((link, events));
-            let asked = peer.join().unwrap();
+            // The reader lets go of the socket at its next turn.
+            let asked = peer.await.unwrap();
             let told = asked.iter().any(
                 |one| matches!(one, RequestBody::Labelled { labels: told, .. } if *told == labels),
             );
