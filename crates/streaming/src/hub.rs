@@ -9,6 +9,7 @@
 //! a writer waits when its outbox is full, and the driver asks [`Hub::is_blocked`] before it reads on.
 
 mod halves;
+mod pieces;
 mod relief;
 mod stream;
 
@@ -19,12 +20,12 @@ use std::{
     time::Instant,
 };
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::Bytes;
 use tokio::sync::{oneshot, watch};
 
 pub(crate) use self::halves::{Both, ReadHalf, WriteHalf};
 pub(crate) use self::relief::Relief;
-use self::stream::Stream;
+use self::{pieces::Pieces, stream::Stream};
 
 /// The number of a stream (SPDY) or of a channel (WebSocket).
 pub(crate) type StreamId = u32;
@@ -38,9 +39,9 @@ pub(crate) const DEFAULT_WINDOW: i64 = 64 * 1024;
 /// Bounds on buffers.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Bounds {
-    /// Bytes of a stream's outbox, and its window for peers that heed it.
+    /// Bytes of a stream's outbox, and for peers that heed it its window at first.
     pub(crate) stream: usize,
-    /// Bytes of an inbox at which the connection is not read on.
+    /// Bytes of an inbox at which the connection is not read on, and what a window grows to.
     pub(crate) overrun: usize,
     /// Bytes of all inboxes at which the connection is not read on.
     pub(crate) connection: usize,
@@ -295,7 +296,7 @@ impl Hub {
     }
 
     /// Bytes that have come for a stream.
-    pub(crate) fn receive(&self, id: StreamId, bytes: &[u8]) -> Result<(), WindowExceeded> {
+    pub(crate) fn receive(&self, id: StreamId, bytes: Bytes) -> Result<(), WindowExceeded> {
         let mut guard = self.lock();
         let state = &mut *guard;
         let Some(stream) = state.streams.get_mut(&id) else {
@@ -306,19 +307,14 @@ impl Hub {
             return Err(WindowExceeded);
         }
         if stream.unread || stream.cut.is_some() {
-            let window = self.bounds.stream;
-            if stream.consume(bytes.len(), window) {
+            if stream.consume(bytes.len(), self.bounds.overrun) {
                 state.make_ready(id);
             }
             return Ok(());
         }
-        if stream.inbox.is_empty() && bytes.len() >= FRAME / 2 {
-            // More of the like will come: growing step by step would copy it again and again.
-            stream.inbox.reserve(self.bounds.stream);
-        }
-        stream.inbox.extend_from_slice(bytes);
-        stream.unread_since.get_or_insert_with(Instant::now);
         state.buffered += bytes.len();
+        stream.inbox.push(bytes);
+        stream.unread_since.get_or_insert_with(Instant::now);
         if let Some(reader) = stream.reader.take() {
             reader.wake();
         }
@@ -467,19 +463,13 @@ impl Hub {
         let Some(stream) = state.streams.get_mut(&id) else {
             return Poll::Ready(Err(Cut::Lost));
         };
-        let count = stream.inbox.len().min(target.remaining());
+        let blocked =
+            stream.inbox.len() > self.bounds.overrun || state.buffered > self.bounds.connection;
+        let count = stream.inbox.read(target);
         if count > 0 {
-            let blocked =
-                stream.inbox.len() > self.bounds.overrun || state.buffered > self.bounds.connection;
-            target.put_slice(&stream.inbox[..count]);
-            stream.inbox.advance(count);
-            if stream.inbox.is_empty() {
-                // An idle stream holds no memory.
-                stream.inbox = BytesMut::new();
-            }
             stream.unread_since = (!stream.inbox.is_empty()).then(Instant::now);
             state.buffered -= count;
-            if stream.consume(count, self.bounds.stream) {
+            if stream.consume(count, self.bounds.overrun) {
                 state.make_ready(id);
             } else if blocked {
                 state.wake_driver();
@@ -515,7 +505,7 @@ impl Hub {
             stream.writer = Some(context.waker().clone());
             return Poll::Pending;
         }
-        stream.outbox.extend_from_slice(&source[..count]);
+        stream.outbox.extend(&source[..count]);
         state.make_ready(id);
         Poll::Ready(Ok(count))
     }
@@ -544,7 +534,7 @@ impl Hub {
         stream.unread_since = None;
         let dropped = std::mem::take(&mut stream.inbox).len();
         state.buffered -= dropped;
-        stream.consume(dropped, self.bounds.stream);
+        stream.consume(dropped, self.bounds.overrun);
         state.make_ready(id);
     }
 }
@@ -605,7 +595,7 @@ impl State {
         if stream.cut.is_none() {
             stream.cut = Some(cut);
         }
-        stream.outbox = BytesMut::new();
+        stream.outbox = Pieces::default();
         stream.out_ended = true;
         let waiting = [stream.reader.take(), stream.writer.take()];
         waiting.into_iter().flatten().for_each(Waker::wake);

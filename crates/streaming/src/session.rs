@@ -9,7 +9,8 @@ use tokio::{
 
 /// The sessions that a [`Server`](crate::Server) opens for its clients.
 ///
-/// Every method is called once per session, on a task of its own, after the client has opened all its streams. The session is over when
+/// Every method is called once per session, after the client has opened all its streams. An exec or attach runs on the task of its connection, and must
+/// not block it; a forwarded connection has a task of its own. The session is over when
 /// the method returns; the server then tells the client how it ended, and closes the client's streams once all that was written has
 /// been sent.
 ///

@@ -2,6 +2,11 @@
 #[cfg(target_env = "gnu")]
 const LARGE: libc::c_int = 512 * 1024;
 
+/// As much may be free at the end of an arena before it is given back at once. Streams that carry much free and allocate some hundred KiB again and
+/// again: pages that went and came with them cost more than their copying.
+#[cfg(target_env = "gnu")]
+const SPARE: libc::c_int = 8 * 1024 * 1024;
+
 /// Has the C library's allocator keep at most `arenas` arenas (of which each thread otherwise gets one of its own, with what was freed in it), and
 /// map what is large by itself, so that it goes back to the kernel when it is freed. Call it before there are threads. Other C libraries than
 /// glibc have nothing to set.
@@ -11,7 +16,7 @@ pub fn bound_allocator(arenas: u16) {
         (libc::M_ARENA_MAX, libc::c_int::from(arenas)),
         // Given, they no longer grow with what is freed.
         (libc::M_MMAP_THRESHOLD, LARGE),
-        (libc::M_TRIM_THRESHOLD, LARGE),
+        (libc::M_TRIM_THRESHOLD, SPARE),
     ] {
         // SAFETY: `mallopt(3)` takes any number for these three.
         let _in_range = unsafe { libc::mallopt(parameter, value) };

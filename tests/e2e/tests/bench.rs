@@ -90,6 +90,10 @@ fn bench_stream_reports_both_transports() {
                 "3",
                 "--connections",
                 "4",
+                "--idle",
+                "4",
+                "--settle",
+                "0",
                 "-o",
                 "json",
             ],
@@ -118,6 +122,9 @@ fn bench_stream_reports_both_transports() {
                     subject[figure].as_f64().unwrap() > 0.0,
                     "{figure}: {report}"
                 );
+            }
+            for figure in ["bytes_per_idle_exec", "bytes_per_idle_connection"] {
+                assert!(subject[figure].is_u64(), "{figure}: {report}");
             }
         }
         assert!(host.cri.pods(None).await?.is_empty());

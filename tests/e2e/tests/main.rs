@@ -41,6 +41,7 @@ mod streams;
 mod streams_commands;
 mod streams_crictl;
 mod streams_limits;
+mod streams_tls;
 mod systemd;
 mod terminals;
 mod trouble;

@@ -16,15 +16,15 @@ use testkit::{daemon::binary, sandbox::poll};
 
 use crate::streams::echo;
 
-const SOCKET: &str = "unix:///run/longshore/longshore.sock";
+pub(super) const SOCKET: &str = "unix:///run/longshore/longshore.sock";
 
-const TRANSPORTS: [&str; 2] = ["spdy", "websocket"];
+pub(super) const TRANSPORTS: [&str; 2] = ["spdy", "websocket"];
 
 /// Against commands that hang.
 const GUARD: Duration = Duration::from_secs(60);
 
 /// A command of ours that runs, and what it says.
-struct Command {
+pub(super) struct Command {
     child: Child,
     out: PathBuf,
     err: PathBuf,
@@ -34,7 +34,12 @@ struct Command {
 
 impl Command {
     /// Its output goes to files of this name.
-    fn start(host: &Host, name: &str, words: &[&str], input: Stdio) -> anyhow::Result<Self> {
+    pub(super) fn start(
+        host: &Host,
+        name: &str,
+        words: &[&str],
+        input: Stdio,
+    ) -> anyhow::Result<Self> {
         let out = host.sandbox.directory().join(format!("{name}.out"));
         let to = Stdio::from(File::create(&out)?);
         Self::start_to(host, name, words, input, to, out)
@@ -75,7 +80,7 @@ impl Command {
     }
 
     /// Waits for words in its output, and returns all of it.
-    fn says(&self, words: &str) -> anyhow::Result<String> {
+    pub(super) fn says(&self, words: &str) -> anyhow::Result<String> {
         let said = poll(GUARD, || {
             self.said().ok().filter(|said| said.contains(words))
         });
@@ -83,6 +88,19 @@ impl Command {
             let (out, err) = (self.said(), self.complained());
             format!("it does not say {words:?}, but {out:?} and {err:?}")
         })
+    }
+
+    pub(super) fn types(&mut self, words: &str) -> anyhow::Result<()> {
+        let keys = self.child.stdin.as_mut().context("a pipe")?;
+        Ok(keys.write_all(words.as_bytes())?)
+    }
+
+    /// Ends its input, and waits for its end, which is a good one.
+    pub(super) fn leaves(&mut self) -> anyhow::Result<()> {
+        drop(self.child.stdin.take());
+        let status = self.ends()?;
+        ensure!(status.success(), "{status}: {}", self.complained()?);
+        Ok(())
     }
 
     fn complains(&self, words: &str) -> anyhow::Result<String> {
@@ -253,7 +271,7 @@ fn a_client_that_lags_is_let_go_with_a_reason() {
 }
 
 /// The local ports that were opened for these of the pod: what is said of each is a line for 127.0.0.1 and one for [::1].
-fn forwarding(command: &Command, remotes: &[u16]) -> anyhow::Result<Vec<u16>> {
+pub(super) fn forwarding(command: &Command, remotes: &[u16]) -> anyhow::Result<Vec<u16>> {
     let mut locals = Vec::new();
     for remote in remotes {
         let of = |said: &str, address: &str| {
@@ -275,7 +293,7 @@ fn forwarding(command: &Command, remotes: &[u16]) -> anyhow::Result<Vec<u16>> {
     Ok(locals)
 }
 
-const LOOPBACKS: [IpAddr; 2] = [
+pub(super) const LOOPBACKS: [IpAddr; 2] = [
     IpAddr::V4(Ipv4Addr::LOCALHOST),
     IpAddr::V6(Ipv6Addr::LOCALHOST),
 ];
@@ -288,7 +306,7 @@ fn connect(host: &Host, address: IpAddr, port: u16) -> anyhow::Result<TcpStream>
     Ok(socket)
 }
 
-fn echoes(host: &Host, address: IpAddr, port: u16) -> anyhow::Result<()> {
+pub(super) fn echoes(host: &Host, address: IpAddr, port: u16) -> anyhow::Result<()> {
     let mut socket = connect(host, address, port)?;
     socket.write_all(b"through and back")?;
     socket.shutdown(std::net::Shutdown::Write)?;

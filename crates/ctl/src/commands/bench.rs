@@ -1,6 +1,7 @@
 use std::{
     io::{self, IsTerminal, Write},
     path::PathBuf,
+    time::Duration,
 };
 
 use clap::{Args, Subcommand, ValueEnum};
@@ -109,6 +110,12 @@ struct Stream {
     /// Forwarded connections open at once
     #[arg(long, value_name = "N", default_value_t = 500)]
     connections: usize,
+    /// Commands, and then forwarded connections, that idle while the daemon's memory is looked at
+    #[arg(long, value_name = "N", default_value_t = 200)]
+    idle: usize,
+    /// Seconds that the daemon is left in peace before its memory is looked at
+    #[arg(long, value_name = "SECONDS", default_value_t = 12)]
+    settle: u64,
     /// RuntimeClass handler [default: the runtime's]
     #[arg(
         long,
@@ -225,6 +232,8 @@ impl Stream {
             bytes: self.bytes,
             execs: self.execs,
             connections: self.connections,
+            idle: self.idle,
+            settle: Duration::from_secs(self.settle),
             handler: self.runtime,
             cgroup_parent: self.cgroup_parent,
             directory: self.directory,

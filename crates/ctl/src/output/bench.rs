@@ -82,14 +82,15 @@ pub(crate) fn write_streams(out: &mut impl Write, report: &StreamReport) -> io::
     for subject in &report.subjects {
         writeln!(
             out,
-            "  {}, {}: {} execs at once {:.0} ms; {} forwarded connections {:.0} ms, {:.1} KiB of the daemon's for each of their streams",
+            "  {}, {}: {} execs at once {:.0} ms; {} forwarded connections {:.0} ms; of the daemon's memory {:.1} KiB for each idle exec, {:.1} KiB for each idle forwarded connection",
             subject.name,
             subject.transport,
             subject.execs,
             subject.execs_ms,
             subject.connections,
             subject.connections_ms,
-            subject.bytes_per_idle_stream as f64 / 1024.0
+            subject.bytes_per_idle_exec as f64 / 1024.0,
+            subject.bytes_per_idle_connection as f64 / 1024.0
         )?;
     }
     for note in &report.notes {

@@ -279,8 +279,8 @@ impl AsyncRead for Output {
 
 const BOUNDS: Bounds = Bounds {
     stream: 256 * 1024,
-    overrun: 1024 * 1024,
-    connection: 64 * 1024 * 1024,
+    overrun: 2 * 1024 * 1024,
+    connection: 128 * 1024 * 1024,
     streams: 4096,
     newcomers: false,
 };

@@ -2,20 +2,21 @@
 
 use std::{task::Waker, time::Instant};
 
-use bytes::BytesMut;
 use tokio::sync::oneshot;
 
-use super::{Announcement, Cut, FRAME, Outgoing, StreamId};
+use super::{Announcement, Cut, FRAME, Outgoing, StreamId, pieces::Pieces};
 
 #[derive(Debug)]
 pub(super) struct Stream {
-    pub(super) inbox: BytesMut,
+    pub(super) inbox: Pieces,
     pub(super) in_ended: bool,
     pub(super) cut: Option<Cut>,
     pub(super) reader: Option<Waker>,
     /// Nobody will read: what comes is dropped.
     pub(super) unread: bool,
-    /// What the peer may still send.
+    /// What the peer may send before it is granted more.
+    window: usize,
+    /// What it may still send.
     pub(super) receive_window: i64,
     /// Read by the session, and not granted to the peer again yet.
     pub(super) consumed: usize,
@@ -26,7 +27,7 @@ pub(super) struct Stream {
     pub(super) stalled: Option<oneshot::Sender<()>>,
 
     pub(super) announcement: Option<Announcement>,
-    pub(super) outbox: BytesMut,
+    pub(super) outbox: Pieces,
     pub(super) out_ending: bool,
     pub(super) out_ended: bool,
     pub(super) reset: Option<u32>,
@@ -44,21 +45,22 @@ pub(super) struct Stream {
 }
 
 impl Stream {
-    /// `window`: what it receives before the peer is granted more; `send_window`: the peer's.
+    /// `window`: what it receives at first before the peer is granted more; `send_window`: the peer's.
     pub(super) fn new(window: usize, send_window: i64, promised: bool) -> Self {
         Self {
-            inbox: BytesMut::new(),
+            inbox: Pieces::default(),
             in_ended: false,
             cut: None,
             reader: None,
             unread: false,
+            window,
             receive_window: i64::try_from(window).unwrap_or(i64::MAX),
             consumed: 0,
             grant: 0,
             unread_since: None,
             stalled: None,
             announcement: None,
-            outbox: BytesMut::new(),
+            outbox: Pieces::default(),
             out_ending: false,
             out_ended: false,
             reset: None,
@@ -72,13 +74,19 @@ impl Stream {
     }
 
     /// Notes what has been read, and whether the peer is to be told: not for every byte, but before its window is used up.
-    pub(super) fn consume(&mut self, count: usize, window: usize) -> bool {
+    pub(super) fn consume(&mut self, count: usize, widest: usize) -> bool {
         if self.in_ended || self.cut.is_some() {
             return false;
         }
         self.consumed += count;
-        if self.consumed < window / 2 {
+        if self.consumed < self.window / 2 {
             return false;
+        }
+        if self.inbox.is_empty() && self.window < widest {
+            // Its reader keeps up, and waits for a peer that waits for us: what carries much gets more room, what stalls does not.
+            let wider = (self.window * 2).min(widest);
+            self.consumed += wider - self.window;
+            self.window = wider;
         }
         self.receive_window += i64::try_from(self.consumed).unwrap_or(i64::MAX);
         self.grant += std::mem::take(&mut self.consumed);
@@ -113,21 +121,18 @@ impl Stream {
             let window = connection.map_or(self.send_window, |other| other.min(self.send_window));
             room = room.min(usize::try_from(window).unwrap_or(0));
         }
-        let count = self.outbox.len().min(room);
-        let end = self.out_ending && !self.out_ended && count == self.outbox.len();
-        if count == 0 && !end {
+        if room == 0 && !self.outbox.is_empty() {
             return None;
         }
-        // Taken whole, the buffer goes with the frame, and an idle stream holds no memory.
-        let payload = if count == self.outbox.len() {
-            std::mem::take(&mut self.outbox)
-        } else {
-            self.outbox.split_to(count)
-        };
+        let payload = self.outbox.take(room);
+        let end = self.out_ending && !self.out_ended && self.outbox.is_empty();
+        if payload.is_empty() && !end {
+            return None;
+        }
         self.out_ended = end;
         Some(Outgoing::Data {
             stream: id,
-            payload: payload.freeze(),
+            payload,
             end,
         })
     }

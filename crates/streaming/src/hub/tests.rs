@@ -71,7 +71,7 @@ async fn what_came_before_a_reset_is_read_before_it() {
     let hub = Hub::new(BOUNDS, 2);
     assert!(hub.admit(1));
     let mut half = hub.read_half(1);
-    hub.receive(1, b"last words").unwrap();
+    hub.receive(1, Bytes::from_static(b"last words")).unwrap();
     hub.receive_reset(1);
     let mut text = Vec::new();
     let error = half.read_to_end(&mut text).await.unwrap_err();
@@ -86,7 +86,7 @@ fn an_inbox_over_its_bound_blocks_until_it_is_reset() {
         assert!(hub.admit(id));
     }
     hub.presume_heedless();
-    hub.receive(1, &vec![0; BOUNDS.overrun + 1]).unwrap();
+    hub.receive(1, vec![0; BOUNDS.overrun + 1].into()).unwrap();
     assert!(hub.is_blocked());
     assert!(hub.relieve(Duration::from_secs(60), 7).is_some());
     assert!(hub.is_blocked());
@@ -105,14 +105,14 @@ fn one_who_comes_behind_what_nobody_reads_is_seen() {
     assert!(hub.admit(1));
     assert!(hub.admit(3));
     hub.presume_heedless();
-    hub.receive(3, &vec![0; BOUNDS.overrun + 1]).unwrap();
+    hub.receive(3, vec![0; BOUNDS.overrun + 1].into()).unwrap();
     assert!(!hub.is_blocked());
     assert!(hub.admit(5));
     assert!(hub.is_blocked());
     hub.receive_reset(5);
     assert!(!hub.is_blocked());
     // And where too much is unread for that, nobody knows who waits.
-    hub.receive(3, &vec![0; BOUNDS.connection]).unwrap();
+    hub.receive(3, vec![0; BOUNDS.connection].into()).unwrap();
     assert!(hub.is_blocked());
     hub.relieve(Duration::ZERO, 7);
     assert!(!hub.is_blocked());
@@ -129,11 +129,47 @@ fn where_all_have_a_little_too_much_the_one_with_most_goes() {
     for (id, bytes) in [(1, 220_000), (3, 230_000), (5, 240_000), (7, 229_000)] {
         assert!(!hub.is_blocked());
         assert!(hub.admit(id));
-        hub.receive(id, &vec![0; bytes]).unwrap();
+        hub.receive(id, vec![0; bytes].into()).unwrap();
     }
     assert!(hub.is_blocked());
     hub.relieve(Duration::ZERO, 7);
     assert!(!hub.is_blocked());
     assert!(matches!(hub.next_outgoing(), Some(Outgoing::Reset(5, 7))));
     assert!(hub.next_outgoing().is_none());
+}
+
+#[tokio::test]
+async fn a_window_grows_for_a_reader_that_keeps_up() {
+    let hub = Hub::new(BOUNDS, 2);
+    assert!(hub.admit(1));
+    hub.receive_initial_window(1 << 20);
+    let mut half = hub.read_half(1);
+    let granted = || {
+        let outgoing = std::iter::from_fn(|| hub.next_outgoing());
+        outgoing
+            .map(|outgoing| match outgoing {
+                Outgoing::Grant(1, delta) => delta as usize,
+                other => panic!("{other:?}"),
+            })
+            .sum::<usize>()
+    };
+    let mut bytes = vec![0; BOUNDS.stream];
+    // Half of the window is unread: it is as wide as before.
+    hub.receive(1, vec![0; BOUNDS.stream].into()).unwrap();
+    half.read_exact(&mut bytes[..BOUNDS.stream / 2])
+        .await
+        .unwrap();
+    assert_eq!(granted(), BOUNDS.stream / 2);
+    // All of it is read: twice as wide, and no wider than an inbox may be.
+    half.read_exact(&mut bytes[..BOUNDS.stream / 2])
+        .await
+        .unwrap();
+    assert_eq!(granted(), BOUNDS.stream / 2 + BOUNDS.stream);
+    for _ in 0..4 {
+        hub.receive(1, vec![0; BOUNDS.stream].into()).unwrap();
+        half.read_exact(&mut bytes).await.unwrap();
+        assert_eq!(granted(), BOUNDS.stream);
+    }
+    hub.receive(1, vec![0; BOUNDS.overrun].into()).unwrap();
+    assert!(hub.receive(1, Bytes::from_static(b"x")).is_err());
 }

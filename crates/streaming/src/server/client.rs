@@ -18,7 +18,6 @@ use tokio::{
     time::timeout,
 };
 use tokio_tungstenite::tungstenite::protocol::Role as Side;
-use tracing::Instrument;
 
 use super::{
     Shared,
@@ -400,16 +399,12 @@ impl<S: Sessions> Visit<S> {
     }
 }
 
-/// Runs the session on a task of its own beside its connection, and ends with the later of the two.
+/// Runs the session and its connection, and ends with the later of the two. One task has both: bytes that go from one to the other wake nobody.
 async fn side_by_side<E: std::error::Error>(
-    session: impl Future<Output = ()> + Send + 'static,
+    session: impl Future<Output = ()>,
     connection: impl Future<Output = Result<(), E>>,
 ) -> Result<(), String> {
-    // Dropped with this future, it takes the session along.
-    let mut sessions = tokio::task::JoinSet::new();
-    sessions.spawn(session.in_current_span());
-    let outcome = connection.await;
-    while sessions.join_next().await.is_some() {}
+    let ((), outcome) = tokio::join!(session, connection);
     outcome.map_err(|error| crate::chain(&error))
 }
 

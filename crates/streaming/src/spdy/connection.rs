@@ -9,15 +9,15 @@
 use std::{
     future::poll_fn,
     io,
-    mem::MaybeUninit,
-    pin::Pin,
+    pin::{Pin, pin},
     sync::Arc,
     task::{Context, Poll, ready},
     time::Duration,
 };
 
+use bytes::{Bytes, BytesMut};
 use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite},
     sync::mpsc,
     time::{Instant, Sleep},
 };
@@ -29,7 +29,7 @@ use super::{
 };
 use crate::hub::{Announcement, DEFAULT_WINDOW, Hub, Outgoing, Relief, StreamId};
 
-/// Bytes read at once, on the stack: what has been read goes into inboxes at once, so a connection needs no buffer of its own.
+/// Bytes read at once, into memory that goes to inboxes with what has been read: a connection needs no buffer of its own.
 const READ: usize = 64 * 1024;
 
 /// What the connection as a whole may receive before it is granted more. Streams have windows of their own; this one must not bind.
@@ -301,29 +301,30 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Connection<I> {
         if !farewell && (self.hub.is_blocked() || self.queue.is_flooded()) {
             return Poll::Pending;
         }
-        let mut space = [MaybeUninit::uninit(); READ];
-        let mut buffer = ReadBuf::uninit(&mut space);
-        ready!(Pin::new(&mut self.socket).poll_read(context, &mut buffer))?;
-        let count = buffer.filled().len();
+        let mut buffer = BytesMut::with_capacity(READ);
+        let count = ready!(pin!(self.socket.read_buf(&mut buffer)).poll(context))?;
         // After a goodbye nothing counts but the end.
         if !farewell {
             self.active = Instant::now();
-            self.take_in(buffer.filled())?;
+            self.take_in(&buffer.freeze())?;
         }
         Poll::Ready(Ok(count))
     }
 
-    fn take_in(&mut self, mut bytes: &[u8]) -> Result<(), Broken> {
-        while let Some(event) = self.decoder.decode(&mut bytes)? {
+    fn take_in(&mut self, read: &Bytes) -> Result<(), Broken> {
+        let mut rest = &read[..];
+        while let Some(event) = self.decoder.decode(&mut rest)? {
             match event {
-                Event::Data { stream, bytes, end } => self.data(stream, bytes, end),
+                Event::Data { stream, bytes, end } => {
+                    self.data(stream, read.slice_ref(bytes), end);
+                }
                 Event::Control(frame) => self.control(frame)?,
             }
         }
         Ok(())
     }
 
-    fn data(&mut self, stream: StreamId, bytes: &[u8], end: bool) {
+    fn data(&mut self, stream: StreamId, bytes: Bytes, end: bool) {
         self.received = self
             .received
             .saturating_add(u32::try_from(bytes.len()).unwrap_or(u32::MAX));

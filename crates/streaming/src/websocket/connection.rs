@@ -236,7 +236,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Connection<I> {
             match self.codec.decode(&bytes, self.channels)? {
                 // Windows are SPDY's: nothing can be exceeded here.
                 Message::Data { channel, bytes } => {
-                    let _never = self.hub.receive(u32::from(channel), &bytes);
+                    let _never = self.hub.receive(u32::from(channel), bytes);
                 }
                 Message::End { channel } => self.hub.receive_end(u32::from(channel)),
             }

@@ -21,7 +21,7 @@ pub use self::codec::Codec;
 const LONGEST_MESSAGE: usize = 32 * 1024 * 1024;
 
 /// Bytes that an idle connection keeps for reading.
-const READ_BUFFER: usize = 16 * 1024;
+const READ_BUFFER: usize = 32 * 1024;
 
 /// RFC 6455, 4.2.2: what answers a handshake's key.
 pub(crate) fn accept_key(key: &str) -> String {

@@ -8,7 +8,7 @@ use std::{
 
 use futures_util::{StreamExt, TryStreamExt, stream};
 use serde::Serialize;
-use streaming::client::{self, Forwarder, Options, Session, Transport, Wanted};
+use streaming::client::{self, Forwarded, Forwarder, Options, Session, Transport, Wanted};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::{
@@ -34,6 +34,10 @@ pub struct StreamSettings {
     pub execs: usize,
     /// Forwarded connections at once.
     pub connections: usize,
+    /// Commands, and then forwarded connections, that idle while memory is looked at.
+    pub idle: usize,
+    /// How long the daemon is left in peace before its memory is looked at, so that it can give back what it has free.
+    pub settle: Duration,
     /// RuntimeClass handler; empty for the default.
     pub handler: String,
     /// Cgroup parent of the pod; empty for the runtime's own choice.
@@ -87,8 +91,10 @@ pub struct StreamSubjectReport {
     pub connections: usize,
     /// Until each had carried a byte there and back, milliseconds.
     pub connections_ms: f64,
-    /// What the daemon's private memory grew by for each of their streams (two a connection) while they idled, bytes.
-    pub bytes_per_idle_stream: u64,
+    /// What the daemon's private memory grew by for each idle command, which has three streams, bytes.
+    pub bytes_per_idle_exec: u64,
+    /// The same for each idle forwarded connection, which has two.
+    pub bytes_per_idle_connection: u64,
 }
 
 /// What the container reads and writes at a time.
@@ -192,9 +198,14 @@ impl<'a> Pod<'a> {
         let out_bytes_per_second = self.out(&options, settings.bytes).await?;
         let in_bytes_per_second = self.into(&options, settings.bytes).await?;
         let execs_ms = self.execs(&options, settings.execs).await?;
-        let (connections_ms, bytes_per_idle_stream) = self
-            .connections(&options, settings.connections, subject.daemon)
-            .await?;
+        let connections_ms = self.connections(&options, settings.connections).await?;
+        let idle = Idle {
+            count: settings.idle,
+            settle: settings.settle,
+            daemon: subject.daemon,
+        };
+        let bytes_per_idle_exec = self.idle_execs(&options, &idle).await?;
+        let bytes_per_idle_connection = self.idle_connections(&options, &idle).await?;
         Ok(StreamSubjectReport {
             name: self.calls.subject.clone(),
             runtime: subject.runtime.clone(),
@@ -206,7 +217,8 @@ impl<'a> Pod<'a> {
             execs_ms,
             connections: settings.connections,
             connections_ms,
-            bytes_per_idle_stream,
+            bytes_per_idle_exec,
+            bytes_per_idle_connection,
         })
     }
 
@@ -317,43 +329,108 @@ impl<'a> Pod<'a> {
         }
     }
 
-    /// Milliseconds until all had carried a byte both ways, and bytes of the daemon's for each stream.
-    async fn connections(
+    /// Milliseconds until all had carried a byte both ways.
+    async fn connections(&self, options: &Options, connections: usize) -> Result<f64, BenchError> {
+        let echo = reference::Echo::serve().await?;
+        let forwarder = self.forwarder(options, &echo).await?;
+        let begun = Instant::now();
+        let open = open(&forwarder, &echo, connections).await?;
+        let took = begun.elapsed();
+        drop(open);
+        Ok(milliseconds(took))
+    }
+
+    async fn forwarder(
         &self,
         options: &Options,
-        connections: usize,
-        daemon: i32,
-    ) -> Result<(f64, u64), BenchError> {
-        let echo = reference::Echo::serve().await?;
+        echo: &reference::Echo,
+    ) -> Result<Forwarder, BenchError> {
         let url = self.calls.port_forward_url(&self.pod, echo.port).await?;
-        let forwarder: Forwarder = within("connect to the port-forward's URL", async {
+        within("connect to the port-forward's URL", async {
             client::port_forward(&url, options)
                 .await
                 .map_err(io::Error::other)
         })
-        .await?;
-        let before = private(daemon)?;
-        let begun = Instant::now();
-        let open: Vec<_> = stream::iter(0..connections)
+        .await
+    }
+
+    /// Bytes of the daemon's for each command that has carried a byte both ways and idles.
+    async fn idle_execs(&self, options: &Options, idle: &Idle) -> Result<u64, BenchError> {
+        let before = idle.private().await?;
+        let open: Vec<_> = stream::iter(0..idle.count)
             .map(|_| async {
-                within("send a byte through a forwarded port", async {
-                    let mut forwarded = forwarder.connect(echo.port).map_err(io::Error::other)?;
-                    forwarded.stream.write_all(b"x").await?;
-                    forwarded.stream.flush().await?;
-                    forwarded.stream.read_exact(&mut [0]).await?;
-                    Ok(forwarded)
+                let mut session = self.exec(options, &["cat"], true).await?;
+                let (Some(stdin), Some(stdout)) = (&mut session.stdin, &mut session.stdout) else {
+                    return Err(missing("the streams of cat"));
+                };
+                within("send a byte through cat", async {
+                    stdin.write_all(b"x").await?;
+                    stdin.flush().await?;
+                    stdout.read_exact(&mut [0]).await
                 })
-                .await
+                .await?;
+                Ok(session)
             })
-            .buffer_unordered(connections.max(1))
+            .buffer_unordered(AT_ONCE)
             .try_collect()
             .await?;
-        let took = begun.elapsed();
-        let grown = private(daemon)?.saturating_sub(before);
-        let streams = 2 * open.len().max(1) as u64;
+        let grown = idle.private().await?.saturating_sub(before);
+        let count = open.len().max(1) as u64;
         drop(open);
-        Ok((milliseconds(took), grown / streams))
+        Ok(grown / count)
     }
+
+    /// Bytes of the daemon's for each connection that has carried a byte both ways and idles.
+    async fn idle_connections(&self, options: &Options, idle: &Idle) -> Result<u64, BenchError> {
+        let echo = reference::Echo::serve().await?;
+        let forwarder = self.forwarder(options, &echo).await?;
+        let before = idle.private().await?;
+        let open = open(&forwarder, &echo, idle.count).await?;
+        let grown = idle.private().await?.saturating_sub(before);
+        let count = open.len().max(1) as u64;
+        drop(open);
+        Ok(grown / count)
+    }
+}
+
+/// Idle commands that are begun at once.
+const AT_ONCE: usize = 16;
+
+/// How many streams idle, and whose memory they cost.
+struct Idle {
+    count: usize,
+    settle: Duration,
+    daemon: i32,
+}
+
+impl Idle {
+    /// The daemon's private memory, once it has had its time.
+    async fn private(&self) -> Result<u64, BenchError> {
+        tokio::time::sleep(self.settle).await;
+        private(self.daemon)
+    }
+}
+
+/// Connections through the forwarder that have each carried a byte there and back.
+async fn open(
+    forwarder: &Forwarder,
+    echo: &reference::Echo,
+    count: usize,
+) -> Result<Vec<Forwarded>, BenchError> {
+    stream::iter(0..count)
+        .map(|_| async {
+            within("send a byte through a forwarded port", async {
+                let mut forwarded = forwarder.connect(echo.port).map_err(io::Error::other)?;
+                forwarded.stream.write_all(b"x").await?;
+                forwarded.stream.flush().await?;
+                forwarded.stream.read_exact(&mut [0]).await?;
+                Ok(forwarded)
+            })
+            .await
+        })
+        .buffer_unordered(count.max(1))
+        .try_collect()
+        .await
 }
 
 fn private(daemon: i32) -> Result<u64, BenchError> {
