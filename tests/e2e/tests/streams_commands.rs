@@ -110,7 +110,7 @@ impl Command {
         said.with_context(|| format!("no complaint of {words:?}: {:?}", self.complained()))
     }
 
-    fn signal(&self, host: &Host, signal: &str) -> anyhow::Result<()> {
+    pub(super) fn signal(&self, host: &Host, signal: &str) -> anyhow::Result<()> {
         let of = |pid: u32| fs::read(host.sandbox.view(format!("/proc/{pid}/environ")));
         let processes = host.sandbox.processes();
         let ours = processes.iter().find(|one| {
@@ -122,7 +122,7 @@ impl Command {
             .kill(signal, &[ours.context("it does not run")?.pid])
     }
 
-    fn ends(&mut self) -> anyhow::Result<ExitStatus> {
+    pub(super) fn ends(&mut self) -> anyhow::Result<ExitStatus> {
         let ended = poll(GUARD, || self.child.try_wait().transpose());
         Ok(ended.with_context(|| format!("it does not end: {:?}", self.complained()))??)
     }

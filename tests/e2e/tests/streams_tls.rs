@@ -112,9 +112,11 @@ fn streams_over_tls_and_a_certificate_that_is_renewed() {
             ]
             .concat();
             let name = format!("forward-{transport}");
-            let forward = Command::start(host, &name, &words, Stdio::null())?;
+            let mut forward = Command::start(host, &name, &words, Stdio::null())?;
             let locals = forwarding(&forward, &[8001])?;
             echoes(host, LOOPBACKS[0], locals[0])?;
+            forward.signal(host, "INT")?;
+            ensure!(forward.ends()?.success());
         }
 
         put(directory.path(), "second")?;

@@ -118,7 +118,7 @@ async fn request<S: Sessions>(
     shared: &Arc<Shared<S>>,
     socket: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
 ) -> Result<Option<Plan>, String> {
-    let (found, plan) = oneshot::channel();
+    let (found, mut plan) = oneshot::channel();
     let found = std::sync::Mutex::new(Some(found));
     let answer = service_fn(|mut request: Request<Body>| {
         let answered = decide(shared, &mut request);
@@ -146,7 +146,8 @@ async fn request<S: Sessions>(
     pin!(connection)
         .await
         .map_err(|error| crate::chain(&error))?;
-    Ok(plan.await.ok())
+    // The connection is over, or upgraded: what was not found by now will not be, though it could be still.
+    Ok(plan.try_recv().ok())
 }
 
 /// Uses the token up if everything else is in order.
