@@ -79,18 +79,18 @@ pub(super) async fn add_the_node_s(
     container: &Container,
     spec: &mut Spec,
 ) -> Result<(), HookError> {
-    let mounts = container.config.mounts.iter();
-    let binds = mounts.filter(|mount| mount.image.is_none()).count() > 0;
-    let (runtime, mut given) = (Arc::clone(runtime), spec.clone());
+    let runtime = Arc::clone(runtime);
+    let hooks = blocking(DISK_BOUND, move || runtime.hooks.look()).await??;
+    if hooks.is_empty() {
+        return Ok(());
+    }
+    let mut mounts = container.config.mounts.iter();
+    let binds = mounts.any(|mount| mount.image.is_none());
     let mut annotations = container.pod.config.annotations.clone();
     annotations.extend(container.config.annotations.clone());
     let made = spec.annotations().iter().flatten();
     annotations.extend(made.map(|(key, value)| (key.clone(), value.clone())));
-    let added = move || {
-        let added = runtime.hooks.add(&mut given, &annotations, binds);
-        added.map(|()| given)
-    };
-    *spec = blocking(DISK_BOUND, added).await??;
+    hooks.add(spec, &annotations, binds);
     Ok(())
 }
 

@@ -73,6 +73,34 @@ struct When {
     has_bind_mounts: Option<bool>,
 }
 
+/// The hooks of the node's directories, in the order of their files' names.
+#[derive(Debug)]
+pub(crate) struct NodeHooks(Vec<Checked>);
+
+impl NodeHooks {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Adds those that are for this container. `annotations` are the container's and its pod's; `bind_mounts`: whether the request mounts
+    /// anything of the node's.
+    pub(crate) fn add(
+        &self,
+        spec: &mut Spec,
+        annotations: &BTreeMap<String, String>,
+        bind_mounts: bool,
+    ) {
+        for checked in &self.0 {
+            if !checked.is_for(spec, annotations, bind_mounts) {
+                continue;
+            }
+            for stage in &checked.stages {
+                add(spec, *stage, checked.hook.clone());
+            }
+        }
+    }
+}
+
 /// A file that has been checked.
 #[derive(Debug)]
 struct Checked {
@@ -98,26 +126,12 @@ impl HookDirectories {
         trouble.unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Adds the hooks that are for this container, in the order of their files' names. `annotations` are the container's and its pod's;
-    /// `bind_mounts`: whether the request mounts anything of the node's. Blocks.
-    pub(crate) fn add(
-        &self,
-        spec: &mut Spec,
-        annotations: &BTreeMap<String, String>,
-        bind_mounts: bool,
-    ) -> Result<(), DirectoryError> {
+    /// What is there now. Blocks.
+    pub(crate) fn look(&self) -> Result<NodeHooks, DirectoryError> {
         let read = self.read();
         let told = read.as_ref().err().map(ToString::to_string);
         *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = told;
-        for checked in read? {
-            if !checked.is_for(spec, annotations, bind_mounts) {
-                continue;
-            }
-            for stage in &checked.stages {
-                add(spec, *stage, checked.hook.clone());
-            }
-        }
-        Ok(())
+        read.map(NodeHooks)
     }
 
     fn read(&self) -> Result<Vec<Checked>, DirectoryError> {

@@ -173,9 +173,8 @@ fn files_say_for_which_containers_they_are() {
     fs::write(first.path().join("README"), "no hook").unwrap();
 
     let mut plain = Spec::default();
-    directories
-        .add(&mut plain, &BTreeMap::new(), false)
-        .unwrap();
+    let hooks = directories.look().unwrap();
+    hooks.add(&mut plain, &BTreeMap::new(), false);
     assert_eq!(
         names(&plain, Stage::CreateRuntime),
         ["30-command.json", "50-always.json"]
@@ -190,7 +189,7 @@ fn files_say_for_which_containers_they_are() {
         .as_mut()
         .unwrap()
         .set_args(Some(vec!["/bin/prog".into()]));
-    directories.add(&mut other, &annotations, true).unwrap();
+    hooks.add(&mut other, &annotations, true);
     assert_eq!(
         names(&other, Stage::CreateRuntime),
         ["20-annotated.json", "40-mounts.json", "50-always.json"]
@@ -228,10 +227,7 @@ fn files_say_for_which_containers_they_are() {
         ),
     ] {
         fs::write(second.path().join("99-broken.json"), text).unwrap();
-        let error = directories
-            .add(&mut Spec::default(), &BTreeMap::new(), false)
-            .unwrap_err()
-            .to_string();
+        let error = directories.look().unwrap_err().to_string();
         assert!(
             error.contains("99-broken.json") && error.contains(words),
             "{error}"
@@ -239,8 +235,6 @@ fn files_say_for_which_containers_they_are() {
         assert_eq!(directories.trouble(), Some(error));
     }
     fs::remove_file(second.path().join("99-broken.json")).unwrap();
-    directories
-        .add(&mut Spec::default(), &BTreeMap::new(), false)
-        .unwrap();
+    directories.look().unwrap();
     assert_eq!(directories.trouble(), None);
 }

@@ -198,8 +198,38 @@ pub(super) async fn serve(
     let (index, base) = registered
         .await
         .map_err(|_elapsed| RegisterError::Silent(bound))??;
+    let name = format!("{index}-{base}");
+    let met = meet(nri, peer, (index, base), given.as_ref()).await;
+    let plugin = met.inspect_err(|error| {
+        let mut why = error.to_string();
+        if let Some(source) = std::error::Error::source(error) {
+            why = format!("{why}: {source}");
+        }
+        nri.complain(&name, &why);
+    })?;
+    drop(ready);
+    tokio::select! {
+        () = answer(nri, &plugin, &mut calls) => {}
+        why = plugin.peer.ended() => {
+            tracing::info!(plugin = plugin.name, why, "an NRI plugin has gone");
+        }
+    }
+    nri.forget(&plugin);
+    // Killed, if it still runs.
+    drop(child);
+    Ok(())
+}
+
+/// Tells a plugin that has a name how things are, and lists it.
+async fn meet(
+    nri: &Arc<Nri>,
+    peer: Peer,
+    (index, base): (String, String),
+    given: Option<&Installed>,
+) -> Result<Arc<Plugin>, RegisterError> {
+    let bound = nri.config.registration_timeout;
     let request = api::ConfigureRequest {
-        config: given.map(|given| given.config).unwrap_or_default(),
+        config: given.map(|given| given.config.clone()).unwrap_or_default(),
         runtime_name: "longshore".to_owned(),
         runtime_version: env!("CARGO_PKG_VERSION").to_owned(),
         registration_timeout: milliseconds(bound),
@@ -237,18 +267,8 @@ pub(super) async fn serve(
         }
     };
     drop(turn);
-    drop(ready);
     nri.apply_updates(&plugin.name, updates).await;
-    tokio::select! {
-        () = answer(nri, &plugin, &mut calls) => {}
-        why = plugin.peer.ended() => {
-            tracing::info!(plugin = plugin.name, why, "an NRI plugin has gone");
-        }
-    }
-    nri.forget(&plugin);
-    // Killed, if it still runs.
-    drop(child);
-    Ok(())
+    Ok(plugin)
 }
 
 /// Waits for its name. One that the daemon has started has its name from there.
