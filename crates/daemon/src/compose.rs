@@ -144,7 +144,10 @@ async fn build(config: Config) -> anyhow::Result<Runtime> {
         Some(path) => Some(Nest::open(&hierarchies, path)?),
         None => None,
     };
-    let overlay = Arc::new(Overlay::open(&config.root)?);
+    let overlay = Overlay::open(&config.root)?
+        .with_stores(&config.images.additional_stores)
+        .context("open the stores of images.additional_stores")?;
+    let overlay = Arc::new(overlay);
     let images = Images::open(images(&config), Arc::clone(&overlay)).await?;
     let network = Bridge::open(bridge(&config)).await?;
     let plugins = Plugins::open(plugins(&config)).await?;
@@ -208,6 +211,7 @@ fn images(config: &Config) -> ImagesConfig {
     images.timeouts.mirror = *registries.mirror_deadline.get();
     images.timeouts.pull = *registries.pull_deadline.get();
     images.keep_blobs = config.images.keep_blobs;
+    images.pinned = config.images.pinned.get().to_vec();
     images
 }
 

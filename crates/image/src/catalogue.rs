@@ -13,11 +13,15 @@ use crate::{FindError, Image, ImageUser, Reference};
 #[derive(Debug, Default)]
 pub(crate) struct Catalogue {
     images: BTreeMap<String, Entry>,
+    /// See [`crate::ImagesConfig::pinned`].
+    pinned: Vec<String>,
     /// Tags and digests in full, to ids.
     names: BTreeMap<String, String>,
     /// Digests of manifests and indexes, to ids.
     manifests: BTreeMap<String, String>,
     pub(crate) layers: BTreeMap<LayerKey, LayerState>,
+    /// Layers of other stores, and what they take there as far as that has been measured. They are read, and nothing else.
+    pub(crate) elsewhere: BTreeMap<LayerKey, Option<Usage>>,
     /// DiffIDs of layers that depend on those below.
     pub(crate) chained: BTreeSet<String>,
     /// Layers that pulls count on, and how many do.
@@ -49,6 +53,22 @@ pub(crate) struct LayerState {
 }
 
 impl Catalogue {
+    /// An empty one, in which images of such names count as pinned.
+    pub(crate) fn new(pinned: Vec<String>) -> Self {
+        Self {
+            pinned,
+            ..Self::default()
+        }
+    }
+
+    /// From here on images of these names count as pinned, and no others.
+    pub(crate) fn set_pinned(&mut self, pinned: Vec<String>) {
+        self.pinned = pinned;
+        for entry in self.images.values_mut() {
+            entry.mark(&self.pinned);
+        }
+    }
+
     pub(crate) fn list(&self) -> Vec<Arc<Image>> {
         (self.images.values())
             .filter(|entry| !entry.record.removed)
@@ -109,8 +129,9 @@ impl Catalogue {
     }
 
     /// Adds an image, or replaces what was known of it.
-    pub(crate) fn put(&mut self, entry: Entry) {
+    pub(crate) fn put(&mut self, mut entry: Entry) {
         self.drop_image(&entry.record.id.clone());
+        entry.mark(&self.pinned);
         let record = &entry.record;
         for name in record.tags.iter().chain(&record.digests) {
             self.names.insert(name.clone(), record.id.clone());
@@ -159,6 +180,17 @@ impl Catalogue {
 
     pub(crate) fn has_reservations(&self) -> bool {
         !self.reserved.is_empty()
+    }
+
+    /// Whether a layer is here or in another store.
+    pub(crate) fn has_layer(&self, key: &LayerKey) -> bool {
+        self.layers.contains_key(key) || self.elsewhere.contains_key(key)
+    }
+
+    /// Of a layer here or in another store.
+    pub(crate) fn usage_of(&self, key: &LayerKey) -> Option<Usage> {
+        let own = self.layers.get(key).map(|state| state.usage);
+        own.or_else(|| *self.elsewhere.get(key)?)
     }
 
     /// Takes out the layers that neither an image nor a pull needs.
@@ -223,16 +255,12 @@ impl Catalogue {
 
 impl Entry {
     /// `None` if the record or the configuration is damaged.
-    pub(crate) fn new(record: ImageRecord, config_json: &[u8], pinned: &[String]) -> Option<Self> {
+    pub(crate) fn new(record: ImageRecord, config_json: &[u8]) -> Option<Self> {
         let parsed = ParsedConfig::parse(config_json).ok()?;
-        Self::with_config(record, parsed.config, pinned)
+        Self::with_config(record, parsed.config)
     }
 
-    pub(crate) fn with_config(
-        record: ImageRecord,
-        config: crate::ImageConfig,
-        pinned: &[String],
-    ) -> Option<Self> {
+    pub(crate) fn with_config(record: ImageRecord, config: crate::ImageConfig) -> Option<Self> {
         let layers = (record.layers.iter())
             .map(|key| LayerKey::parse(key).ok())
             .collect::<Option<Vec<_>>>()?;
@@ -247,13 +275,21 @@ impl Entry {
             chain_id: record.chain_id.clone(),
             manifest_digest: record.manifest_digest.clone(),
             origin: record.origin.clone(),
-            pinned: (record.tags.iter().chain(&record.digests))
-                .any(|name| pinned.iter().any(|pattern| fits(pattern, name))),
+            // The catalogue knows.
+            pinned: false,
         };
         Some(Self {
             record,
             image: Arc::new(image),
         })
+    }
+
+    fn mark(&mut self, patterns: &[String]) {
+        let mut names = self.record.tags.iter().chain(&self.record.digests);
+        let pinned = names.any(|name| patterns.iter().any(|pattern| fits(pattern, name)));
+        if pinned != self.image.pinned {
+            Arc::make_mut(&mut self.image).pinned = pinned;
+        }
     }
 }
 
@@ -285,7 +321,7 @@ mod tests {
             keeps_blobs: false,
             removed: false,
         };
-        Entry::new(record, b"{}", &["busybox:1".into(), "r.io/team/*".into()]).unwrap()
+        Entry::new(record, b"{}").unwrap()
     }
 
     #[test]
@@ -327,9 +363,22 @@ mod tests {
 
     #[test]
     fn pinned_images_are_named_by_pattern() {
-        assert!(entry("a", &["docker.io/library/busybox:1"]).image.pinned);
-        assert!(!entry("a", &["docker.io/library/busybox:10"]).image.pinned);
-        assert!(entry("a", &["r.io/team/app:latest"]).image.pinned);
-        assert!(!entry("a", &["r.io/teams/app:latest"]).image.pinned);
+        let mut catalogue = Catalogue::new(vec!["busybox:1".into(), "r.io/team/*".into()]);
+        let names = [
+            "docker.io/library/busybox:1",
+            "docker.io/library/busybox:10",
+            "r.io/team/app:latest",
+            "r.io/teams/app:latest",
+        ];
+        for (id, name) in ["a", "b", "c", "d"].into_iter().zip(names) {
+            catalogue.put(entry(id, &[name]));
+        }
+        let pinned = |catalogue: &Catalogue| {
+            let images = catalogue.list().into_iter();
+            images.map(|image| image.pinned).collect::<Vec<_>>()
+        };
+        assert_eq!(pinned(&catalogue), [true, false, true, false]);
+        catalogue.set_pinned(vec!["busybox:10".into(), "r.io/teams/app".into()]);
+        assert_eq!(pinned(&catalogue), [false, true, false, true]);
     }
 }

@@ -136,7 +136,8 @@ impl Images {
         let mut seen = BTreeSet::new();
         let of_images = catalogue.entries().flat_map(|entry| &entry.image.layers);
         for key in of_images.chain(catalogue.layers.keys()) {
-            if seen.insert(key.clone()) {
+            // What is in other stores is theirs to check.
+            if catalogue.layers.contains_key(key) && seen.insert(key.clone()) {
                 keys.push(key.clone());
             }
         }

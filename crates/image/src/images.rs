@@ -61,11 +61,12 @@ impl Images {
         })
     }
 
-    /// From here on pulls reach registries as this says. Pulls that have begun go on as they began; what is not about registries stays
-    /// as it was when the store was opened.
+    /// From here on pulls reach registries as this says, and these images count as pinned. Pulls that have begun go on as they began; all else
+    /// stays as it was when the store was opened.
     pub fn reconfigure(&self, config: &ImagesConfig) {
         let client = Arc::new(Client::new(config));
         *self.client.write().unwrap_or_else(PoisonError::into_inner) = client;
+        self.shelf.write().set_pinned(config.pinned.clone());
     }
 
     pub(crate) fn client(&self) -> Arc<Client> {

@@ -132,6 +132,7 @@ pub(crate) async fn place(
         };
         complete.push(key);
     }
+    (context.shelf.measure_elsewhere(&complete).await).map_err(Unplaced::Store)?;
     Ok(complete)
 }
 
@@ -144,7 +145,7 @@ impl LayerContext {
         {
             let catalogue = self.shelf.read();
             for key in [&layer.shared, &layer.chained] {
-                if catalogue.layers.contains_key(key) {
+                if catalogue.has_layer(key) {
                     self.report(layer, LayerStage::Complete);
                     return Ok(Placed::Here(key.clone()));
                 }
@@ -175,7 +176,7 @@ impl LayerContext {
     ) -> Result<LayerKey, LayerError> {
         let lock = self.shelf.layer_lock(&layer.chained);
         let _alone = lock.lock().await;
-        if self.shelf.read().layers.contains_key(&layer.chained) {
+        if self.shelf.read().has_layer(&layer.chained) {
             self.report(layer, LayerStage::Complete);
             return Ok(layer.chained.clone());
         }

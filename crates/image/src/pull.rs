@@ -308,15 +308,7 @@ impl Pull {
     ) -> NewImage {
         let top = &resolved.digests[0];
         let (tags, digest) = self.named(top);
-        let mut size_bytes = config_json.len() as u64;
-        {
-            let catalogue = self.shelf.read();
-            let mut counted = std::collections::BTreeSet::new();
-            for key in keys.iter().filter(|key| counted.insert(*key)) {
-                let usage = catalogue.layers.get(key).map(|state| state.usage);
-                size_bytes += usage.unwrap_or_default().bytes;
-            }
-        }
+        let size_bytes = config_json.len() as u64 + self.shelf.size_of(keys);
         let mut chain = None;
         for layer in layers {
             chain = Some(chain_id(chain.as_ref(), &layer.diff_id));

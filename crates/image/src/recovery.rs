@@ -75,8 +75,11 @@ fn recover(
 ) -> Result<Catalogue, StoreError> {
     let records = store.records()?;
     let mut change = Change::default();
-    let mut catalogue = Catalogue::default();
+    let mut catalogue = Catalogue::new(config.pinned.clone());
     catalogue.chained.extend(records.chained);
+
+    let elsewhere = overlay.elsewhere().map(|key| (key.clone(), None));
+    catalogue.elsewhere = elsewhere.collect();
 
     let present: BTreeSet<String> = names(&overlay.layers_dir())?.into_iter().collect();
     for (key, record) in records.layers {
@@ -131,10 +134,10 @@ fn recover(
     for (record, config_json) in records.images {
         let id = record.id.clone();
         let held = !record.removed || pinned.values().any(|image| *image == id);
-        let entry = Entry::new(record, &config_json, &config.pinned);
+        let entry = Entry::new(record, &config_json);
         let whole = entry.filter(|entry| {
             let layers = &mut entry.image.layers.iter();
-            held && layers.all(|key| catalogue.layers.contains_key(key))
+            held && layers.all(|key| catalogue.has_layer(key))
         });
         match whole {
             Some(entry) => catalogue.put(entry),
@@ -223,7 +226,7 @@ impl BadRecord {
             let diff_id = Digest::parse(diff_id).ok()?;
             let (shared, chained, chain) = layer_keys(&diff_id, below.as_ref()).ok()?;
             let mut keys = [chained, shared].into_iter();
-            layers.push(keys.find(|key| catalogue.layers.contains_key(key))?);
+            layers.push(keys.find(|key| catalogue.has_layer(key))?);
             below = Some(chain);
         }
         let record = ImageRecord {
@@ -241,7 +244,7 @@ impl BadRecord {
             keeps_blobs: false,
             removed: true,
         };
-        Entry::with_config(record, parsed.config, &[])
+        Entry::with_config(record, parsed.config)
     }
 }
 

@@ -102,8 +102,36 @@ impl Shelf {
     pub(crate) fn size_of(&self, keys: &[LayerKey]) -> u64 {
         let catalogue = self.read();
         let distinct: BTreeSet<&LayerKey> = keys.iter().collect();
-        let states = distinct.iter().filter_map(|key| catalogue.layers.get(*key));
-        states.map(|state| state.usage.bytes).sum()
+        let usages = distinct.iter().filter_map(|key| catalogue.usage_of(key));
+        usages.map(|usage| usage.bytes).sum()
+    }
+
+    /// Finds out what those of some layers take that are in other stores: images have a size.
+    pub(crate) async fn measure_elsewhere(
+        self: &Arc<Self>,
+        keys: &[LayerKey],
+    ) -> Result<(), StoreError> {
+        let unknown: Vec<LayerKey> = {
+            let catalogue = self.read();
+            let unknown = keys.iter().filter(|key| {
+                catalogue.usage_of(key).is_none() && catalogue.elsewhere.contains_key(*key)
+            });
+            unknown.cloned().collect()
+        };
+        if unknown.is_empty() {
+            return Ok(());
+        }
+        let shelf = Arc::clone(self);
+        self.blocking("measure layers of another store", move || {
+            for key in unknown {
+                let path = shelf.overlay.found_dir(&key);
+                let usage = snapshot::measure(&path)
+                    .map_err(|errno| StoreError::path("measure", &path)(errno.into()))?;
+                shelf.write().elsewhere.insert(key, Some(usage));
+            }
+            Ok(())
+        })
+        .await
     }
 
     pub(crate) fn config_json(&self, id: &str) -> Result<Option<Vec<u8>>, StoreError> {
@@ -311,7 +339,7 @@ impl Shelf {
             .collect();
         self.apply(change, "image-recorded").await?;
 
-        let entry = Entry::with_config(record, config, &self.config.pinned);
+        let entry = Entry::with_config(record, config);
         let entry = entry.ok_or(StoreError::Stopped {
             step: "image-listed",
         })?;
@@ -319,11 +347,7 @@ impl Shelf {
         let mut catalogue = self.write();
         for loser in losers {
             let config = loser.image.config.clone();
-            catalogue.put_if_some(Entry::with_config(
-                loser.record,
-                config,
-                &self.config.pinned,
-            ));
+            catalogue.put_if_some(Entry::with_config(loser.record, config));
         }
         catalogue.put(entry);
         for key in recorded.iter().filter_map(|key| LayerKey::parse(key).ok()) {
@@ -362,7 +386,7 @@ impl Shelf {
             match pinned {
                 true => {
                     let config = entry.image.config.clone();
-                    catalogue.put_if_some(Entry::with_config(record, config, &[]));
+                    catalogue.put_if_some(Entry::with_config(record, config));
                 }
                 false => catalogue.drop_image(&id),
             }

@@ -4,6 +4,9 @@
 
 mod support;
 
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use support::{Store, two_layers};
@@ -212,4 +215,103 @@ async fn layers_that_lean_on_others_are_told_apart_by_what_is_below() {
         assert_eq!(store.stat(image, "lib").st_mode & 0o170_000, 0o120_000);
         assert_eq!(store.read(image, "etc/app.conf"), b"conf");
     }
+}
+
+/// Everything below a directory, as it is on disk.
+fn all_of(directory: &Path) -> Vec<(PathBuf, u64, i64, i64, u64)> {
+    let mut found = Vec::new();
+    let mut left = vec![directory.to_owned()];
+    while let Some(path) = left.pop() {
+        let stat = fs::symlink_metadata(&path).unwrap();
+        if stat.is_dir() {
+            let entries = fs::read_dir(&path).unwrap();
+            left.extend(entries.map(|entry| entry.unwrap().path()));
+        }
+        found.push((
+            path,
+            stat.ino(),
+            stat.ctime(),
+            stat.ctime_nsec(),
+            stat.size(),
+        ));
+    }
+    found.sort();
+    found
+}
+
+#[tokio::test]
+async fn layers_of_another_store_are_used_and_never_touched() {
+    let registry = Registry::start().unwrap();
+    let built = two_layers();
+    registry.push("app", "v1", &built);
+    let reference = registry.reference("app", "v1");
+    let filled = Store::open().await;
+    filled.pull(&reference).await.unwrap();
+    let other = filled.overlay.root().to_owned();
+    let layers = other.join("layers");
+    let before = all_of(&layers);
+    let size = filled.images.list()[0].size_bytes;
+
+    registry.clear_requests();
+    let others = [other];
+    let mut store = Store::open_beside(&others).await;
+    let pulled = store.pull(&reference).await.unwrap();
+    let fetched = |digest: &str| {
+        let requests = registry.requests();
+        requests.iter().any(|request| request.path.contains(digest))
+    };
+    assert!(built.layers.iter().all(|layer| !fetched(&layer.digest)));
+    assert_eq!(
+        (store.layers(), store.images.usage()),
+        (0, Default::default())
+    );
+    // All but the indexes, which are the other store's as well.
+    assert!(pulled.size_bytes > size / 2, "{} {size}", pulled.size_bytes);
+    assert!(store.read(&pulled, "two").starts_with(b"twotwo"));
+    let view = store.overlay.view(&pulled.layers).unwrap();
+    assert!(rustix::fs::statat(&view, "three", rustix::fs::AtFlags::empty()).is_ok());
+
+    // An image of which only some layers are there.
+    let more = ImageBuilder::new()
+        .layer(support::layer("one"))
+        .layer(support::layer("own"))
+        .build();
+    registry.push("more", "v1", &more);
+    let mixed = store.pull(&registry.reference("more", "v1")).await.unwrap();
+    assert_eq!(store.layers(), 1);
+    store = store.reopen_beside(&others).await;
+    assert_eq!(store.images.list().len(), 2);
+    for file in ["one", "own"] {
+        assert!(store.read(&mixed, file).starts_with(file.as_bytes()));
+    }
+    for image in store.images.list() {
+        store.images.remove(&image.id).await.unwrap();
+    }
+    store.settles_empty().await;
+    assert_eq!(all_of(&layers), before);
+
+    // What was there when the store was filled counts once it is not: the images are pulled again.
+    store.pull(&reference).await.unwrap();
+    store = store.reopen().await;
+    assert!(store.images.list().is_empty());
+    let pulled = store.pull(&reference).await.unwrap();
+    assert_eq!(store.layers(), 3);
+    assert!(store.read(&pulled, "one").starts_with(b"oneone"));
+    drop(filled);
+}
+
+#[test]
+fn another_store_that_others_may_write_is_refused() {
+    let (own, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let open = || {
+        let overlay = snapshot::Overlay::open(own.path()).unwrap();
+        overlay.with_stores(&[other.path().to_owned()])
+    };
+    assert!(matches!(open(), Err(snapshot::OpenError::Directory { .. })));
+    let layers = other.path().join("layers");
+    fs::create_dir(&layers).unwrap();
+    fs::set_permissions(&layers, fs::Permissions::from_mode(0o777)).unwrap();
+    assert!(matches!(open(), Err(snapshot::OpenError::Writable { .. })));
+    fs::set_permissions(&layers, fs::Permissions::from_mode(0o755)).unwrap();
+    assert!(open().is_ok());
 }

@@ -14,6 +14,12 @@ pub enum OpenError {
         #[source]
         source: Errno,
     },
+    /// Others could change layers of another store.
+    #[error("{path} does not belong to root, or others may write there", path = .path.display())]
+    Writable {
+        /// Where the layers are.
+        path: PathBuf,
+    },
     /// The kernel mounts no overlay there.
     #[error(
         "overlayfs does not work on {path}: is the module loaded, and is the file system ext4, xfs, btrfs or tmpfs?",

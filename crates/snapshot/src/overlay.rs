@@ -1,4 +1,4 @@
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -19,6 +19,8 @@ pub struct Overlay {
     root: PathBuf,
     method: MountMethod,
     trash: Trash,
+    /// Layers of other stores.
+    elsewhere: BTreeMap<LayerKey, PathBuf>,
 }
 
 impl Overlay {
@@ -37,6 +39,7 @@ impl Overlay {
             trash: Trash::new(root.join("trash")),
             root,
             method,
+            elsewhere: BTreeMap::new(),
         };
         for (name, mode) in [
             // Anybody who can enter could run a set-uid file of an image, or of a container.
@@ -63,6 +66,35 @@ impl Overlay {
         Ok(overlay)
     }
 
+    /// Mounts the layers of other stores too, where this one has none of that name; `roots` are as [`Overlay::root`] is, and the first that
+    /// has a layer counts. What is in them is looked for now, and only read.
+    pub fn with_stores(mut self, roots: &[PathBuf]) -> Result<Self, OpenError> {
+        for root in roots {
+            let layers = root.join("layers");
+            let failed = |source| OpenError::Directory {
+                path: layers.clone(),
+                source,
+            };
+            let stat = rustix::fs::stat(&layers).map_err(failed)?;
+            // Whoever could write there could write what containers run.
+            if stat.st_uid != 0 || stat.st_mode & 0o022 != 0 {
+                return Err(OpenError::Writable { path: layers });
+            }
+            for name in list(&layers).map_err(failed)? {
+                if let Ok(key) = LayerKey::parse(&name) {
+                    let path = layers.join(name);
+                    self.elsewhere.entry(key).or_insert(path);
+                }
+            }
+        }
+        Ok(self)
+    }
+
+    /// The layers of other stores.
+    pub fn elsewhere(&self) -> impl Iterator<Item = &LayerKey> {
+        self.elsewhere.keys()
+    }
+
     /// How overlays are mounted here.
     pub fn method(&self) -> MountMethod {
         self.method
@@ -83,7 +115,16 @@ impl Overlay {
         self.root.join("ingest")
     }
 
-    /// Where one complete layer is.
+    /// Where one complete layer is found: in this store, or else in another one.
+    pub fn found_dir(&self, key: &LayerKey) -> PathBuf {
+        let own = self.layer_dir(key);
+        match self.elsewhere.get(key) {
+            Some(path) if !own.exists() => path.clone(),
+            _ => own,
+        }
+    }
+
+    /// Where one complete layer of this store is.
     pub fn layer_dir(&self, key: &LayerKey) -> PathBuf {
         self.layers_dir().join(key.as_str())
     }
@@ -267,7 +308,7 @@ impl Overlay {
     /// The topmost layer that says something of its root directory.
     fn root_of(&self, id: &str, layers: &[LayerKey]) -> Result<Option<Stat>, ContainerError> {
         for key in layers.iter().rev() {
-            let path = self.layer_dir(key);
+            let path = self.found_dir(key);
             let failed = |source| match source {
                 Errno::NOENT => ContainerError::MissingLayer {
                     id: id.to_owned(),
@@ -304,7 +345,7 @@ impl Overlay {
         let mut seen = BTreeSet::new();
         let mut lowers: Vec<PathBuf> = (layers.iter().rev())
             .filter(|key| seen.insert(*key))
-            .map(|key| self.layer_dir(key))
+            .map(|key| self.found_dir(key))
             .collect();
         // There must be a lower layer, and two where there is no upper one.
         if lowers.is_empty() || (lowers.len() == 1 && !writable) {
@@ -317,7 +358,7 @@ impl Overlay {
     }
 
     fn missing_layer(&self, id: &str, layers: &[LayerKey]) -> Option<ContainerError> {
-        let key = layers.iter().find(|key| !self.layer_dir(key).exists())?;
+        let key = layers.iter().find(|key| !self.found_dir(key).exists())?;
         Some(ContainerError::MissingLayer {
             id: id.to_owned(),
             key: key.to_string(),

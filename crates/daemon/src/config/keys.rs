@@ -71,6 +71,14 @@ settings! {
         /// Keep layers in their compressed form too, so that `longshore save` and `push` need no registry. They go with their images.
         keep_blobs: bool = false;
 
+        /// Images that the kubelet must not collect when the disk fills up: names, as in a pod; a final `*` stands for any rest of the
+        /// full name, as in `registry.example/base/*`.
+        pinned: Live<Vec<String>> = [];
+
+        /// Roots of other stores, such as a mounted file system that was filled by another node's daemon: layers that are there are not
+        /// fetched. They are only read, and must be there as long as an image uses them. Looked through when the daemon starts.
+        additional_stores: Vec<PathBuf> = [];
+
         /// A socket that serves images alone, for a kubelet with `--image-service-endpoint`; the CRI socket serves them all the same.
         address: Option<PathBuf> = "";
     }

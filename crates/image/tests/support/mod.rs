@@ -4,7 +4,7 @@
 pub mod docker_registry;
 
 use longshore_image as image;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
@@ -34,11 +34,19 @@ impl Store {
         config.timeouts.idle = Duration::from_millis(500);
         config.timeouts.rate_window = Duration::from_millis(500);
         adjust(&mut config);
-        Self::start(directory, config).await
+        Self::start(directory, config, &[]).await
     }
 
-    async fn start(directory: tempfile::TempDir, config: ImagesConfig) -> Self {
-        let overlay = Arc::new(Overlay::open(directory.path()).unwrap());
+    /// One that uses the layers of others as well.
+    pub async fn open_beside(others: &[PathBuf]) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let config = ImagesConfig::new(directory.path());
+        Self::start(directory, config, others).await
+    }
+
+    async fn start(directory: tempfile::TempDir, config: ImagesConfig, others: &[PathBuf]) -> Self {
+        let overlay = Overlay::open(directory.path()).unwrap();
+        let overlay = Arc::new(overlay.with_stores(others).unwrap());
         // The store of the tests' last incarnation may still be syncing.
         let mut attempts = 0;
         let images = loop {
@@ -64,6 +72,14 @@ impl Store {
     }
 
     pub async fn reopen_after(self, between: impl FnOnce()) -> Self {
+        self.reopen_with(between, &[]).await
+    }
+
+    pub async fn reopen_beside(self, others: &[PathBuf]) -> Self {
+        self.reopen_with(|| {}, others).await
+    }
+
+    async fn reopen_with(self, between: impl FnOnce(), others: &[PathBuf]) -> Self {
         let Self {
             images,
             config,
@@ -72,7 +88,7 @@ impl Store {
         } = self;
         drop(images);
         between();
-        Self::start(directory, config).await
+        Self::start(directory, config, others).await
     }
 
     pub async fn pull(&self, reference: &str) -> Result<Arc<Image>, PullError> {
