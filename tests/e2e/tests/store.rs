@@ -1,6 +1,6 @@
 //! The store of images as the operator sees it: whether it is whole, and what it takes.
 
-use std::{fs, path::PathBuf, process::Command};
+use std::{fs, path::PathBuf, process::Command, time::Duration};
 
 use anyhow::{Context, ensure};
 use e2e::{ContainerSettings, Host, PodSettings, scenario};
@@ -139,4 +139,121 @@ fn snapshot_of(root: &std::path::Path) -> anyhow::Result<(u64, u64)> {
     };
     // In blocks, since it counts those.
     Ok((du("--block-size=1")?, du("--inodes")?))
+}
+
+/// What follows the settings that the host began with.
+fn configure(host: &Host, text: &str) -> anyhow::Result<()> {
+    let directory = host.sandbox.directory().join("conf.d");
+    fs::create_dir_all(&directory)?;
+    Ok(fs::write(directory.join("10-test.toml"), text)?)
+}
+
+#[test]
+fn pinned_images_follow_the_configuration() {
+    scenario(async |host| {
+        let mut references = Vec::new();
+        for name in ["kept/app", "other/app"] {
+            let layer = Layer::new().file("name", 0o644, name);
+            let built = ImageBuilder::new().layer(layer).build();
+            references.push(host.registry.push(name, "1", &built));
+            host.cri.pull(&references[references.len() - 1]).await?;
+        }
+        for (pinned, expected) in [
+            (r#"["127.0.0.1:5000/kept/*"]"#.to_owned(), [true, false]),
+            (format!("[{:?}]", references[1]), [false, true]),
+            ("[]".to_owned(), [false, false]),
+        ] {
+            configure(host, &format!("images.pinned = {pinned}\n"))?;
+            let pid = host.daemon.pid().context("the daemon runs")?;
+            rustix::process::kill_process(pid, rustix::process::Signal::HUP)?;
+            let end = tokio::time::Instant::now() + Duration::from_secs(60);
+            loop {
+                let images = host.cri.images().await?;
+                let found = [0, 1].map(|index: usize| {
+                    let has = |tag: &String| *tag == references[index];
+                    images
+                        .iter()
+                        .any(|image| image.repo_tags.iter().any(has) && image.pinned)
+                });
+                if found == expected {
+                    break;
+                }
+                ensure!(tokio::time::Instant::now() < end, "{pinned}: {found:?}");
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            // The same after a restart.
+            host.restart_daemon().await?;
+            for (reference, expected) in references.iter().zip(expected) {
+                let image = host.cri.image(reference).await?.context("it is listed")?;
+                assert_eq!(image.pinned, expected, "{pinned}: {reference}");
+            }
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn containers_run_on_layers_of_a_read_only_store() {
+    scenario(async |host| {
+        let own = Layer::new().file("own", 0o644, "of another store\n");
+        let built = image::busybox()?.layer(own).build();
+        let reference = host.registry.push("shared", "1", &built);
+        host.cri.pull(&reference).await?;
+        let here = host.sandbox.directory().to_owned();
+        // Another node's store, from where nobody can write.
+        let other = host.sandbox.view("/run/other-store");
+        host.sandbox.sh(&format!(
+            "mkdir -p {0}/other /run/other-store; cp -a {0}/lib/layers {0}/lib/indexes {0}/other; \
+             mount --bind {0}/other /run/other-store; mount -o remount,ro,bind /run/other-store",
+            here.display()
+        ))?;
+        host.cri.remove_image(&reference).await?;
+        configure(host, "images.additional_stores = [\"/run/other-store\"]\n")?;
+        host.restart_daemon().await?;
+        host.registry.clear_requests();
+        host.cri.pull(&reference).await?;
+        let asked = host.registry.requests();
+        for layer in &built.layers {
+            let fetched = asked.iter().any(|one| one.path.contains(&layer.digest));
+            ensure!(!fetched, "{asked:?}");
+        }
+        let pod = PodSettings::new("shared");
+        let pod_id = host.run_pod(&pod).await?;
+        let settings = ContainerSettings::sleeper("main").image(&reference);
+        let id = host.run(&pod_id, &pod, &settings).await?;
+        assert_eq!(
+            host.cri.sh(&id, "cat /own; echo new > /own").await?,
+            "of another store\n"
+        );
+        host.restart_daemon().await?;
+        assert_eq!(host.cri.sh(&id, "cat /own").await?, "new\n");
+        let (sound, said) = longshore(host, &["fsck", "--repair"])?;
+        ensure!(sound, "{said}");
+        host.remove_all_pods().await?;
+        host.cri.remove_image(&reference).await?;
+        ensure!(
+            fs::read_dir(other.join("layers"))?.count() >= 2,
+            "layers are gone"
+        );
+
+        // Without it, and with one that is not there.
+        configure(host, "images.additional_stores = [\"/run/no-store\"]\n")?;
+        host.daemon.kill();
+        ensure!(
+            host.start_daemon().await.is_err(),
+            "it starts without the store"
+        );
+        ensure!(
+            host.daemon.log().contains("/run/no-store/layers"),
+            "{}",
+            host.daemon.log_tail()
+        );
+        configure(host, "")?;
+        host.start_daemon().await?;
+        host.sandbox.sh(&format!(
+            "umount /run/other-store; rmdir /run/other-store; rm -rf {}/other",
+            here.display()
+        ))?;
+        Ok(())
+    });
 }
