@@ -15,7 +15,7 @@ use proptest::{
     prelude::Rng,
     test_runner::{RngAlgorithm, TestRng},
 };
-use prost_reflect::{FieldDescriptor, Kind, MessageDescriptor};
+use prost_reflect::{FieldDescriptor, Kind, MessageDescriptor, MethodDescriptor};
 use serde_json::{Map, Value, json};
 use tokio::time::timeout;
 use tonic::Code;
@@ -27,7 +27,8 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(30);
 
 /// What fields of a name are filled with; anything may be missing. Paths and cgroups stay where the test cleans up.
 struct Words {
-    ids: Vec<String>,
+    pods: Vec<String>,
+    containers: Vec<String>,
     image: String,
     directory: String,
     cgroup: String,
@@ -36,6 +37,20 @@ struct Words {
 struct Generator {
     rng: TestRng,
 }
+
+/// They lead to states in which the others have something to do.
+const MAKERS: [&str; 4] = [
+    "RunPodSandbox",
+    "CreateContainer",
+    "CreateContainer",
+    "StartContainer",
+];
+
+/// From this length on a run has had time for a success of each RPC.
+const LONG: Duration = Duration::from_secs(120);
+
+/// The one is not waited for, the other wants a program that is not everywhere.
+const NEVER: [&str; 2] = ["WatchPull", "CheckpointContainer"];
 
 impl Generator {
     fn below(&mut self, bound: usize) -> usize {
@@ -75,6 +90,24 @@ impl Generator {
             }
         }
         Value::Object(fields)
+    }
+
+    /// What a client would ask of something that there is, where chance alone would hardly find it.
+    fn sensible(&mut self, words: &Words, method: &str) -> Option<Value> {
+        let id = self.one(&words.containers);
+        Some(match method {
+            "StartContainer" | "ReopenContainerLog" => json!({"containerId": id}),
+            "ExecSync" => json!({"containerId": id, "cmd": ["true"], "timeout": "1"}),
+            "Exec" => json!({"containerId": id, "cmd": ["true"], "stdout": true}),
+            "Attach" => json!({"containerId": id, "stdout": true}),
+            "PortForward" => json!({"podSandboxId": self.one(&words.pods), "port": [80]}),
+            "UpdateContainerResources" => {
+                json!({"containerId": id, "linux": {"cpuShares": "512"}})
+            }
+            "PullImage" => json!({"image": {"image": words.image}}),
+            "ImageStatus" | "ExplainPull" => json!({"image": {"image": words.image}}),
+            _ => return None,
+        })
     }
 
     /// A good request with some fields of any depth replaced: what only random fields make up is refused at the door.
@@ -170,8 +203,14 @@ impl Generator {
             "-",
         ];
         match name {
-            "id" | "container_id" | "pod_sandbox_id" | "target_id" if self.below(8) > 0 => {
-                self.one(&words.ids)
+            "id" | "container_id" | "pod_sandbox_id" | "target_id" if self.below(16) > 0 => {
+                // One of the other kind, now and then.
+                let pod = match name {
+                    "pod_sandbox_id" => self.below(16) > 0,
+                    "container_id" => self.below(16) == 0,
+                    _ => self.below(2) == 0,
+                };
+                self.one(if pod { &words.pods } else { &words.containers })
             }
             "image" | "user_specified_image" | "image_ref" => match self.below(4) {
                 0 => self
@@ -275,11 +314,11 @@ async fn throw(host: &mut Host, seed: u64, length: Duration) -> anyhow::Result<(
             let id = host.run_pod(&pod).await?;
             host.run(&id, &pod, &container).await?;
         }
-        let pods = host.cri.pods(None).await?.into_iter().map(|pod| pod.id);
-        let pods: Vec<_> = pods.collect();
-        let containers = host.cri.containers(None).await?.into_iter().map(|it| it.id);
+        let pods = host.cri.pods(None).await?.into_iter();
+        let containers = host.cri.containers(None).await?.into_iter();
         let words = Words {
-            ids: pods.iter().cloned().chain(containers).collect(),
+            pods: pods.map(|pod| pod.id).collect(),
+            containers: containers.map(|container| container.id).collect(),
             image: host.image.clone(),
             directory: directory.clone(),
             cgroup: host.sandbox.cgroup(),
@@ -287,9 +326,10 @@ async fn throw(host: &mut Host, seed: u64, length: Duration) -> anyhow::Result<(
         for _ in 0..10 {
             // What makes something is asked more often than its share.
             let method = match generator.below(4) {
-                0 => methods.iter().find(|method| {
-                    method.name() == generator.pick(&["RunPodSandbox", "CreateContainer"])
-                }),
+                0 => {
+                    let name = generator.pick(&MAKERS);
+                    methods.iter().find(|method| method.name() == name)
+                }
                 _ => methods.get(generator.below(methods.len())),
             };
             let Some(method) = method else { continue };
@@ -297,11 +337,11 @@ async fn throw(host: &mut Host, seed: u64, length: Duration) -> anyhow::Result<(
             let good = match method.name() {
                 "RunPodSandbox" => Some(json!({"config": good_pod})),
                 "CreateContainer" => Some(json!({
-                    "podSandboxId": generator.one(&pods),
+                    "podSandboxId": generator.one(&words.pods),
                     "config": good_container,
                     "sandboxConfig": good_pod,
                 })),
-                _ => None,
+                other => generator.sensible(&words, other),
             };
             let request = match good {
                 Some(good) if generator.below(4) > 0 => generator.spoilt(&words, &input, good),
@@ -336,5 +376,14 @@ async fn throw(host: &mut Host, seed: u64, length: Duration) -> anyhow::Result<(
     host.cri.pull(&host.image).await?;
     let all: u32 = answered.values().sum();
     anyhow::ensure!(all > 20, "{all} answers in {length:?}: {answered:#?}");
+    println!("{all} answers: {answered:#?}");
+    if length >= LONG {
+        let succeeded = |name: &str| answered.contains_key(&format!("{name} Ok"));
+        let names = methods.iter().map(MethodDescriptor::name);
+        let never: Vec<_> = names
+            .filter(|name| !succeeded(name) && !NEVER.contains(name))
+            .collect();
+        anyhow::ensure!(never.is_empty(), "without a success: {never:?}");
+    }
     Ok(())
 }
