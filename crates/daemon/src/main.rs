@@ -44,7 +44,9 @@ use anyhow::{bail, ensure};
 use clap::Parser;
 use config::{Arguments, Command, Config, ConfigCommand};
 use tokio::runtime::Runtime;
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::{
+    filter::Targets, fmt, layer::SubscriberExt, registry, reload, util::SubscriberInitExt,
+};
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
@@ -104,22 +106,20 @@ fn serve(arguments: &Arguments) -> anyhow::Result<()> {
     result
 }
 
-/// What is logged follows the configuration.
+/// What is logged follows the configuration. Directives name targets and levels; those of `EnvFilter` would bring the compiler of regular
+/// expressions along, for fields that nobody filters by.
 fn log_to_stderr(config: &Config, runtime: &Runtime) -> anyhow::Result<()> {
     let mut changes = config.log.changes();
-    let filter = EnvFilter::try_new(&**config.log.get())?;
-    let log = tracing_subscriber::fmt()
-        .with_env_filter(filter)
+    let (filter, handle) = reload::Layer::new(config.log.get().parse::<Targets>()?);
+    let lines = fmt::layer()
         .with_ansi(std::io::stderr().is_terminal())
-        .with_writer(std::io::stderr)
-        .with_filter_reloading();
-    let handle = log.reload_handle();
-    log.init();
+        .with_writer(std::io::stderr);
+    registry().with(filter).with(lines).init();
     runtime.spawn(async move {
         while changes.changed().await.is_ok() {
             let text = changes.borrow_and_update().clone();
             // The text has been checked, and the subscriber lives as long as the process.
-            if let Ok(filter) = EnvFilter::try_new(&**text) {
+            if let Ok(filter) = text.parse::<Targets>() {
                 let _gone = handle.reload(filter);
             }
         }

@@ -9,6 +9,7 @@ mod exec;
 mod floor;
 mod keyring;
 mod limits;
+mod math;
 mod mount_attributes;
 mod namespaces;
 mod replace;

@@ -10,7 +10,7 @@ use std::{
 
 use cni::builtin::{Ipv4Subnet, Ipv6Subnet};
 use toml::{Spanned, de::DeValue};
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::Targets;
 
 use super::Effect;
 
@@ -292,10 +292,11 @@ impl CgroupDriver {
 
 impl CgroupDriver {
     pub(super) fn default_supervisors(self) -> Option<CgroupParent> {
-        match self {
-            Self::Cgroupfs => Some(CgroupParent("/longshore-supervisors".to_owned())),
-            Self::Systemd => None,
-        }
+        let cgroup = match self {
+            Self::Cgroupfs => "/longshore-supervisors",
+            Self::Systemd => "/system.slice/longshore-supervisors.scope",
+        };
+        Some(CgroupParent(cgroup.to_owned()))
     }
 }
 
@@ -413,8 +414,8 @@ strings! {
     NriField, "\"hooks\", \"seccomp\", \"namespaces\" or \"sysctl\"", |text| {
         ["hooks", "seccomp", "namespaces", "sysctl"].contains(&text)
     };
-    /// Directives of `EnvFilter`.
+    /// Directives of `Targets`.
     LogFilter, "a level (error, warn, info, debug, trace) or a list such as \"info,longshored::pod=debug\"", |text| {
-        EnvFilter::try_new(text).is_ok()
+        text.parse::<Targets>().is_ok()
     };
 }
