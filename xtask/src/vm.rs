@@ -126,6 +126,7 @@ const SUITES: &[Suite] = &[
             "isolation::",
             "kernel::nothing_newer",
             "kernel::layers",
+            "kernel::a_file_system",
             "node::",
             "recovery::",
             "service::supervisors",

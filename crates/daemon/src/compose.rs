@@ -43,7 +43,8 @@ use crate::{
     state::{BootId, Lock, Records, recover},
     stats::{self, Stats},
     supervisor::{Executable, Nest},
-    systemd, watch,
+    systemd::{self, Scope},
+    watch,
 };
 
 /// Builds the daemon, recovers what an earlier one left, and serves until asked to end.
@@ -140,9 +141,13 @@ async fn build(config: Config) -> anyhow::Result<Runtime> {
             }
         }
     }
-    let nest = match &config.supervisor_cgroup {
-        Some(path) => Some(Nest::open(&hierarchies, path)?),
-        None => None,
+    let nest = match (&config.supervisor_cgroup, config.cgroup_driver) {
+        (Some(path), CgroupDriver::Cgroupfs) => Some(Nest::open(&hierarchies, path)?),
+        (Some(path), CgroupDriver::Systemd) => {
+            let scope = Scope::of_supervisors(path).context("supervisor_cgroup")?;
+            Some(Nest::of_scope(&hierarchies, path, scope)?)
+        }
+        (None, _) => None,
     };
     let overlay = Overlay::open(&config.root)?
         .with_stores(&config.images.additional_stores)
@@ -163,6 +168,8 @@ async fn build(config: Config) -> anyhow::Result<Runtime> {
         Path::new("/dev"),
     ];
     let hugetlb = hierarchies.has(Controller::Hugetlb);
+    let host = Host::discover(capabilities, hugetlb);
+    let user_namespaces = host.maps_layers && Path::new("/proc/self/ns/user").exists();
     Ok(Runtime {
         boot: BootId::current().context("read the boot id")?,
         records: Records::open(&config.state)?,
@@ -182,11 +189,11 @@ async fn build(config: Config) -> anyhow::Result<Runtime> {
         apparmor: AppArmor::default(),
         seccomp: SeccompProfiles::new(config.seccomp_directory.clone()),
         stats: Stats::default(),
-        host: Host::discover(capabilities, hugetlb),
+        host,
         features: Features {
             // mount_setattr(2) is older than the oldest kernel we run on.
             recursive_read_only: true,
-            user_namespaces: Path::new("/proc/self/ns/user").exists(),
+            user_namespaces,
         },
         handlers: Handlers::default(),
         checkpoints: Checkpoints::default(),

@@ -107,6 +107,11 @@ pub enum MountError {
         #[source]
         source: Errno,
     },
+    /// The kernel maps no owners of layers: before Linux 5.19 for no overlay, and later not on each file system.
+    #[error(
+        "the kernel shows no layers through a user namespace here: that takes Linux 5.19, and a file system whose owners it maps"
+    )]
+    Unmapped(#[source] Box<MountError>),
     /// The thread with the private mount namespace could not be run.
     #[error("cannot run a thread with a mount namespace of its own")]
     Thread(#[source] std::io::Error),
@@ -133,12 +138,23 @@ impl MountError {
         }
     }
 
+    /// The kernel knows what is asked for, and does not do it.
+    pub(crate) fn is_invalid(&self) -> bool {
+        match self {
+            Self::System { source, .. } | Self::Refused { source, .. } => *source == Errno::INVAL,
+            Self::Thread(_)
+            | Self::TooManyLayers { .. }
+            | Self::SubPath { .. }
+            | Self::Unmapped(_) => false,
+        }
+    }
+
     /// Whether the reason is that there is no space, no inode or no memory left.
     pub fn is_exhausted(&self) -> bool {
         match self {
             Self::System { source, .. } | Self::Refused { source, .. } => exhausted(*source),
             Self::Thread(_) => true,
-            Self::TooManyLayers { .. } | Self::SubPath { .. } => false,
+            Self::TooManyLayers { .. } | Self::SubPath { .. } | Self::Unmapped(_) => false,
         }
     }
 }

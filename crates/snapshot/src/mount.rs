@@ -63,7 +63,7 @@ impl Stack<'_> {
         }
         let fits = |path: &Path| path.as_os_str().len() + "/upper".len() < FSCONFIG_STRING_BYTES;
         let short = self.lowers.iter().all(|path| fits(path)) && self.writable.is_none_or(fits);
-        match method {
+        let mounted = match method {
             MountMethod::Fsconfig if short => match self.mount_by_fsconfig() {
                 // Before 6.15 a layer must be attached somewhere, and an idmapped one cannot be without a namespace to put it in.
                 Err(_) if self.mapping.is_some() => self.mount_in_private_namespace(),
@@ -72,6 +72,12 @@ impl Stack<'_> {
             MountMethod::Fsconfig | MountMethod::PrivateNamespace => {
                 self.mount_in_private_namespace()
             }
+        };
+        match mounted {
+            Err(error) if self.mapping.is_some() && error.is_invalid() => {
+                Err(MountError::Unmapped(Box::new(error)))
+            }
+            other => other,
         }
     }
 

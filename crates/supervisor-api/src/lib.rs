@@ -138,6 +138,8 @@ pub enum RequestBody {
     /// Has CRIU write down a running container's processes, which go on as they were. [`ReplyBody::Done`] once it has; an error, after which
     /// they go on as well, has the last of what it printed.
     Dump(Box<Dump>),
+    /// Connects the supervisor itself to the listening socket of the slot, as an anchor is connected. [`ReplyBody::Connected`].
+    Connect { socket: FdSlot },
 }
 
 /// A run of `criu dump`.
@@ -340,6 +342,8 @@ pub enum ReplyBody {
     Paused {
         pid: i32,
     },
+    /// The reply carries one descriptor: the connection, non-blocking; its peer sees the supervisor at this end.
+    Connected,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -5,7 +5,8 @@
 //! nothing, shares its memory, and dies with it; what is left of the scope then goes away by itself.
 //!
 //! systemd is told of the process by the connection that asks for the scope, which is the process's own: its number would mean
-//! another process where systemd and we are in different PID namespaces, or if it were used again.
+//! another process where systemd and we are in different PID namespaces, or if it were used again. A supervisor connects itself as well,
+//! where it is the first in the scope of all supervisors.
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
@@ -44,35 +45,75 @@ impl Supervisor {
         if self.anchor.is_some() {
             return Err(failed_precondition("the pod has an anchor".to_owned()));
         }
-        let (anchor, connection) = Anchor::start(socket.as_fd()).map_err(|errno| {
-            let message = format!("start the pod's anchor: {errno}");
-            match errno {
-                // Nobody listens there (any more), or has come to accept as many as wait.
-                Errno::CONNREFUSED | Errno::AGAIN => unavailable(message),
-                _ => internal(message),
-            }
-        })?;
+        let started = Anchor::start(socket.as_fd());
+        let (anchor, connection) =
+            started.map_err(|e| not_connected("start the pod's anchor", e))?;
         let pid = anchor.pid;
         self.anchor = Some(anchor);
         Ok((pid, connection))
     }
+
+    pub(crate) fn connect(
+        &mut self,
+        asker: Asker,
+        socket: oci_plan::FdSlot,
+        descriptors: &[OwnedFd],
+    ) {
+        let connected = take_slot(descriptors, socket).and_then(|socket| {
+            let connection = Unconnected::to(socket.as_fd())
+                .and_then(|unconnected| unconnected.connect().map(|()| unconnected.socket));
+            connection.map_err(|errno| not_connected("connect the supervisor", errno))
+        });
+        let (result, descriptors) = match connected {
+            Ok(connection) => (Ok(ReplyBody::Connected), vec![connection]),
+            Err(error) => (Err(error), Vec::new()),
+        };
+        self.connections
+            .reply(&self.poll, asker, result, descriptors);
+    }
 }
 
-impl Anchor {
-    /// `socket` is a socket in a file system, by any descriptor of it. Returns a non-blocking connection to it whose peer sees the
-    /// anchor at this end.
-    fn start(socket: BorrowedFd<'_>) -> Result<(Self, OwnedFd), Errno> {
-        let address = format!("/proc/self/fd/{}", socket.as_raw_fd());
+fn not_connected(what: &str, errno: Errno) -> WireError {
+    let message = format!("{what}: {errno}");
+    match errno {
+        // Nobody listens there (any more), or has come to accept as many as wait.
+        Errno::CONNREFUSED | Errno::AGAIN => unavailable(message),
+        _ => internal(message),
+    }
+}
+
+/// A socket, and where it is to be connected to.
+struct Unconnected {
+    socket: OwnedFd,
+    address: SocketAddrUnix,
+}
+
+impl Unconnected {
+    /// `listener` is a socket in a file system, by any descriptor of it, which stays open until the connection is made.
+    fn to(listener: BorrowedFd<'_>) -> Result<Self, Errno> {
+        let address = format!("/proc/self/fd/{}", listener.as_raw_fd());
         let address = SocketAddrUnix::new(address)?;
         // A listener that is too busy is an error at once: nothing here may wait for another program.
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-        let connection =
+        let socket =
             rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+        Ok(Self { socket, address })
+    }
+
+    fn connect(&self) -> Result<(), Errno> {
+        rustix::net::connect(&self.socket, &self.address)
+    }
+}
+
+impl Anchor {
+    /// Returns a non-blocking connection to the listener whose peer sees the anchor at this end.
+    fn start(listener: BorrowedFd<'_>) -> Result<(Self, OwnedFd), Errno> {
+        let unconnected = Unconnected::to(listener)?;
         let (reader, writer) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
         match sys::clone_process(sys::CloneFlags::empty(), None)? {
             sys::Clone::Child => {
                 sys::exit_at_panic();
-                let done = begin().and_then(|()| rustix::net::connect(&connection, &address));
+                let done = begin().and_then(|()| unconnected.connect());
                 let errno = done.err().map_or(0, Errno::raw_os_error);
                 let told = rustix::io::write(&writer, &errno.to_ne_bytes());
                 if errno != 0 || told.is_err() || sys::close_from(0).is_err() {
@@ -86,7 +127,7 @@ impl Anchor {
                 // The child says it after a few system calls, none of which can wait.
                 let told = rustix::io::retry_on_intr(|| rustix::io::read(&reader, &mut errno))?;
                 match (told, i32::from_ne_bytes(errno)) {
-                    (4, 0) => Ok((Self { pid }, connection)),
+                    (4, 0) => Ok((Self { pid }, unconnected.socket)),
                     (4, errno) => Err(Errno::from_raw_os_error(errno)),
                     _ => Err(Errno::CHILD),
                 }

@@ -200,6 +200,7 @@ impl Supervisor {
             RequestBody::Freeze { ids, bound_ms } => self.freeze(asker, &ids, bound_ms),
             RequestBody::Thaw { ids } => self.thaw_asked(&ids),
             RequestBody::Dump(request) => return self.dump(asker, &request, &descriptors),
+            RequestBody::Connect { socket } => return self.connect(asker, socket, &descriptors),
         };
         self.reply(asker, result);
     }

@@ -65,8 +65,7 @@ impl Daemon {
         let cgroup = sandbox.cgroup();
         let settings = with_cni(settings, directory);
         let (driver, supervisors) = match systemd_driver() {
-            // systemd's tree: they stay with the daemon.
-            true => ("systemd", String::new()),
+            true => ("systemd", sandbox.supervisor_scope()),
             false => ("cgroupfs", format!("{cgroup}/supervisors")),
         };
         let text = format!(
@@ -154,6 +153,11 @@ impl Daemon {
             self.launcher = [program].into_iter().chain(words).collect();
         }
         Ok(())
+    }
+
+    /// From the next start on it is run by this command, which is given it as its last arguments.
+    pub fn launched_by(&mut self, command: &[&str]) {
+        self.launcher = command.iter().copied().map(str::to_owned).collect();
     }
 
     /// From the next start on it has this flag, such as `--root=/elsewhere`, in place of the one that begins alike.

@@ -88,6 +88,12 @@ impl Sandbox {
         }
     }
 
+    /// Where tests are of the systemd cgroup driver: a name for the scope of this test's supervisors, in [`Sandbox::cgroup`].
+    #[must_use]
+    pub fn supervisor_scope(&self) -> String {
+        format!("{}/{}-supervisors.scope", self.cgroup(), self.name)
+    }
+
     /// The holder's PID on the host.
     #[must_use]
     pub fn holder_pid(&self) -> u32 {

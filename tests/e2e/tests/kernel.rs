@@ -5,6 +5,7 @@ use std::fs;
 use anyhow::ensure;
 use cri::v1::LinuxContainerResources;
 use e2e::{ContainerSettings, Host, Limits, PodSettings, is_v2, scenario};
+use tonic::Code;
 
 /// The last system call of Linux 5.15 is 448.
 const NEWER_THAN_THE_FLOOR: &[&str] = &["449-"];
@@ -45,7 +46,17 @@ async fn live(host: &Host, name: &str) -> anyhow::Result<()> {
 
 /// A pod with a user namespace.
 async fn live_mapped(host: &Host, name: &str) -> anyhow::Result<()> {
-    let pod = PodSettings::edited(name, |config| {
+    let pod = mapped(name);
+    let pod_id = host.run_pod(&pod).await?;
+    let settings = ContainerSettings::sleeper("main");
+    let id = host.run(&pod_id, &pod, &settings).await?;
+    let owner = host.cri.sh(&id, "echo x >/file; stat -c %u /file /bin/sh");
+    assert_eq!(owner.await?, "0\n0\n");
+    host.remove_all_pods().await
+}
+
+fn mapped(name: &str) -> PodSettings {
+    PodSettings::edited(name, |config| {
         let linux = config.linux.get_or_insert_default();
         let security = linux.security_context.get_or_insert_default();
         let options = security.namespace_options.get_or_insert_default();
@@ -59,13 +70,7 @@ async fn live_mapped(host: &Host, name: &str) -> anyhow::Result<()> {
             uids: vec![mapping()],
             gids: vec![mapping()],
         });
-    });
-    let pod_id = host.run_pod(&pod).await?;
-    let settings = ContainerSettings::sleeper("main");
-    let id = host.run(&pod_id, &pod, &settings).await?;
-    let owner = host.cri.sh(&id, "echo x >/file; stat -c %u /file /bin/sh");
-    assert_eq!(owner.await?, "0\n0\n");
-    host.remove_all_pods().await
+    })
 }
 
 async fn start_without(host: &mut Host, calls: &[&str]) -> anyhow::Result<()> {
@@ -112,6 +117,71 @@ fn mapped_layers_are_attached_where_they_cannot_be_detached() {
         live_mapped(host, "attached").await?;
         start_without(host, &[]).await
     });
+}
+
+/// Before 5.19 no overlay takes layers that are seen through a user namespace. This kernel says that it is 2.6.
+#[test]
+fn where_layers_cannot_be_mapped_there_are_no_user_namespaces() {
+    scenario(async |host| {
+        host.daemon.kill();
+        host.daemon.launched_by(&["setarch", "--uname-2.6"]);
+        host.start_daemon().await?;
+        let says = async || {
+            let status = host.cri.status(false).await?;
+            let mut handlers = status.runtime_handlers.into_iter();
+            let native = handlers.find(|handler| handler.name == "native");
+            let features = native.and_then(|native| native.features);
+            anyhow::Ok(features.unwrap_or_default().user_namespaces)
+        };
+        ensure!(!says().await?);
+        let error = host.run_pod(&mapped("mapped")).await.unwrap_err();
+        let status = error.downcast::<tonic::Status>()?;
+        assert_eq!(status.code(), Code::InvalidArgument, "{status}");
+        ensure!(status.message().contains("userns_options"), "{status}");
+        live(host, "unmapped").await?;
+        host.daemon.kill();
+        host.daemon.launched_by(&[]);
+        host.start_daemon().await
+    });
+}
+
+/// Before 6.3 tmpfs is one of those.
+#[test]
+fn a_file_system_whose_owners_cannot_be_mapped_is_named() {
+    scenario(async |host| {
+        let root = host.sandbox.directory().join("unmapped");
+        fs::create_dir(&root)?;
+        let root = root.display().to_string();
+        host.sandbox.sh(&format!("mount -t tmpfs none {root}"))?;
+        host.daemon.kill();
+        host.daemon.set_flag(&format!("--root={root}/lib"));
+        host.start_daemon().await?;
+        host.cri.pull(&host.image).await?;
+        live(host, "unmapped").await?;
+        if release() >= (6, 3) {
+            live_mapped(host, "mapped").await?;
+        } else {
+            let pod = mapped("mapped");
+            let id = host.run_pod(&pod).await?;
+            let settings = ContainerSettings::sleeper("main");
+            let status = host.create(&id, &pod, &settings).await.unwrap_err();
+            assert_eq!(status.code(), Code::FailedPrecondition, "{status}");
+            ensure!(status.message().contains("user namespace"), "{status}");
+            host.remove_all_pods().await?;
+        }
+        host.daemon.kill();
+        let own = host.sandbox.directory().join("lib");
+        host.daemon.set_flag(&format!("--root={}", own.display()));
+        host.sandbox.sh(&format!("umount {root}; rmdir {root}"))?;
+        host.start_daemon().await
+    });
+}
+
+fn release() -> (u32, u32) {
+    let text = fs::read_to_string("/proc/sys/kernel/osrelease").expect("the kernel's release");
+    let mut numbers = text.split(['.', '-']).map_while(|part| part.parse().ok());
+    let mut next = || numbers.next().expect("two numbers");
+    (next(), next())
 }
 
 /// The v1 trees limit, freeze, count and kill; nobody is born in a cgroup. Where v2 is all there is, nothing is left without it.

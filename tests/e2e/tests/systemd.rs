@@ -3,17 +3,21 @@
 mod unit;
 
 use std::{
+    collections::BTreeSet,
     fs,
     path::PathBuf,
     process::Command,
     sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use anyhow::{Context, ensure};
 use cri::v1::LinuxContainerResources;
 use e2e::{ContainerSettings, Host, Limits, PodSettings, scenario};
+use testkit::sandbox::{Process, poll};
 use tonic::Code;
 
+const SOON: Duration = Duration::from_secs(120);
 const MIB: i64 = 1 << 20;
 
 /// One at a time: systemd answers nobody while it executes itself anew, which one of them has it do.
@@ -72,7 +76,7 @@ fn a_pod_is_a_scope_of_its_slice() {
         assert_eq!(systemctl(&["is-active", &unit])?, "active");
         let shown = systemctl(&["show", "--property=Slice,Delegate,TasksMax", &unit])?;
         assert_eq!(
-            shown.lines().collect::<std::collections::BTreeSet<_>>(),
+            shown.lines().collect::<BTreeSet<_>>(),
             [
                 "Delegate=yes",
                 &*format!("Slice={slice}"),
@@ -159,6 +163,62 @@ fn limits_survive_a_reload_of_systemd() {
         assert_eq!(of_slice.trim(), (128 * MIB).to_string());
         host.remove_all_pods().await?;
         give_up(&slice)?;
+        Ok(())
+    });
+}
+
+/// Those of supervisors, each once.
+fn homes(host: &Host) -> anyhow::Result<BTreeSet<String>> {
+    let supervisors = host.supervisors().into_iter();
+    let home = |supervisor: Process| {
+        let file = host
+            .sandbox
+            .view(format!("/proc/{}/cgroup", supervisor.pid));
+        let text = fs::read_to_string(&file).with_context(|| file.display().to_string())?;
+        Ok(text.trim().trim_start_matches("0::").to_owned())
+    };
+    supervisors.map(home).collect()
+}
+
+#[test]
+#[ignore = "wants systemd: cargo xtask vm --systemd"]
+fn supervisors_have_a_scope_together() {
+    let _alone = alone();
+    scenario(async |host| {
+        let home = host.sandbox.supervisor_scope();
+        let unit = home.rsplit('/').next().unwrap_or_default();
+        for round in ["first", "second"] {
+            // Whose supervisor is the first in there is not settled.
+            let pods = [1, 2, 3].map(|number| PodSettings::new(&format!("{round}-{number}")));
+            let [a, b, c] = &pods;
+            let (a, b, c) = tokio::join!(host.run_pod(a), host.run_pod(b), host.run_pod(c));
+            let ids = [a?, b?, c?];
+            assert_eq!(host.supervisors().len(), 3);
+            assert_eq!(homes(host)?, [home.clone()].into(), "{round}");
+            assert_eq!(systemctl(&["is-active", unit])?, "active");
+            let shown = systemctl(&["show", "--property=Delegate,TasksMax", unit])?;
+            let shown: BTreeSet<_> = shown.lines().collect();
+            assert_eq!(shown, ["Delegate=yes", "TasksMax=infinity"].into());
+
+            // The next daemon finds it.
+            host.restart_daemon().await?;
+            systemctl(&["daemon-reload"])?;
+            let fourth = PodSettings::new(&format!("{round}-4"));
+            host.run_pod(&fourth).await?;
+            assert_eq!(homes(host)?, [home.clone()].into(), "{round}, restarted");
+            let id = host
+                .run(&ids[0], &pods[0], &ContainerSettings::sleeper("main"))
+                .await?;
+            assert_eq!(host.cri.sh(&id, "echo there").await?, "there\n");
+
+            // It goes with the last of them, and comes back.
+            host.remove_all_pods().await?;
+            let gone = || {
+                let state = systemctl(&["show", "--property=LoadState", "--value", unit]);
+                state.ok().filter(|state| state == "not-found")
+            };
+            poll(SOON, gone).context("the scope of supervisors goes with the last one")?;
+        }
         Ok(())
     });
 }

@@ -33,7 +33,7 @@ settings! {
 
         /// Cgroup of the pods' supervisors, so that neither a limit on the daemon nor one on a pod is theirs; empty leaves them in the
         /// daemon's own. Below no pod's parent, and no cgroup whose processes a service manager ends.
-        /// With the systemd driver that is the default: the rest of the tree is systemd's.
+        /// With the systemd driver it is a scope in a slice, by default `/system.slice/longshore-supervisors.scope`.
         supervisor_cgroup: Option<CgroupParent> = "/longshore-supervisors" or cgroup_driver.default_supervisors();
 
         /// Where pods' network namespaces are pinned, so that other tools find them.

@@ -26,6 +26,7 @@ mod network_request;
 mod parent;
 mod remove;
 mod run;
+mod scope;
 mod stop;
 mod update;
 

@@ -3,9 +3,9 @@
 
 use std::{io, os::fd::OwnedFd, sync::Arc};
 
-use oci_plan::{FdSlot, IdMap, IdMappings, Resources, SandboxPlan};
-use supervisor_api::{ErrorKind, ReplyBody, RequestBody};
-use tokio::time::Instant;
+use oci_plan::{IdMap, IdMappings, Resources, SandboxPlan};
+use rustix::process::Pid;
+use supervisor_api::{ReplyBody, RequestBody};
 
 use super::{
     Phase, Pod, Turn,
@@ -15,6 +15,7 @@ use super::{
     network::{self, NetworkError},
     parent::{self, ParentError},
     remove::take_apart,
+    scope,
 };
 use crate::{
     events::Kind,
@@ -27,7 +28,7 @@ use crate::{
     spec::{self, ProfileError, SpecError, SysctlDefaults, pod_sysctls},
     state::{PodRecord, PodStage, RecordError},
     supervisor::{self, CallError, Link, SpawnError, mismatch},
-    systemd::{self, Scope, ScopeError},
+    systemd::{Scope, ScopeError},
 };
 
 /// Docker's and the peers' size of `/dev/shm`.
@@ -75,6 +76,10 @@ pub(crate) enum RunError {
     Cgroup(PodId, #[source] cgroup::Error),
     #[error("pod {0}: have systemd make its cgroup")]
     Scope(PodId, #[source] ScopeError),
+    #[error("pod {0}: have systemd make the cgroup of all supervisors")]
+    Nest(PodId, #[source] ScopeError),
+    #[error("pod {0}: move its supervisor into the cgroup of all supervisors")]
+    EnterNest(PodId, #[source] cgroup::Error),
     #[error("pod {0}: start its supervisor")]
     Supervisor(PodId, #[source] SpawnError),
     #[error("pod {0}: connect its supervisor")]
@@ -259,6 +264,8 @@ impl<'a> Reserved<'a> {
                 }
             };
         let supervisor = lost::identify(child.pid());
+        let outside = child.is_outside().then(|| Pid::from_raw(child.pid()));
+        let outside = outside.flatten();
         reap(child);
         let (link, events) = match Link::new(socket) {
             Ok((link, events)) => (Arc::new(link), events),
@@ -273,8 +280,14 @@ impl<'a> Reserved<'a> {
             return Err(self.undo(RunError::Record(pod.id.clone(), error)).await);
         }
         failpoint::reach("pod.supervised", pod);
+        if let Some(process) = outside {
+            if let Err(error) = scope::enter_nest(runtime, pod, &link, process).await {
+                return Err(self.undo(error).await);
+            }
+            failpoint::reach("pod.nested", pod);
+        }
         if let Some(scope) = Scope::at(&pod.cgroup_parent) {
-            if let Err(error) = enter_scope(runtime, pod, &link, &scope).await {
+            if let Err(error) = scope::enter(runtime, pod, &link, &scope).await {
                 return Err(self.undo(error).await);
             }
             failpoint::reach("pod.scoped", pod);
@@ -324,44 +337,6 @@ impl<'a> Reserved<'a> {
         }
         error
     }
-}
-
-/// Has systemd make the pod's scope, around a process of its supervisor's.
-async fn enter_scope(
-    runtime: &Arc<Runtime>,
-    pod: &Pod,
-    link: &Link,
-    scope: &Scope,
-) -> Result<(), RunError> {
-    let sandbox = |error| RunError::Sandbox(pod.id.clone(), error);
-    let failed = |error| RunError::Scope(pod.id.clone(), error);
-    let deadline = Instant::now() + systemd::ANSWER_WITHIN;
-    let greeting = link.greet().await.map_err(sandbox)?;
-    let anchored = loop {
-        let socket = systemd::socket().map_err(failed)?;
-        let request = RequestBody::Anchor { socket: FdSlot(0) };
-        match link.call(request, vec![socket]).await {
-            // While systemd executes itself anew, its socket is one that nobody listens at, and then another.
-            Err(CallError::Refused(error))
-                if error.kind == ErrorKind::Unavailable && Instant::now() < deadline =>
-            {
-                tokio::time::sleep(systemd::TRY_AGAIN).await;
-            }
-            other => break other,
-        }
-    };
-    greeting.answered().await.map_err(sandbox)?;
-    let (anchor, connection) = match anchored.map_err(sandbox)? {
-        (ReplyBody::Anchored { pid }, mut descriptors) => match descriptors.pop() {
-            Some(connection) => (pid, connection),
-            None => return Err(sandbox(CallError::Gone)),
-        },
-        (other, _) => return Err(sandbox(mismatch("Anchor", &other))),
-    };
-    scope.start(connection).await.map_err(failed)?;
-    scope
-        .settle(&runtime.hierarchies, &pod.cgroup_parent, anchor)
-        .map_err(failed)
 }
 
 /// Tells the supervisor of the external runtime, where the pod has one.

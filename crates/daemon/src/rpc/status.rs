@@ -92,9 +92,12 @@ coded! {
         E::Network(_, network) => network_code(network),
         E::Cgroup(_, cgroup) => cgroup_code(cgroup),
         E::Parent(..) => Code::InvalidArgument,
-        E::Scope(_, ScopeError::Late { .. }) => Code::DeadlineExceeded,
-        E::Scope(_, ScopeError::Socket(_) | ScopeError::Connection(_)) => Code::Unavailable,
-        E::Scope(..) => os_code(error),
+        E::Scope(_, scope) | E::Nest(_, scope) => match scope {
+            ScopeError::Late { .. } => Code::DeadlineExceeded,
+            ScopeError::Socket(_) | ScopeError::Connection(_) => Code::Unavailable,
+            _ => os_code(error),
+        },
+        E::EnterNest(_, cgroup) => cgroup_code(cgroup),
         E::Id(..) | E::Record(..) | E::Supervisor(..) | E::Link(..) | E::Files(..)
         | E::Runtime(..)
         | E::Crashed(_) => os_code(error),
@@ -133,6 +136,8 @@ coded! {
         E::Blocking(..) | E::AppArmor(_, AppArmorError::Late { .. }) => Code::DeadlineExceeded,
         E::AppArmor(..) => Code::FailedPrecondition,
         E::ImageVolume { source: snapshot::MountError::SubPath { .. }, .. } => Code::InvalidArgument,
+        E::ImageVolume { source: snapshot::MountError::Unmapped(_), .. }
+        | E::Layer(_, snapshot::ContainerError::Mount { source: snapshot::MountError::Unmapped(_), .. }) => Code::FailedPrecondition,
         E::ImageVolume { .. } => os_code(error),
         E::Id(..) | E::Record(..) | E::Pin(..) | E::Layer(..) | E::Volumes(..) | E::ImageConfig(..)
         | E::Seccomp(..) | E::Hostname(..) | E::Bundle(..) | E::Crashed(_) => os_code(error),

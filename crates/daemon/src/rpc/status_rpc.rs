@@ -129,7 +129,7 @@ fn handlers(runtime: &Runtime) -> Vec<v1::RuntimeHandler> {
                 let proven = runtime.handlers.proven(&name);
                 v1::RuntimeHandlerFeatures {
                     recursive_read_only_mounts: proven.recursive_read_only,
-                    user_namespaces: proven.user_namespaces,
+                    user_namespaces: proven.user_namespaces && runtime.features.user_namespaces,
                 }
             }
         };

@@ -1,6 +1,6 @@
 //! What this node's kernel can do, as far as a specification depends on it.
 
-use std::{fs, path::Path};
+use std::{ffi::CStr, fs, path::Path};
 
 use super::{SpecError, SpecInput};
 use crate::pod::config::SelinuxOptions;
@@ -18,6 +18,8 @@ pub(crate) struct Host {
     pub(crate) swap_accounting: bool,
     /// That a cgroup can limit: `2MB`, `1GB`.
     pub(crate) hugepage_sizes: Vec<String>,
+    /// An overlay takes layers that are seen through a user namespace: since Linux 5.19.
+    pub(crate) maps_layers: bool,
 }
 
 impl Host {
@@ -44,8 +46,15 @@ impl Host {
                 true => hugepage_sizes(),
                 false => Vec::new(),
             },
+            maps_layers: version(rustix::system::uname().release()).is_some_and(|at| at >= (5, 19)),
         }
     }
+}
+
+/// Of `6.1.0-56-cloud-amd64`, the first two numbers.
+fn version(release: &CStr) -> Option<(u32, u32)> {
+    let mut parts = release.to_str().ok()?.split(['.', '-', '+']);
+    Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
 }
 
 /// `hugepages-2048kB` of the kernel's directory is `2MB` to cgroups.

@@ -144,6 +144,13 @@ pub(crate) fn check_pod(pod: &PodConfig, host: &Host) -> Result<(), SpecError> {
     if options.userns_options.is_some() {
         refuse_node_namespaces(options)?;
     }
+    if pod.user_namespace().is_some() && !host.maps_layers {
+        return Err(SpecError::field(
+            format!("{PATH}.userns_options"),
+            "POD",
+            "this kernel shows no image through a user namespace: that takes Linux 5.19",
+        ));
+    }
     Ok(())
 }
 

@@ -96,6 +96,7 @@ fn outcome(case: Map<String, Value>) -> Result<Vec<String>, String> {
         cgroup_v2: case.host.cgroup_v2,
         swap_accounting: case.host.swap_accounting,
         hugepage_sizes: case.host.hugepage_sizes,
+        maps_layers: true,
     };
     let devices = case.devices.into_iter().map(|device| HostDevice {
         path: device.path,

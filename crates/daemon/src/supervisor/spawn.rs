@@ -39,7 +39,10 @@ pub(crate) struct Executable {
 
 /// A supervisor that this daemon has started.
 #[derive(Debug)]
-pub(crate) struct Child(Spawned);
+pub(crate) struct Child {
+    process: Spawned,
+    outside: bool,
+}
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum SpawnError {
@@ -133,7 +136,12 @@ impl Executable {
         command
     }
 
-    /// Runs it in the supervisors' cgroup.
+    /// Where supervisors live, if not in the daemon's own cgroup.
+    pub(crate) fn nest(&self) -> Option<&Nest> {
+        self.nest.as_ref()
+    }
+
+    /// Runs it in the supervisors' cgroup, or in the daemon's where that is a scope which is not there.
     fn run(&self, args: &CStrings, stdio: [&OwnedFd; 3]) -> Result<Child, SpawnError> {
         // The child's own table still has the descriptor when it resolves this.
         let path = c_string(OsStr::new(&format!(
@@ -149,38 +157,70 @@ impl Executable {
             cgroup: None,
             tasks: &[],
         };
-        let Some(nest) = &self.nest else {
-            return sys::spawn(&program)
-                .map(Child)
-                .map_err(|(_, error)| SpawnError::Start(error.into()));
-        };
-        let spawn_in = |entrance: &Entrance| {
+        let spawn_in = |entrance: Option<&Entrance>| {
             sys::spawn(&Program {
-                cgroup: entrance.unified.as_ref().map(AsFd::as_fd),
-                tasks: &entrance.tasks,
+                cgroup: entrance.and_then(|place| place.unified.as_ref().map(AsFd::as_fd)),
+                tasks: entrance.map_or(&[], |place| &place.tasks),
                 ..program
             })
         };
-        let spawned = match spawn_in(&nest.entrance()) {
-            // An administrator who tidies up may have removed the cgroup while it was empty.
-            Err((SpawnStep::Clone | SpawnStep::EnterCgroup, Errno::NODEV | Errno::NOENT)) => {
-                spawn_in(&*nest.make()?)
-            }
-            other => other,
+        let (spawned, outside) = match &self.nest {
+            None => (spawn_in(None), false),
+            Some(nest) => spawn_in_nest(nest, spawn_in)?,
         };
-        spawned.map(Child).map_err(|(step, error)| match step {
-            SpawnStep::Clone | SpawnStep::EnterCgroup => SpawnError::EnterNest {
-                path: nest.path().to_owned(),
-                source: error.into(),
-            },
-            SpawnStep::Prepare | SpawnStep::Execute => SpawnError::Start(error.into()),
-        })
+        match (spawned, &self.nest) {
+            (Ok(process), _) => Ok(Child { process, outside }),
+            (Err((SpawnStep::Clone | SpawnStep::EnterCgroup, error)), Some(nest)) => {
+                Err(SpawnError::EnterNest {
+                    path: nest.path().to_owned(),
+                    source: error.into(),
+                })
+            }
+            (Err((_, error)), _) => Err(SpawnError::Start(error.into())),
+        }
     }
+}
+
+type SpawnResult = Result<Spawned, (SpawnStep, Errno)>;
+
+/// In the nest, or outside of it (`true`) where it is a scope that is not there.
+fn spawn_in_nest(
+    nest: &Nest,
+    spawn_in: impl Fn(Option<&Entrance>) -> SpawnResult,
+) -> Result<(SpawnResult, bool), SpawnError> {
+    let is_gone = |result: &SpawnResult| {
+        matches!(
+            result,
+            Err((
+                SpawnStep::Clone | SpawnStep::EnterCgroup,
+                Errno::NODEV | Errno::NOENT
+            ))
+        )
+    };
+    if let Some(entrance) = nest.entrance() {
+        let spawned = spawn_in(Some(&entrance));
+        if !is_gone(&spawned) {
+            return Ok((spawned, false));
+        }
+    }
+    // An administrator who tidies up may have removed the cgroup while it was empty; of a scope that is what becomes.
+    if let Some(entrance) = nest.look_again()? {
+        let spawned = spawn_in(Some(&entrance));
+        if !is_gone(&spawned) || nest.scope().is_none() {
+            return Ok((spawned, false));
+        }
+    }
+    Ok((spawn_in(None), true))
 }
 
 impl Child {
     pub(crate) fn pid(&self) -> i32 {
-        self.0.pid
+        self.process.pid
+    }
+
+    /// Whether the scope of all supervisors was not there to be born in.
+    pub(crate) fn is_outside(&self) -> bool {
+        self.outside
     }
 
     /// Waits until it has ended. A child that nobody waits for stays a zombie.
@@ -192,7 +232,7 @@ impl Child {
             deprecated,
             reason = "sound for an OwnedFd, and unsafe code lives in one crate"
         )]
-        let pidfd = AsyncFd::with_interest(self.0.pidfd, Interest::READABLE)?;
+        let pidfd = AsyncFd::with_interest(self.process.pidfd, Interest::READABLE)?;
         let _ended = pidfd.readable().await?;
         let id = WaitId::PidFd(pidfd.get_ref().as_fd());
         rustix::process::waitid(id, WaitIdOptions::EXITED)?;

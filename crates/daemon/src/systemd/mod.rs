@@ -12,6 +12,8 @@
 //! neither containers nor execs nor updates wait for it; nor does removal, because an empty scope goes away by itself. Each request
 //! has a connection of its own, which ends with it: nothing is shared that could hang.
 //!
+//! All supervisors have one more scope together (`supervisor::Nest`).
+//!
 //! See `docs/decisions/2026-11-21-systemd-driver.md`.
 
 mod connection;
@@ -42,17 +44,35 @@ const AT_ONCE: usize = 8;
 
 static TURNS: Semaphore = Semaphore::const_new(AT_ONCE);
 
+const OF_POD: &str = "Pod of longshored";
+
+const EXISTS: &str = "org.freedesktop.systemd1.UnitExists";
+
 const START: Method = Method {
     path: "/org/freedesktop/systemd1",
     interface: "org.freedesktop.systemd1.Manager",
     member: "StartTransientUnit",
 };
 
-/// A pod's scope.
+/// A pod's scope, or that of all supervisors.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Scope {
     unit: String,
     slice: String,
+    description: &'static str,
+}
+
+/// Why a path is no place for the scope of supervisors.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum SupervisorsError {
+    #[error("{0:?} is no scope in a slice, such as \"/system.slice/longshore-supervisors.scope\"")]
+    NoScope(String),
+    #[error("the slice of {path:?}")]
+    Slice {
+        path: String,
+        #[source]
+        source: cgroup::SliceError,
+    },
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -78,13 +98,47 @@ pub(crate) enum ScopeError {
     Anchor(#[source] cgroup::Error),
 }
 
+impl ScopeError {
+    /// systemd has a unit of that name.
+    pub(crate) fn is_there_already(&self) -> bool {
+        matches!(self, Self::Refused { name, .. } if name == EXISTS)
+    }
+}
+
 impl Scope {
     /// The scope of a pod, and its path.
     pub(crate) fn of_pod(slice: &Slice, pod: &PodId) -> Result<(Self, String), cgroup::PathError> {
         let unit = format!("longshore-{pod}.scope");
         let path = slice.path().join(&unit)?;
         let slice = slice.name().to_owned();
-        Ok((Self { unit, slice }, format!("/{path}")))
+        let description = OF_POD;
+        let scope = Self {
+            unit,
+            slice,
+            description,
+        };
+        Ok((scope, format!("/{path}")))
+    }
+
+    /// The scope of all supervisors, at its path.
+    pub(crate) fn of_supervisors(path: &str) -> Result<Self, SupervisorsError> {
+        let no_scope = || SupervisorsError::NoScope(path.to_owned());
+        let (slice, unit) = path.rsplit_once('/').ok_or_else(no_scope)?;
+        // `systemd.unit(5)`.
+        let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b":_.\\-@".contains(&byte);
+        let named = unit.ends_with(".scope") && unit.len() <= 255 && unit.bytes().all(allowed);
+        if !named || unit == ".scope" {
+            return Err(no_scope());
+        }
+        let slice = Slice::parse(slice).map_err(|source| SupervisorsError::Slice {
+            path: path.to_owned(),
+            source,
+        })?;
+        Ok(Self {
+            unit: unit.to_owned(),
+            slice: slice.name().to_owned(),
+            description: "Supervisors of longshored's pods",
+        })
     }
 
     /// As [`Scope::of_pod`] made it; `None` for the path of anything else.
@@ -96,6 +150,7 @@ impl Scope {
         ours.then(|| Self {
             unit: unit.to_owned(),
             slice: slice.name().to_owned(),
+            description: OF_POD,
         })
     }
 
@@ -129,7 +184,7 @@ impl Scope {
         body.string(&self.unit);
         body.string("fail");
         body.array(8, |properties| {
-            properties.property("Description", Value::Text("Pod of longshored"));
+            properties.property("Description", Value::Text(self.description));
             properties.property("Slice", Value::Text(&self.slice));
             // 0: whoever has made the connection.
             properties.property("PIDs", Value::Numbers(&[0]));

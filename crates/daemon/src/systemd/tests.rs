@@ -15,6 +15,27 @@ fn scope() -> Scope {
     Scope {
         unit: "longshore-1.scope".to_owned(),
         slice: "a-b.slice".to_owned(),
+        description: OF_POD,
+    }
+}
+
+#[test]
+fn supervisors_have_a_scope_in_a_slice() {
+    let scope = Scope::of_supervisors("/a.slice/a-b.slice/s.scope").unwrap();
+    assert_eq!((&*scope.unit, &*scope.slice), ("s.scope", "a-b.slice"));
+    assert!(Scope::of_supervisors("system.slice/s.scope").is_ok());
+    for path in [
+        "s.scope",
+        "/system.slice/s",
+        "/system.slice/.scope",
+        "/system.slice/a b.scope",
+        "/system.slice/s.scope/",
+        "/a-b.slice/s.scope/s.scope",
+        "/a.slice/b.slice/s.scope",
+        "/-.slice/s.scope",
+        "/s.scope",
+    ] {
+        assert!(Scope::of_supervisors(path).is_err(), "{path}");
     }
 }
 
@@ -82,7 +103,9 @@ async fn what_systemd_says_against_it_is_told() {
     body.string("Unit longshore-1.scope already exists.");
     let refusal = message::error(1, "org.freedesktop.systemd1.UnitExists", "s", body);
     let (result, _) = answered(greeting_and(&[refusal]), GUARD).await;
-    let text = result.unwrap_err().to_string();
+    let error = result.unwrap_err();
+    assert!(error.is_there_already());
+    let text = error.to_string();
     for part in ["a-b.slice", "UnitExists", "already exists"] {
         assert!(text.contains(part), "{text}");
     }

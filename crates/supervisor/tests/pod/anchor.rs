@@ -70,3 +70,26 @@ fn nobody_at_the_socket_is_an_error_and_a_killed_anchor_is_replaced() {
     assert!(error.message.contains("refused"), "{error:?}");
     assert_eq!(error.kind, ErrorKind::Unavailable);
 }
+
+#[test]
+fn a_supervisor_connects_itself() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("listener");
+    let listener = UnixListener::bind(&path).unwrap();
+    let mut pod = Pod::bare();
+    let connect = |pod: &mut Pod| {
+        let flags = OFlags::PATH | OFlags::CLOEXEC;
+        let socket = rustix::fs::open(&path, flags, Mode::empty()).unwrap();
+        let request = RequestBody::Connect {
+            socket: oci_plan::FdSlot(0),
+        };
+        pod.client.call(request, vec![socket])
+    };
+    let (reply, descriptors) = connect(&mut pod).unwrap();
+    assert_eq!((reply, descriptors.len()), (ReplyBody::Connected, 1));
+    let (theirs, _) = listener.accept().unwrap();
+    let peer = socket_peercred(&theirs).unwrap().pid;
+    assert_eq!(peer.as_raw_nonzero().get(), pod.process.id() as i32);
+    drop(listener);
+    assert_eq!(connect(&mut pod).unwrap_err().kind, ErrorKind::Unavailable);
+}

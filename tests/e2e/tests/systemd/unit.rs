@@ -18,6 +18,7 @@ const SOCKET: &str = include_str!("../../../../packaging/systemd/longshore.socke
 
 const UNITS: [&str; 2] = ["longshore.socket", "longshore.service"];
 const ADDRESS: &str = "/run/longshore/longshore.sock";
+const SUPERVISORS: &str = "0::/system.slice/longshore-supervisors.scope\n";
 const SOON: Duration = Duration::from_secs(120);
 
 /// Where a package puts things; gone again when dropped.
@@ -121,6 +122,14 @@ async fn pid_of(cri: &Cri, id: &str) -> anyhow::Result<u64> {
     info["pid"].as_u64().context("its pid")
 }
 
+/// The fourth field of `/proc/PID/stat`, behind a name in parentheses.
+fn parent(pid: u64) -> anyhow::Result<u64> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    let (_, rest) = stat.rsplit_once(')').context("its name")?;
+    let parent = rest.split_whitespace().nth(1).context("its parent")?;
+    Ok(parent.parse()?)
+}
+
 #[test]
 #[ignore = "wants systemd: cargo xtask vm --systemd"]
 fn the_packaged_units_serve_pods_that_outlive_the_daemon() {
@@ -167,6 +176,10 @@ async fn story() -> anyhow::Result<()> {
     let pid = pid_of(&cri, &id).await?;
     let cgroup = fs::read_to_string(format!("/proc/{pid}/cgroup"))?;
     ensure!(!cgroup.contains(UNITS[1]), "{cgroup}");
+    // Nothing of the pod is in the daemon's cgroup.
+    let supervisor = parent(pid)?;
+    let nest = || fs::read_to_string(format!("/proc/{supervisor}/cgroup"));
+    assert_eq!(nest()?, SUPERVISORS);
 
     // Each of the next daemons is ready by the time systemctl says so, and has the pod.
     systemctl(&["restart", UNITS[1]])?;
@@ -189,6 +202,9 @@ async fn story() -> anyhow::Result<()> {
 
     systemctl(&["stop", UNITS[0], UNITS[1]])?;
     assert_eq!(property("Result")?, "success");
+    assert_eq!(nest()?, SUPERVISORS);
+    let own = Path::new("/sys/fs/cgroup/system.slice").join(UNITS[1]);
+    ensure!(!own.exists(), "something is left in {}", own.display());
     ensure!(Path::new(&format!("/proc/{pid}")).exists());
     // Without the socket unit it makes its own.
     systemctl(&["start", UNITS[1]])?;

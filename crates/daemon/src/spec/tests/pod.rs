@@ -1,7 +1,7 @@
 //! What no pod of this node can be.
 
 use super::super::{Host, check_pod};
-use crate::pod::config::PodConfig;
+use crate::pod::config::{NamespaceMode, PodConfig, UserNamespace};
 
 #[test]
 fn what_this_node_cannot_do_is_refused() {
@@ -17,6 +17,20 @@ fn what_this_node_cannot_do_is_refused() {
     let error = check_pod(&labelled, &with).unwrap_err().to_string();
     assert!(error.contains("selinux_options"), "{error}");
     check_pod(&PodConfig::default(), &with).unwrap();
+
+    let mut mapped = PodConfig::default();
+    let options = &mut mapped.linux.security_context.namespace_options;
+    options.userns_options = Some(UserNamespace {
+        mode: NamespaceMode::Pod,
+        ..UserNamespace::default()
+    });
+    let error = check_pod(&mapped, &without).unwrap_err().to_string();
+    assert!(error.contains("userns_options"), "{error}");
+    let with = Host {
+        maps_layers: true,
+        ..Host::default()
+    };
+    check_pod(&mapped, &with).unwrap();
 }
 
 #[test]

@@ -100,9 +100,13 @@ fn a_user_namespace_owns_the_others() {
         uids: maps.clone(),
         gids: maps,
     });
-    check_pod(&pod, &Host::default()).unwrap();
+    let host = Host {
+        maps_layers: true,
+        ..Host::default()
+    };
+    check_pod(&pod, &host).unwrap();
     pod.linux.security_context.namespace_options.network = NamespaceMode::Node;
-    let error = check_pod(&pod, &Host::default()).unwrap_err().to_string();
+    let error = check_pod(&pod, &host).unwrap_err().to_string();
     assert!(
         error.contains("namespace_options.network: NODE in a user namespace"),
         "{error}"
