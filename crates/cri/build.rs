@@ -10,6 +10,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             "longshore/v1/progress.proto",
             "longshore/v1/images.proto",
             "longshore/v1/store.proto",
+            "longshore/v1/operations.proto",
         ],
         ["proto"],
     )?;

@@ -32,6 +32,7 @@ use tonic::{Request, Response, Status};
 
 use crate::MAX_MESSAGE_BYTES;
 use crate::progress::images_client::ImagesClient;
+use crate::progress::operations_client::OperationsClient;
 use crate::progress::progress_client::ProgressClient;
 use crate::progress::store_client::StoreClient;
 use crate::v1::image_service_client::ImageServiceClient;
@@ -233,6 +234,11 @@ impl Client {
     /// The generated client of the service that looks after the store of images; only Longshore has it.
     pub fn store_service(&self) -> StoreClient<Channel> {
         StoreClient::new(self.channel.clone())
+    }
+
+    /// The generated client of the service that tells what is under way, which only Longshore has.
+    pub fn operations_service(&self) -> OperationsClient<Channel> {
+        OperationsClient::new(self.channel.clone())
     }
 
     /// The generated client of the progress service, which only Longshore has.

@@ -19,7 +19,7 @@ pub mod v1 {
     tonic::include_proto!("runtime.v1");
 }
 
-/// Messages and services of package `longshore.v1`: progress and plans of pulls, and the store from within, which CRI does not tell. Generated from `proto/`.
+/// Messages and services of package `longshore.v1`: progress and plans of pulls, the store from within, and what is under way, which CRI does not tell. Generated from `proto/`.
 #[allow(missing_debug_implementations, unreachable_pub, clippy::unwrap_used)]
 pub mod progress {
     tonic::include_proto!("longshore.v1");

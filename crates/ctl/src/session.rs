@@ -3,8 +3,8 @@ use std::time::Duration;
 use cri::client::{Client, Endpoint};
 use cri::progress::{
     CheckFinding, CheckRequest, DiskPart, DiskUsageRequest, ExplainPullRequest,
-    ExplainPullResponse, LoadRequest, LoadResponse, PullProgress, PushRequest, PushResponse,
-    SaveChunk, SaveRequest, WatchPullRequest,
+    ExplainPullResponse, ListOperationsRequest, ListOperationsResponse, LoadRequest, LoadResponse,
+    PullProgress, PushRequest, PushResponse, SaveChunk, SaveRequest, WatchPullRequest,
 };
 use cri::v1::*;
 use futures_util::{Stream, StreamExt, future, stream};
@@ -531,6 +531,15 @@ impl Session {
         let name = request.image.as_ref().map_or("", |i| &i.image).to_owned();
         call!(self.image.pull_image(request), bound, "pull image {name}")
             .map(|reply| reply.image_ref)
+    }
+
+    /// What the runtime is doing. Only Longshore says.
+    pub(crate) async fn list_operations(&self) -> Result<ListOperationsResponse, Error> {
+        let mut service = self.image().await?.operations_service();
+        let reply = service.list_operations(ListOperationsRequest {}).await;
+        reply
+            .map(Response::into_inner)
+            .map_err(|status| Error::rpc("list what is under way".to_owned(), status))
     }
 
     /// What a pull would try. Only Longshore says.

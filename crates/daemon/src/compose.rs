@@ -12,7 +12,8 @@ use cni::{
 };
 use cri::{
     progress::{
-        images_server::ImagesServer, progress_server::ProgressServer, store_server::StoreServer,
+        images_server::ImagesServer, operations_server::OperationsServer,
+        progress_server::ProgressServer, store_server::StoreServer,
     },
     v1::{image_service_server::ImageServiceServer, runtime_service_server::RuntimeServiceServer},
 };
@@ -32,9 +33,10 @@ use crate::{
     handlers::Handlers,
     hooks::HookDirectories,
     inventory::Inventory,
+    metrics,
     nri::{self, Nri},
     paths::Paths,
-    rpc::{CallersDeadline, Cri, RewriteOlderPackage},
+    rpc::{CallersDeadline, Cri, Metered, RewriteOlderPackage},
     runtime::{DISK_BOUND, Features, Runtime, RuntimeFlights, blocking},
     service::ServiceManager,
     sessions::{self, Sessions, Sockets},
@@ -58,6 +60,7 @@ pub(crate) async fn run(config: Config, arguments: &Arguments) -> anyhow::Result
     tokio::spawn(stats::keep_fresh(Arc::downgrade(&runtime)));
     runtime.handlers.probe(&runtime.config).await;
     let streaming = streaming_server(&runtime).await?;
+    serve_metrics(&runtime).await?;
     let (socket, listener) = Socket::listen(&address)?;
     let beside = match &runtime.config.images.address {
         Some(address) => Some(Socket::listen_beside(address)?),
@@ -197,6 +200,8 @@ async fn build(config: Config) -> anyhow::Result<Runtime> {
         },
         handlers: Handlers::default(),
         checkpoints: Checkpoints::default(),
+        calls: Arc::default(),
+        metrics: Arc::default(),
         reload: Reload::default(),
         config,
         _locks: [lock, root_lock],
@@ -357,12 +362,26 @@ async fn streaming_server(runtime: &Arc<Runtime>) -> anyhow::Result<sessions::Se
     Ok(sessions::Server::bind(config, sessions).await?)
 }
 
+/// Listens for those who collect metrics, where that is configured.
+async fn serve_metrics(runtime: &Arc<Runtime>) -> anyhow::Result<()> {
+    let Some(address) = runtime.config.metrics.address else {
+        return Ok(());
+    };
+    let server = metrics::Server::bind(address, Arc::clone(runtime));
+    let server = server
+        .await
+        .with_context(|| format!("listen on metrics.address, {address}"))?;
+    tokio::spawn(server.serve());
+    Ok(())
+}
+
 async fn accept(
     runtime: Arc<Runtime>,
     streaming: sessions::Server,
     listener: UnixListener,
     asking: Arc<Notify>,
 ) -> anyhow::Result<()> {
+    let metered = metered(&runtime);
     let cri = Cri { runtime, streaming };
     let limit = cri::MAX_MESSAGE_BYTES;
     let runtime_service = RuntimeServiceServer::new(cri.clone())
@@ -372,13 +391,15 @@ async fn accept(
         .max_decoding_message_size(limit)
         .max_encoding_message_size(limit);
     Server::builder()
+        .layer(metered)
         .layer(CallersDeadline)
         .layer(RewriteOlderPackage)
         .add_service(runtime_service)
         .add_service(image_service)
         .add_service(ProgressServer::new(cri.clone()))
         .add_service(ImagesServer::new(cri.clone()))
-        .add_service(StoreServer::new(cri))
+        .add_service(StoreServer::new(cri.clone()))
+        .add_service(OperationsServer::new(cri))
         .serve_with_incoming_shutdown(UnixListenerStream::new(listener), asking.notified())
         .await
         .context("serve CRI")
@@ -386,12 +407,14 @@ async fn accept(
 
 /// Images alone. What is asked here when the daemon ends is cut off; a pull is there to be joined by the next request.
 async fn accept_images(runtime: Arc<Runtime>, streaming: sessions::Server, listener: UnixListener) {
+    let metered = metered(&runtime);
     let cri = Cri { runtime, streaming };
     let limit = cri::MAX_MESSAGE_BYTES;
     let image_service = ImageServiceServer::new(cri.clone())
         .max_decoding_message_size(limit)
         .max_encoding_message_size(limit);
     let served = Server::builder()
+        .layer(metered)
         .layer(CallersDeadline)
         .layer(RewriteOlderPackage)
         .add_service(image_service)
@@ -401,6 +424,14 @@ async fn accept_images(runtime: Arc<Runtime>, streaming: sessions::Server, liste
         .serve_with_incoming(UnixListenerStream::new(listener));
     if let Err(error) = served.await {
         tracing::error!(%error, "images are not served on their own socket any more");
+    }
+}
+
+/// Whatever socket a call comes by, it is counted.
+fn metered(runtime: &Runtime) -> Metered {
+    Metered {
+        calls: Arc::clone(&runtime.calls),
+        metrics: Arc::clone(&runtime.metrics),
     }
 }
 

@@ -5,6 +5,7 @@ use std::{
     collections::HashMap,
     hash::Hash,
     sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
 };
 
 use tokio::sync::watch;
@@ -12,7 +13,41 @@ use tokio::sync::watch;
 /// What is in flight, by what it is about.
 #[derive(Debug)]
 pub(crate) struct Flights<K, T> {
-    airborne: Arc<Mutex<HashMap<K, watch::Receiver<Option<T>>>>>,
+    airborne: Arc<Mutex<HashMap<K, Flight<T>>>>,
+}
+
+#[derive(Debug)]
+struct Flight<T> {
+    landed: watch::Receiver<Option<T>>,
+    course: Arc<Course>,
+}
+
+/// How far an operation is.
+#[derive(Debug)]
+struct Course {
+    since: Instant,
+    stage: Mutex<(&'static str, Instant)>,
+}
+
+/// An operation that is under way.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Airborne {
+    pub(crate) age: Duration,
+    pub(crate) stage: &'static str,
+    pub(crate) stage_age: Duration,
+}
+
+tokio::task_local! {
+    /// Of the operation that this task is.
+    static COURSE: Arc<Course>;
+}
+
+/// Says what the operation of this task is at from now on. Elsewhere nobody looks.
+pub(crate) fn stage(name: &'static str) {
+    let _nobody = COURSE.try_with(|course| {
+        let mut stage = course.stage.lock().unwrap_or_else(PoisonError::into_inner);
+        *stage = (name, Instant::now());
+    });
 }
 
 impl<K, T> Default for Flights<K, T> {
@@ -41,17 +76,26 @@ where
         let mut landed = {
             let mut airborne = self.airborne.lock().unwrap_or_else(PoisonError::into_inner);
             match airborne.get(&key) {
-                Some(flight) => flight.clone(),
+                Some(flight) => flight.landed.clone(),
                 None => {
                     let (sender, receiver) = watch::channel(None);
-                    airborne.insert(key.clone(), receiver.clone());
+                    let since = Instant::now();
+                    let course = Arc::new(Course {
+                        since,
+                        stage: Mutex::new(("begin", since)),
+                    });
+                    let flight = Flight {
+                        landed: receiver.clone(),
+                        course: Arc::clone(&course),
+                    };
+                    airborne.insert(key.clone(), flight);
                     let entry = Entry {
                         airborne: Arc::clone(&self.airborne),
                         key,
                     };
                     let operation = start();
                     tokio::spawn(async move {
-                        let result = operation.await;
+                        let result = COURSE.scope(course, operation).await;
                         // Off the list before anyone can see the result and ask again.
                         drop(entry);
                         sender.send_replace(Some(result));
@@ -65,11 +109,27 @@ where
             Err(_sender_dropped) => Err(Crashed),
         }
     }
+
+    /// What is under way.
+    pub(crate) fn airborne(&self) -> Vec<(K, Airborne)> {
+        let airborne = self.airborne.lock().unwrap_or_else(PoisonError::into_inner);
+        let flights = airborne.iter().map(|(key, flight)| {
+            let course = &flight.course;
+            let (stage, since) = *course.stage.lock().unwrap_or_else(PoisonError::into_inner);
+            let airborne = Airborne {
+                age: course.since.elapsed(),
+                stage,
+                stage_age: since.elapsed(),
+            };
+            (key.clone(), airborne)
+        });
+        flights.collect()
+    }
 }
 
 /// Takes the flight off the list however it ends.
 struct Entry<K: Eq + Hash, T> {
-    airborne: Arc<Mutex<HashMap<K, watch::Receiver<Option<T>>>>>,
+    airborne: Arc<Mutex<HashMap<K, Flight<T>>>>,
     key: K,
 }
 
@@ -119,6 +179,40 @@ mod tests {
         assert_eq!(second.await.unwrap().unwrap(), 7);
         assert_eq!(starts.load(Ordering::SeqCst), 1);
         assert!(flights.airborne.lock().unwrap().is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_flight_says_what_it_is_at() {
+        let flights: Arc<Flights<&str, ()>> = Arc::default();
+        let gate = Arc::new(Notify::new());
+        let joined = {
+            let (flights, gate) = (flights.clone(), gate.clone());
+            tokio::spawn(async move {
+                let operation = || async move {
+                    stage("first");
+                    gate.notified().await;
+                    stage("second");
+                    gate.notified().await;
+                };
+                flights.join("key", operation).await
+            })
+        };
+        for name in ["first", "second"] {
+            while flights
+                .airborne()
+                .first()
+                .is_none_or(|(_, one)| one.stage != name)
+            {
+                tokio::task::yield_now().await;
+            }
+            let (key, airborne) = flights.airborne()[0];
+            assert_eq!(key, "key");
+            assert!(airborne.stage_age <= airborne.age);
+            gate.notify_one();
+        }
+        joined.await.unwrap().unwrap();
+        assert!(flights.airborne().is_empty());
+        stage("nobody looks");
     }
 
     #[tokio::test]

@@ -25,9 +25,11 @@ use crate::{
     hooks::HookDirectories,
     id::{ContainerId, PodId},
     inventory::Inventory,
+    metrics::Metrics,
     nri::Nri,
     paths::Paths,
     pod::{Pod, RemoveError as RemovePodError, RunError, StopError as StopPodError},
+    rpc::Calls,
     spec::{AppArmor, Host, SeccompProfiles},
     state::{BootId, Lock, Records},
     stats::Stats,
@@ -70,6 +72,9 @@ pub(crate) struct Runtime {
     pub(crate) features: Features,
     pub(crate) handlers: Handlers,
     pub(crate) checkpoints: Checkpoints,
+    /// What somebody waits for at the moment.
+    pub(crate) calls: Arc<Calls>,
+    pub(crate) metrics: Arc<Metrics>,
     pub(crate) _locks: [Lock; 2],
 }
 

@@ -1,5 +1,6 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::Duration;
 
 use snapshot::{Overlay, Usage};
 use tokio::sync::{Notify, Semaphore, watch};
@@ -172,6 +173,16 @@ impl Images {
             }
             begun.await;
         }
+    }
+
+    /// The pulls in flight: each image's name in full, how far it is, and for how long it has been going on.
+    pub fn pulls(&self) -> Vec<(String, PullProgress, Duration)> {
+        let ongoing = self.ongoing.lock().unwrap_or_else(PoisonError::into_inner);
+        let pulls = ongoing.iter().map(|(key, pull)| {
+            let progress = pull.progress().borrow().clone();
+            (key.reference.clone(), progress, pull.age())
+        });
+        pulls.collect()
     }
 
     fn progress_of(&self, canonical: &str) -> Option<watch::Receiver<PullProgress>> {

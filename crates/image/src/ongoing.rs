@@ -1,4 +1,5 @@
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
@@ -20,6 +21,7 @@ pub(crate) type Outcome = Result<Arc<Image>, PullError>;
 pub(crate) struct Ongoing {
     outcome: watch::Sender<Option<Outcome>>,
     progress: watch::Receiver<PullProgress>,
+    since: Instant,
 }
 
 impl Ongoing {
@@ -27,6 +29,7 @@ impl Ongoing {
         Self {
             outcome: watch::Sender::new(None),
             progress,
+            since: Instant::now(),
         }
     }
 
@@ -36,6 +39,10 @@ impl Ongoing {
 
     pub(crate) fn progress(&self) -> watch::Receiver<PullProgress> {
         self.progress.clone()
+    }
+
+    pub(crate) fn age(&self) -> Duration {
+        self.since.elapsed()
     }
 
     /// Runs the pull to its end, its deadline, or until nobody has waited for it for a while.

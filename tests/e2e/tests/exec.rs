@@ -58,8 +58,7 @@ fn a_timeout_kills_the_whole_tree() {
     });
 }
 
-/// As systemd and docker do it: init leaves the cgroup it was given for one below, in every hierarchy, and hands controllers on, after which the
-/// v2 cgroup itself may have no process.
+/// As systemd and docker do it: init leaves the cgroup it was given for one below, in every hierarchy. (`node` has the rest of what they do on v2.)
 const MOVES: &str = r"
     while IFS=: read -r number names path; do
         case $names in
@@ -75,10 +74,6 @@ const MOVES: &str = r"
                 [ -z $names ] || [ ! -e $base/$file ] || cat $base/$file > $base/init.scope/$file
             done
             echo 1 > $base/init.scope/cgroup.procs || exit 4
-            [ -z $names ] || continue
-            for controller in $(cat $base/cgroup.controllers); do
-                echo +$controller > $base/cgroup.subtree_control || exit 5
-            done
         done
     done < /proc/1/cgroup
     echo moved

@@ -120,6 +120,65 @@ fn a_pod_may_have_a_user_namespace() {
 }
 
 #[test]
+fn a_user_namespace_goes_with_the_hosts_network() {
+    scenario(async |host| {
+        let mapping = IdMapping {
+            container_id: 0,
+            host_id: 200_000,
+            length: 65_536,
+        };
+        let options = NamespaceOption {
+            network: NamespaceMode::Node.into(),
+            pid: NamespaceMode::Container.into(),
+            userns_options: Some(UserNamespace {
+                mode: NamespaceMode::Pod.into(),
+                uids: vec![mapping],
+                gids: vec![mapping],
+            }),
+            ..Default::default()
+        };
+        let of_pod = options.clone();
+        let pod = PodSettings::edited("mapped-on-host", move |config| {
+            *pod_options(config) = of_pod.clone()
+        });
+        let pod_id = host.run_pod(&pod).await?;
+        let settings = ContainerSettings::sleeper("main").edited(move |config| {
+            let context = config.linux.get_or_insert_default();
+            let context = context.security_context.get_or_insert_default();
+            context.namespace_options = Some(options.clone());
+        });
+        let id = host.run(&pod_id, &pod, &settings).await?;
+        let hosts = host.sandbox.sh("readlink /proc/self/ns/net")?;
+        let seen = host
+            .cri
+            .sh(
+                &id,
+                "readlink /proc/self/ns/net; cut -c 1-24 /proc/self/uid_map",
+            )
+            .await?;
+        let (network, map) = seen.split_once('\n').unwrap();
+        assert_eq!(network, hosts.trim());
+        assert_eq!(
+            map.split_whitespace().take(2).collect::<Vec<_>>(),
+            ["0", "200000"]
+        );
+        // The node's network is there to use, and not to change; neither is what /sys shows of it.
+        host.cri
+            .sh(&id, "ls /sys/class/net/lo /sys/fs/cgroup")
+            .await?;
+        for refused in [
+            "ip link set lo down",
+            "echo 1500 > /sys/class/net/lo/mtu",
+            "mount -o remount,rw /sys",
+            "umount /sys",
+        ] {
+            assert!(host.cri.sh(&id, refused).await.is_err(), "{refused}");
+        }
+        Ok(())
+    });
+}
+
+#[test]
 fn ordinary_containers_are_confined() {
     scenario(async |host| {
         let pod = PodSettings::edited("confined", |config| {

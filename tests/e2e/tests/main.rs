@@ -23,6 +23,7 @@ mod logs;
 mod network;
 mod node;
 mod nri;
+mod operations;
 mod pod;
 mod pulls;
 mod reboot;

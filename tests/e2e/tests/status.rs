@@ -29,6 +29,7 @@ fn version_and_status_are_honest() {
         );
         let features = status.features.unwrap();
         assert!(features.supplemental_groups_policy && features.mount_options);
+        assert!(features.user_namespaces_host_network);
         assert!(!status.info.is_empty());
         Ok(())
     });

@@ -25,6 +25,7 @@ pub(crate) mod logs;
 pub(crate) mod man;
 pub(crate) mod metricdescs;
 pub(crate) mod metricsp;
+pub(crate) mod ops;
 pub(crate) mod pods;
 pub(crate) mod port_forward;
 pub(crate) mod ps;

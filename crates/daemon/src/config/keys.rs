@@ -1,4 +1,8 @@
-use std::{net::IpAddr, path::PathBuf, time::Duration};
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    time::Duration,
+};
 
 use cni::builtin::{Ipv4Subnet, Ipv6Subnet};
 
@@ -198,6 +202,12 @@ settings! {
 
         /// How long a whole pull may take.
         pull_deadline: Live<Duration> = "2h";
+    }
+
+    /// What the daemon counts about itself.
+    metrics: Metrics {
+        /// Where Prometheus finds it at `/metrics`, over plain HTTP and for whoever reaches the address: `127.0.0.1:9095`, say. Off without it.
+        address: Option<SocketAddr> = "";
     }
 
     /// Where clients of exec, attach and port-forward connect. The kubelet is one, for everybody who comes through the API server.

@@ -2,7 +2,7 @@
 
 use std::{
     fmt,
-    net::IpAddr,
+    net::{IpAddr, SocketAddr},
     ops::{Deref, Range},
     path::PathBuf,
     time::Duration,
@@ -181,6 +181,20 @@ impl Value for PathBuf {
 impl Value for IpAddr {
     fn expected() -> String {
         "an IP address".to_owned()
+    }
+
+    fn read(value: &Spanned<DeValue<'_>>) -> Result<Self, Wrong> {
+        quoted(value, |text| text.parse().ok())
+    }
+
+    fn write(&self) -> toml::Value {
+        self.to_string().into()
+    }
+}
+
+impl Value for SocketAddr {
+    fn expected() -> String {
+        "an IP address and a port such as \"127.0.0.1:9095\"".to_owned()
     }
 
     fn read(value: &Spanned<DeValue<'_>>) -> Result<Self, Wrong> {

@@ -33,7 +33,7 @@ use super::{
 use crate::{
     events::Kind,
     failpoint,
-    flight::Crashed,
+    flight::{self, Crashed},
     handlers::{BundleError, write_bundle},
     id::{ContainerId, PodId},
     nri::NriError,
@@ -282,6 +282,7 @@ async fn build(
 ) -> Result<(), CreateError> {
     let id = &container.id;
     let link = container.pod.link().ok_or_else(|| not_ready(container))?;
+    flight::stage("record it");
     let record = runtime.records.create_container(&container.record());
     record.map_err(|error| CreateError::Record(id.clone(), error))?;
     failpoint::reach("container.recorded", &container.pod);
@@ -289,7 +290,9 @@ async fn build(
     pinned.map_err(|error| CreateError::Pin(id.clone(), error))?;
 
     let user_namespace = user_namespace(container, &link).await?;
+    flight::stage("look at the paths that it mounts");
     let found = look(runtime, container).await?;
+    flight::stage("make its root file system");
     let on_disk = {
         let (runtime, container, sources) =
             (Arc::clone(runtime), Arc::clone(container), sources.clone());
@@ -297,8 +300,10 @@ async fn build(
     };
     let mut specified = step(container, on_disk).await??;
     failpoint::reach("container.layered", &container.pod);
+    flight::stage("give it devices, and ask NRI plugins");
     let others = adjust(runtime, container, &mut specified.spec.spec, turn).await?;
     let hooked = |error| CreateError::Hook(id.clone(), error);
+    flight::stage("add the node's hooks");
     hooks::add_the_node_s(runtime, container, &mut specified.spec.spec)
         .await
         .map_err(hooked)?;
@@ -306,6 +311,7 @@ async fn build(
     confinable(runtime, &spec)
         .await
         .map_err(|error| CreateError::AppArmor(id.clone(), error))?;
+    flight::stage("open what it mounts");
     let (plan, mut descriptors) = translate(runtime, container, specified).await?;
     let log = match &container.log_path {
         None => None,
@@ -351,6 +357,7 @@ async fn build(
     // All that can be refused without the kernel is judged: others make room now.
     let changed = runtime.nri.change(&others).await;
     let changed = changed.map_err(|error| CreateError::Nri(id.clone(), error))?;
+    flight::stage("have its supervisor make its init");
     let request = CreateContainer { plan, stdio };
     let made = async {
         let made = hooks::make(runtime, container, &link, &spec.spec, request, descriptors).await;

@@ -72,6 +72,7 @@ pub(crate) use volumes::{root as volumes_root, sweep as sweep_volumes};
 
 use crate::{
     container::config::ContainerConfig,
+    flight,
     id::ContainerId,
     nri::Limits,
     pod::{Pod, config::LinuxResources},
@@ -183,6 +184,7 @@ impl Container {
     }
 
     pub(crate) async fn turn(&self) -> Turn<'_> {
+        flight::stage("wait until nobody else changes the container");
         self.turn.lock().await
     }
 

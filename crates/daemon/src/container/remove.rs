@@ -9,7 +9,7 @@ use super::{Container, Phase, StopError, hooks, images, outside, stop::stop_in_t
 use crate::{
     events::Kind,
     failpoint,
-    flight::Crashed,
+    flight::{self, Crashed},
     id::ContainerId,
     pod,
     resctrl::ResctrlError,
@@ -84,6 +84,7 @@ pub(super) async fn take_apart(
         record.stage = ContainerStage::Removing;
     });
     failpoint::reach("container.removing", &container.pod);
+    flight::stage("have its supervisor forget it");
     if let Some(link) = container.pod.link() {
         let request = RequestBody::DeleteContainer { id: id.to_string() };
         // Whatever it says against it, the cgroup is killed and removed below.
@@ -93,6 +94,7 @@ pub(super) async fn take_apart(
         }
     }
     failpoint::reach("container.deleted", &container.pod);
+    flight::stage("remove its files");
     hooks::after_stop(runtime, container).await;
     let on_disk = {
         let (runtime, container) = (Arc::clone(runtime), Arc::clone(container));

@@ -8,7 +8,7 @@ use super::{Container, Exit, HookError, Phase, Turn, hooks, stop::stop_in_turn};
 use crate::{
     events::{Kind, News},
     failpoint,
-    flight::Crashed,
+    flight::{self, Crashed},
     id::ContainerId,
     nri::NriError,
     runtime::Runtime,
@@ -101,6 +101,7 @@ async fn start_now(runtime: &Arc<Runtime>, container: &Arc<Container>) -> Result
         end(runtime, container, &link, &turn).await;
         return Err(error);
     }
+    flight::stage("have its supervisor start it");
     let request = RequestBody::StartContainer { id: id.to_string() };
     match link.call(request, Vec::new()).await {
         Ok((ReplyBody::Started { pid, started_at_ns }, _)) => {

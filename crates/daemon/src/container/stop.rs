@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use super::{Container, Phase, Turn};
 use crate::{
     failpoint,
-    flight::Crashed,
+    flight::{self, Crashed},
     id::ContainerId,
     pod,
     runtime::{BlockingError, DISK_BOUND, Runtime, blocking},
@@ -95,6 +95,7 @@ pub(super) async fn stop_in_turn(
         .is_some_and(|by| by <= Instant::now());
     failpoint::reach("container.stopping", &container.pod);
     if running && !grace_is_over {
+        flight::stage("wait for its end, or that of its grace period");
         signal(runtime, container, container.stop_signal(), false).await?;
         tokio::select! {
             () = container.exited() => {
@@ -104,6 +105,7 @@ pub(super) async fn stop_in_turn(
             () = grace_ends(container) => {}
         }
     }
+    flight::stage("kill it");
     signal(runtime, container, Signal::KILL, true).await?;
     failpoint::reach("container.killed", &container.pod);
     if pod::exit_known(runtime, container, DEATH_WITHIN).await {

@@ -51,6 +51,7 @@ pub(crate) use update::{UpdateError, update};
 
 use crate::{
     container::{Awaited, ExecEnd},
+    flight,
     handlers::MadeWith,
     id::PodId,
     pod::config::PodConfig,
@@ -150,6 +151,7 @@ impl Pod {
     }
 
     pub(crate) async fn turn(&self) -> Turn<'_> {
+        flight::stage("wait until nobody else changes the pod");
         self.turn.lock().await
     }
 

@@ -7,7 +7,7 @@ use crate::{
     container,
     events::Kind,
     failpoint,
-    flight::Crashed,
+    flight::{self, Crashed},
     id::PodId,
     runtime::{BlockingError, DISK_BOUND, Runtime, blocking},
     state::{PodStage, RecordError},
@@ -53,6 +53,7 @@ pub(super) async fn take_apart(
     stop_in_turn(runtime, pod, turn)
         .await
         .map_err(|error| RemoveError::Stop(pod.id.clone(), error))?;
+    flight::stage("remove its containers");
     for container in runtime.inventory.claims_of(&pod.id) {
         container::remove(runtime, &container)
             .await
@@ -64,6 +65,7 @@ pub(super) async fn take_apart(
         record.stage = PodStage::Removing;
     });
     failpoint::reach("pod.removing", pod);
+    flight::stage("remove its cgroups and its record");
     let cgroups = {
         let (runtime, pod) = (Arc::clone(runtime), Arc::clone(pod));
         move || remove_cgroups(&runtime, &pod)

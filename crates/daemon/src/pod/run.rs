@@ -20,7 +20,7 @@ use super::{
 use crate::{
     events::Kind,
     failpoint,
-    flight::Crashed,
+    flight::{self, Crashed},
     handlers::{MadeWith, UnknownHandler},
     id::PodId,
     nri::NriError,
@@ -198,6 +198,7 @@ async fn make(runtime: &Arc<Runtime>, pod: Arc<Pod>) -> Result<Arc<Pod>, RunErro
             return Err(RunError::Overtaken(pod.id.clone()));
         }
     }
+    flight::stage("record the pod");
     let reserved = Reserved::enter(runtime, &pod, &turn).await?;
     let supervised = reserved.supervise().await?;
     let networked = supervised.attach().await?;
@@ -255,6 +256,7 @@ impl<'a> Reserved<'a> {
     }
 
     async fn supervise(self) -> Result<Supervised<'a>, RunError> {
+        flight::stage("start its supervisor");
         let (runtime, pod) = (self.runtime, self.pod);
         let (child, socket) =
             match supervisor::spawn(&runtime.executable, pod.id.as_str(), &pod.directory) {
@@ -287,11 +289,13 @@ impl<'a> Reserved<'a> {
             failpoint::reach("pod.nested", pod);
         }
         if let Some(scope) = Scope::at(&pod.cgroup_parent) {
+            flight::stage("have systemd make its scope");
             if let Err(error) = scope::enter(runtime, pod, &link, &scope).await {
                 return Err(self.undo(error).await);
             }
             failpoint::reach("pod.scoped", pod);
         }
+        flight::stage("make its namespaces");
         let plan = match plan(pod, self.sysctls.clone()) {
             Ok(plan) => plan,
             Err(error) => return Err(self.undo(RunError::Files(pod.id.clone(), error)).await),
@@ -377,6 +381,7 @@ impl<'a> Supervised<'a> {
             Some(netns) if pod.config.namespaces().net => {
                 let path = runtime.netns_path(&pod.id);
                 let parent = &pod.cgroup_parent;
+                flight::stage("attach it to its network");
                 let attached =
                     network::attach(runtime, pod.id.as_str(), path, netns, &pod.config, parent);
                 match attached.await {
@@ -410,6 +415,7 @@ impl Networked<'_> {
         } = self;
         let (runtime, pod, turn) = (reserved.runtime, reserved.pod, reserved.turn);
         failpoint::reach("pod.attached", pod);
+        flight::stage("write its files");
         let ips = network
             .as_ref()
             .map(|network| network.ips.clone())

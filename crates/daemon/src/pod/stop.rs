@@ -9,7 +9,12 @@ use super::{
     network::{self, NetworkError},
 };
 use crate::{
-    events::Kind, failpoint, flight::Crashed, id::PodId, runtime::Runtime, state::PodStage,
+    events::Kind,
+    failpoint,
+    flight::{self, Crashed},
+    id::PodId,
+    runtime::Runtime,
+    state::PodStage,
     supervisor::CallError,
 };
 
@@ -59,9 +64,11 @@ pub(super) async fn stop_in_turn(
         reason: reason.clone(),
     });
     failpoint::reach("pod.stopping", pod);
+    flight::stage("end its processes");
     end_processes(runtime, pod).await?;
     failpoint::reach("pod.ended", pod);
     runtime.nri.stop_pod(runtime, pod).await;
+    flight::stage("detach it from its network");
     runtime.stats.leave_network(pod);
     let path = runtime.netns_path(&pod.id);
     if pod.config.namespaces().net {

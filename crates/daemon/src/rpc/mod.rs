@@ -21,8 +21,10 @@ mod image_fs_info;
 mod image_status;
 mod list_containers;
 mod list_images;
+mod list_operations;
 mod list_pod_sandbox;
 mod load_images;
+mod metered;
 mod metrics;
 mod pod_sandbox_metrics;
 mod pod_sandbox_stats;
@@ -52,10 +54,14 @@ mod watch_pull;
 use std::{pin::Pin, sync::Arc};
 
 use cri::{
-    progress::{self, images_server::Images, progress_server::Progress, store_server::Store},
+    progress::{
+        self, images_server::Images, operations_server::Operations, progress_server::Progress,
+        store_server::Store,
+    },
     v1::{self, image_service_server::ImageService, runtime_service_server::RuntimeService},
 };
 pub(crate) use deadline::CallersDeadline;
+pub(crate) use metered::{Calls, Metered};
 pub(crate) use status::chain;
 use tokio_stream::Stream;
 use tonic::{Request, Response, Status};
@@ -523,5 +529,15 @@ impl Store for Cri {
         disk_usage::disk_usage(&self.runtime, request)
             .await
             .map(Response::new)
+    }
+}
+
+#[tonic::async_trait]
+impl Operations for Cri {
+    async fn list_operations(
+        &self,
+        request: Request<progress::ListOperationsRequest>,
+    ) -> Reply<progress::ListOperationsResponse> {
+        list_operations::list_operations(&self.runtime, &request).map(Response::new)
     }
 }

@@ -70,7 +70,7 @@ pub(super) async fn status(
         runtime_handlers: handlers(runtime),
         features: Some(v1::RuntimeFeatures {
             supplemental_groups_policy: true,
-            user_namespaces_host_network: false,
+            user_namespaces_host_network: runtime.features.user_namespaces,
             // Seen in a container by `e2e/volumes::mounts_are_restricted_as_asked`; handlers of OCI command lines have them in the specification.
             mount_options: true,
         }),

@@ -54,6 +54,7 @@ impl streaming::Sessions for Sessions {
         streams: Streams,
     ) -> Result<ExitStatus, SessionError> {
         let container = self.container(&request.container_id)?;
+        let _open = self.runtime.metrics.session("exec");
         exec::exec(&self.runtime, &container, request, streams).await
     }
 
@@ -63,6 +64,7 @@ impl streaming::Sessions for Sessions {
         streams: Streams,
     ) -> Result<Option<ExitStatus>, SessionError> {
         let container = self.container(&request.container_id)?;
+        let _open = self.runtime.metrics.session("attach");
         attach::attach(&container, &request, streams).await?;
         // How the container ended is its own status, not that of who watched: as on the peers.
         Ok(None)
@@ -75,6 +77,7 @@ impl streaming::Sessions for Sessions {
         stream: Duplex,
     ) -> Result<(), SessionError> {
         let pod = self.pod(&sandbox_id)?;
+        let _open = self.runtime.metrics.session("port-forward");
         port_forward::port_forward(&self.runtime, &self.sockets, &pod, port, stream).await
     }
 }

@@ -125,12 +125,20 @@ fn standard(input: &SpecInput<'_>, namespaces: &Namespaces<'_>) -> Vec<Mount> {
             "mqueue",
             &["nosuid", "noexec", "nodev"],
         ),
-        filesystem(
-            "/sys",
-            "sysfs",
-            "sysfs",
-            &["nosuid", "noexec", "nodev", access],
-        ),
+        match namespaces.own_the_network() {
+            true => filesystem(
+                "/sys",
+                "sysfs",
+                "sysfs",
+                &["nosuid", "noexec", "nodev", access],
+            ),
+            // Without what is mounted below: cgroups come from elsewhere, and the rest is none of its business.
+            false => bind(
+                "/sys",
+                Path::new("/sys"),
+                &["bind", "rprivate", "nosuid", "noexec", "nodev", access],
+            ),
+        },
         filesystem(
             "/sys/fs/cgroup",
             "cgroup",

@@ -123,6 +123,12 @@ impl Namespaces<'_> {
         mappings(self.gids)
     }
 
+    /// Whether the kernel lets the container mount a sysfs, which shows a network: only who owns that.
+    pub(super) fn own_the_network(&self) -> bool {
+        let has = |typ| self.list.iter().any(|namespace| namespace.typ() == typ);
+        has(LinuxNamespaceType::Network) || !has(LinuxNamespaceType::User)
+    }
+
     /// Whether a group of the container has an id of the node.
     pub(super) fn has_gid(&self, gid: u32) -> bool {
         self.gids.is_empty()
@@ -175,13 +181,10 @@ fn refuse_more_than_the_pods(
     Ok(())
 }
 
-/// The kernel mounts neither proc nor sysfs of namespaces that the user namespace does not own.
+/// The kernel mounts neither proc nor mqueue of namespaces that the user namespace does not own. Of the network that is sysfs, and the node's
+/// own stands in for it.
 fn refuse_node_namespaces(options: &NamespaceOptions) -> Result<(), SpecError> {
-    for (field, mode) in [
-        ("network", options.network),
-        ("pid", options.pid),
-        ("ipc", options.ipc),
-    ] {
+    for (field, mode) in [("pid", options.pid), ("ipc", options.ipc)] {
         if mode == NamespaceMode::Node {
             return Err(SpecError::field(
                 format!("{PATH}.{field}"),

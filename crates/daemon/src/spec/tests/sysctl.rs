@@ -106,9 +106,11 @@ fn a_user_namespace_owns_the_others() {
     };
     check_pod(&pod, &host).unwrap();
     pod.linux.security_context.namespace_options.network = NamespaceMode::Node;
+    check_pod(&pod, &host).unwrap();
+    pod.linux.security_context.namespace_options.ipc = NamespaceMode::Node;
     let error = check_pod(&pod, &host).unwrap_err().to_string();
     assert!(
-        error.contains("namespace_options.network: NODE in a user namespace"),
+        error.contains("namespace_options.ipc: NODE in a user namespace"),
         "{error}"
     );
 }
