@@ -112,6 +112,7 @@ impl Generator {
             "PullImage" => json!({"image": {"image": words.image}}),
             "ImageStatus" => json!({"image": {"image": words.image}}),
             "ExplainPull" => json!({"image": words.image}),
+            "Save" => json!({"images": [words.image]}),
             _ => return None,
         })
     }
