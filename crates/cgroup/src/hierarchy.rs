@@ -167,6 +167,22 @@ impl Hierarchies {
         Some(&unified.mount_point)
     }
 
+    /// Where a cgroup's directories are or would be, each with the last component of its tree's mount point.
+    ///
+    /// # Errors
+    /// The path is none of a cgroup's.
+    pub fn paths_of(&self, path: &str) -> Result<Vec<(String, PathBuf)>, Error> {
+        let path = crate::path::CgroupPath::parse(path)?;
+        let all = self.all().iter();
+        Ok(all
+            .map(|hierarchy| {
+                let relative = path.to_string();
+                let place = hierarchy.mount_point.join(relative.trim_start_matches('/'));
+                (hierarchy.directory.clone(), place)
+            })
+            .collect())
+    }
+
     /// Whether some hierarchy has the controller. [`Controller::Cpuacct`], [`Controller::Devices`] and [`Controller::Freezer`] are always
     /// there with v2.
     pub fn has(&self, controller: Controller) -> bool {

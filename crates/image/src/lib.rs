@@ -69,4 +69,4 @@ pub use reference::{Reference, ReferenceError};
 pub use registry::{PlannedSource, Proxies, PullPlan, RegistryError, RegistryFailure, Tried};
 pub use save::{SaveError, SaveRequest};
 pub use signature::SignatureError;
-pub use unpack::LayerError;
+pub use unpack::{LayerError, unpack_changes};

@@ -10,6 +10,7 @@
 
 mod archive;
 mod attributes;
+mod changes;
 mod error;
 mod extract;
 #[cfg(feature = "fuzzing")]
@@ -26,6 +27,7 @@ mod tests;
 mod whiteout;
 
 pub(crate) use archive::{Archive, Kind};
+pub use changes::unpack_changes;
 pub use error::LayerError;
 pub(crate) use ingest::Ingest;
 pub(crate) use pipeline::{Expected, Unpacked, unpack};

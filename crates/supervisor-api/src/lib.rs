@@ -140,6 +140,41 @@ pub enum RequestBody {
     Dump(Box<Dump>),
     /// Connects the supervisor itself to the listening socket of the slot, as an anchor is connected. [`ReplyBody::Connected`].
     Connect { socket: FdSlot },
+    /// As CreateContainer, but CRIU makes the container's processes as they were written down once, stopped by SIGSTOP. They go on with
+    /// [`Self::StartContainer`]. [`ReplyBody::Created`]. The container has a [`Bundle`].
+    Restore(Box<Restore>),
+}
+
+/// A run of `criu restore`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Restore {
+    pub create: CreateContainer,
+    /// Absolute path of CRIU.
+    pub program: String,
+    /// Behind `restore`.
+    pub arguments: Vec<String>,
+    /// Its `PATH`.
+    pub path: String,
+    /// Absolute path of the directory of [`Bundle`]s.
+    pub bundles: String,
+    /// The mount namespace that it is run in a copy of, the host's.
+    pub mounts: FdSlot,
+    /// The pod's directory, where it leaves the [`pid_file`].
+    pub directory: FdSlot,
+    /// What the processes have open of their new container: what CRIU calls the old one, and which it becomes.
+    pub inherited: Vec<(String, Inherited)>,
+    /// It is killed after this many milliseconds.
+    pub bound_ms: u64,
+}
+
+/// Something of the new container.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Inherited {
+    Stdin,
+    Stdout,
+    Stderr,
+    /// The pod's network namespace.
+    Network,
 }
 
 /// A run of `criu dump`.

@@ -7,6 +7,7 @@ use crate::container::Fate;
 use crate::poll::{Deadline, Interest, Source};
 use crate::reap::Ending;
 use crate::runtime::{Aim, Command, internal};
+use crate::sandbox::Sandbox;
 use crate::supervisor::{Supervisor, complain};
 
 /// Endings that are kept; whoever forks that many orphans meanwhile is answered that its process is not there.
@@ -45,11 +46,13 @@ impl Supervisor {
         for command in &self.commands {
             match command.aim {
                 Aim::Create(of) | Aim::Start(of) | Aim::Exec(of) if of == key => command.kill(),
+                Aim::Restore { key: of, .. } if of == key => command.kill(),
                 Aim::Create(_)
                 | Aim::Start(_)
                 | Aim::Exec(_)
                 | Aim::Delete(_)
                 | Aim::Kill { .. }
+                | Aim::Restore { .. }
                 | Aim::Dump { .. } => {}
             }
         }
@@ -83,6 +86,14 @@ impl Supervisor {
         }
         match command.aim {
             Aim::Create(key) => self.create_ended(key, outcome),
+            Aim::Restore { key, .. } => {
+                // Whatever came of it: CRIU gives the pod the name that the processes knew.
+                let named = match &self.sandbox {
+                    Sandbox::Ready { plan, .. } => self.handler.name_pod(&plan.hostname),
+                    Sandbox::Empty | Sandbox::Stopping { .. } | Sandbox::Stopped => Ok(()),
+                };
+                self.create_ended(key, outcome.and(named));
+            }
             Aim::Start(key) => self.start_ended(key, outcome),
             Aim::Exec(key) => self.exec_command_ended(key, outcome),
             Aim::Delete(key) => self.delete_ended(key, outcome),

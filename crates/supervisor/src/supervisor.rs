@@ -201,6 +201,9 @@ impl Supervisor {
             RequestBody::Thaw { ids } => self.thaw_asked(&ids),
             RequestBody::Dump(request) => return self.dump(asker, &request, &descriptors),
             RequestBody::Connect { socket } => return self.connect(asker, socket, &descriptors),
+            RequestBody::Restore(request) => {
+                return self.restore_container(asker, &request, &descriptors);
+            }
         };
         self.reply(asker, result);
     }
@@ -221,6 +224,11 @@ impl Supervisor {
         self.handler
             .use_runtime(runtime, mounts, directory, self.directory.clone())?;
         Ok(ReplyBody::Done)
+    }
+
+    /// The pod's, as the host calls it.
+    pub(crate) fn directory(&self) -> &std::path::Path {
+        &self.directory
     }
 
     pub(crate) fn reply(&mut self, asker: Asker, result: Result<ReplyBody, WireError>) {

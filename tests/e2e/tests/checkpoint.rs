@@ -62,14 +62,15 @@ struct Fake {
 
 impl Fake {
     fn new(check: &str, dump: &str) -> Self {
-        let directory = tempfile::tempdir().unwrap();
+        let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join("criu");
         let script = format!(
             "#!/bin/sh\ncase $1 in\n--version) echo 'Version: 4.1'; exit 0;;\ncheck) {check};;\nesac\n\
              while [ $# -gt 0 ]; do [ \"$1\" = --work-dir ] && work=$2; shift; done\n{dump}\n"
         );
-        fs::write(&path, script).unwrap();
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        fs::write(&path, script).expect("a script");
+        let mode = fs::Permissions::from_mode(0o755);
+        fs::set_permissions(&path, mode).expect("a program");
         Self {
             _directory: directory,
             path,
@@ -142,6 +143,13 @@ impl Counting {
         tokio::time::timeout(Duration::from_secs(60), wait)
             .await
             .context("no dump begins")
+    }
+
+    /// As [`Self::left_nothing`], beside the archives that were asked for.
+    fn left_nothing_but(&self, host: &Host, archives: usize) -> anyhow::Result<()> {
+        ensure!(fs::read_dir(&self.archives)?.count() == archives);
+        fs::remove_dir_all(&self.archives)?;
+        self.left_nothing(host)
     }
 
     /// No archive, and nothing that was to become one, or lay in the daemon's directory meanwhile.
@@ -424,6 +432,173 @@ fn with_criu_a_checkpoint_is_what_the_field_reads() {
         // What CRIU knows of the kernel; it keeps that.
         fs::remove_file(host.sandbox.view("/run/criu.kdat"))?;
         counting.goes_on(host).await
+    });
+}
+
+/// A container's processes in another pod: what they counted, and what they had written.
+#[test]
+fn with_criu_a_container_goes_on_in_another_pod() {
+    let criu = Criu::find().unwrap();
+    scenario_with(&criu.setting(), async |host| {
+        let counting = Counting::start(host, "first").await?;
+        let changes = "echo kept >/kept && rm /bin/wc && echo shared >/dev/mine";
+        let changed = host
+            .cri
+            .exec(&counting.id, &["sh", "-c", changes], 10)
+            .await?;
+        assert_eq!(changed.exit_code, 0, "{changed:?}");
+        let place = counting.archives.join("c.tar");
+        let made = host.cri.checkpoint(&counting.id, &place, 0).await;
+        let Criu::Works(_) = &criu else {
+            assert_eq!(made.unwrap_err().code(), Code::FailedPrecondition);
+            return Ok(());
+        };
+        made?;
+        let before = counting.last(host);
+        host.cri.stop_pod(&counting.pod_id).await?;
+
+        let pod = PodSettings::new("second");
+        let pod_id = host.run_pod(&pod).await?;
+        let settings = ContainerSettings::sh("counter", COUNTER).image(place.to_str().unwrap());
+        let id = host.create(&pod_id, &pod, &settings).await?;
+        // As every other: it waits to be started, and asking again changes nothing.
+        let created = host.cri.container_status(&id).await?;
+        assert_eq!(created.state(), ContainerState::ContainerCreated);
+        assert_eq!(host.create(&pod_id, &pod, &settings).await?, id);
+        assert_eq!(host.output(&pod, &settings)?, "");
+        host.cri.start(&id).await?;
+        let running = host.cri.container_status(&id).await?;
+        assert_eq!(running.state(), ContainerState::ContainerRunning);
+        host.until_logged(&pod, &settings, &format!("count {}\n", before + 3))
+            .await?;
+        let output = host.output(&pod, &settings)?;
+        let first = output.lines().find_map(|line| line.strip_prefix("count "));
+        let first: u32 = first.context("it has not counted")?.parse()?;
+        assert!(first > 1 && first <= before + 1, "{first} after {before}");
+
+        let ip = host.cri.pod_ip(&pod_id).await?;
+        let look = "cat /kept /dev/mine; ls /bin/wc; hostname; ip -4 -o address show eth0; \
+                    cat /proc/1/status; cat /etc/hostname; echo x >/proc/sys/kernel/domainname; ls /proc/acpi | wc -c";
+        let seen = host.cri.exec(&id, &["sh", "-c", look], 10).await?;
+        let stdout = String::from_utf8_lossy(&seen.stdout).into_owned();
+        let stderr = String::from_utf8_lossy(&seen.stderr).into_owned();
+        assert!(stdout.starts_with("kept\nshared\nsecond\n"), "{stdout}");
+        assert!(stdout.contains(&format!(" {ip}/")), "{stdout}");
+        assert!(stderr.contains("/bin/wc: No such file"), "{stderr}");
+        assert!(stderr.contains("Read-only file system"), "{stderr}");
+
+        host.restart_daemon().await?;
+        let next = format!("count {}\n", first + 20);
+        host.until_logged(&pod, &settings, &next).await?;
+        host.cri.stop(&id, 0).await?;
+        let exited = host.cri.container_status(&id).await?;
+        assert_eq!(exited.state(), ContainerState::ContainerExited);
+        assert_eq!(exited.exit_code, 137);
+        fs::remove_file(host.sandbox.view("/run/criu.kdat"))?;
+        counting.left_nothing_but(host, 1)
+    });
+}
+
+#[test]
+fn what_is_no_checkpoint_is_refused() {
+    let fake = Fake::new("exit 0", "exit 1");
+    scenario_with(&fake.setting(), async |host| {
+        let pod = PodSettings::new("refused");
+        let pod_id = host.run_pod(&pod).await?;
+        let directory = host.sandbox.directory().join("archives");
+        fs::create_dir(&directory)?;
+        let described = |image: &str| format!("{{\"rootfsImageName\": {image:?}}}");
+        let good = described(&host.image);
+        let image_files = [
+            ("checkpoint/inventory.img", "i"),
+            ("checkpoint/pstree.img", "p"),
+        ];
+        let archive = |name: &str, members: &[(&str, &str)]| -> anyhow::Result<PathBuf> {
+            let path = directory.join(name);
+            let content = tempfile::tempdir()?;
+            let mut tar = Command::new("tar");
+            tar.arg("-cPf").arg(&path).arg("-C").arg(content.path());
+            for (index, (name, text)) in members.iter().enumerate() {
+                // Under the name that the archive is to have, whatever it is.
+                let file = format!("f{index}");
+                fs::write(content.path().join(&file), text)?;
+                tar.arg(format!("--transform=s|^{file}$|{name}|"));
+            }
+            for index in 0..members.len() {
+                tar.arg(format!("f{index}"));
+            }
+            ensure!(tar.status()?.success(), "tar makes no {name}");
+            Ok(path)
+        };
+        let whole = |config: &str| {
+            let mut members = vec![("config.dump".to_owned(), config.to_owned())];
+            members.extend(image_files.map(|(name, text)| (name.to_owned(), text.to_owned())));
+            members
+        };
+        let borrowed = |members: &[(String, String)]| -> Vec<(String, String)> { members.to_vec() };
+        let mut cases = Vec::new();
+        let mut case =
+            |name: &str, members: &[(String, String)], code, words| -> anyhow::Result<()> {
+                let members = borrowed(members);
+                let members: Vec<(&str, &str)> = members
+                    .iter()
+                    .map(|(a, b)| (a.as_str(), b.as_str()))
+                    .collect();
+                cases.push((archive(name, &members)?, code, words));
+                Ok(())
+            };
+        case(
+            "empty.tar",
+            &[("x".into(), "x".into())],
+            Code::InvalidArgument,
+            "config.dump",
+        )?;
+        case(
+            "bare.tar",
+            &[("config.dump".into(), good.clone())],
+            Code::InvalidArgument,
+            "inventory.img",
+        )?;
+        case(
+            "json.tar",
+            &whole("no json"),
+            Code::InvalidArgument,
+            "config.dump",
+        )?;
+        let missing = described("127.0.0.1:5000/library/absent:latest");
+        case(
+            "image.tar",
+            &whole(&missing),
+            Code::NotFound,
+            "library/absent",
+        )?;
+        let mut climbs = whole(&good);
+        climbs.push(("../climbs".into(), "x".into()));
+        case("climbs.tar", &climbs, Code::InvalidArgument, "climbs")?;
+        let mut layer = whole(&good);
+        layer.push(("rootfs-diff.tar".into(), "no tar".repeat(200)));
+        case("layer.tar", &layer, Code::InvalidArgument, "unpack")?;
+        case("criu.tar", &whole(&good), Code::InvalidArgument, "mount")?;
+        cases.push((
+            directory.join("absent.tar"),
+            Code::InvalidArgument,
+            "absent.tar",
+        ));
+        cases.push((directory.clone(), Code::InvalidArgument, "no file"));
+        let truncated = directory.join("truncated.tar");
+        let bytes = fs::read(directory.join("criu.tar"))?;
+        fs::write(&truncated, &bytes[..1700])?;
+        cases.push((truncated, Code::InvalidArgument, "tar archive"));
+        for (path, code, words) in cases {
+            let settings = ContainerSettings::sleeper("restored").image(path.to_str().unwrap());
+            let refused = host.create(&pod_id, &pod, &settings).await.unwrap_err();
+            assert_eq!(refused.code(), code, "{}: {refused}", path.display());
+            assert!(refused.message().contains(words), "{words}: {refused}");
+        }
+        assert!(!directory.join("../climbs").exists());
+        assert!(host.cri.containers(None).await?.is_empty());
+        fs::remove_dir_all(&directory)?;
+        Ok(())
     });
 }
 

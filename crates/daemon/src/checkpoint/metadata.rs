@@ -23,8 +23,8 @@ pub(super) const DELETED: &str = "deleted.files";
 pub(super) const DESCRIPTORS: &str = "descriptors.json";
 /// Mounts that are external, beside the images; our own.
 pub(super) const EXTERNAL: &str = "external.mounts";
-const CONFIG: &str = "config.dump";
-const SPEC: &str = "spec.dump";
+pub(super) const CONFIG: &str = "config.dump";
+pub(super) const SPEC: &str = "spec.dump";
 const STATUS: &str = "status.dump";
 /// containerd's own record, which checkpointctl asks for.
 const CONTAINERD_STATUS: &str = "status";

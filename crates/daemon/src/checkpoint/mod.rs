@@ -11,11 +11,14 @@
 //! CRIU writes lies in `ROOT/checkpoints/ID` meanwhile, swept when the daemon starts.
 
 mod archive;
+mod audit;
 mod container;
 mod criu;
 mod layer;
 mod metadata;
 mod mounts;
+mod opened;
+mod restore;
 
 use std::{
     collections::BTreeSet,
@@ -29,6 +32,8 @@ use std::{
 
 pub(crate) use container::checkpoint;
 pub(crate) use criu::CriuError;
+pub(crate) use opened::OpenError;
+pub(crate) use restore::{RestoreError, Restoring, forget, make};
 
 use crate::{
     flight::Crashed,

@@ -8,10 +8,12 @@ use std::path::{Path, PathBuf};
 use oci_spec::runtime::{Mount, Spec};
 
 /// A line of `/proc/PID/mountinfo`, as far as it matters here.
-struct Line {
+pub(super) struct Line {
     root: String,
-    point: PathBuf,
-    kind: String,
+    pub(super) point: PathBuf,
+    pub(super) kind: String,
+    /// Of the file system.
+    pub(super) options: String,
 }
 
 /// The external mounts among those of a container, by their places, in the order of the table.
@@ -26,13 +28,16 @@ pub(super) fn external(mountinfo: &str, spec: &Spec) -> Vec<PathBuf> {
             line.root != "/" && masked.iter().any(|path| Path::new(path) == line.point);
         is_cgroup || hides_file || holder(mounts, &line.point).is_some_and(is_bind)
     };
-    mountinfo
-        .lines()
-        .filter_map(parse)
+    table(mountinfo)
         .filter(|line| line.point != Path::new("/"))
         .filter(is_external)
         .map(|line| line.point)
         .collect()
+}
+
+/// The lines that make sense.
+pub(super) fn table(mountinfo: &str) -> impl Iterator<Item = Line> {
+    mountinfo.lines().filter_map(parse)
 }
 
 /// The mount of the specification that made a mount: the nearest above it. Those below a recursive bind came with it.
@@ -63,8 +68,15 @@ fn parse(line: &str) -> Option<Line> {
     let mut fields = before.split(' ').skip(3);
     let root = unescape(fields.next()?);
     let point = PathBuf::from(unescape(fields.next()?));
-    let kind = after.split(' ').next()?.to_owned();
-    Some(Line { root, point, kind })
+    let mut fields = after.split(' ');
+    let kind = fields.next()?.to_owned();
+    let options = unescape(fields.nth(1).unwrap_or_default());
+    Some(Line {
+        root,
+        point,
+        kind,
+        options,
+    })
 }
 
 /// The kernel writes space, tab, newline and backslash as `\040` and the like.

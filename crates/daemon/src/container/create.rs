@@ -31,6 +31,7 @@ use super::{
     volumes::{self, VolumeError},
 };
 use crate::{
+    checkpoint::{self, RestoreError, Restoring},
     events::Kind,
     failpoint,
     flight::{self, Crashed},
@@ -129,6 +130,14 @@ pub(crate) enum CreateError {
     Log(ContainerId, #[source] LogError),
     #[error("container {0}")]
     Bundle(ContainerId, #[source] BundleError),
+    #[error("{image:?}")]
+    Checkpoint {
+        image: String,
+        #[source]
+        source: RestoreError,
+    },
+    #[error("container {0}: restore it")]
+    Restore(ContainerId, #[source] RestoreError),
     #[error("container {0}: its hostname")]
     Hostname(ContainerId, #[source] FilesError),
     #[error("container {0}: make it")]
@@ -167,7 +176,11 @@ pub(crate) async fn create(
         // Its image may have been removed since.
         Some(holder) => holder,
         None => {
-            let sources = Sources::find(runtime, &config)?;
+            let checkpoint = Restoring::find(runtime, &config).await.map_err(|source| {
+                let image = config.image.image.clone();
+                CreateError::Checkpoint { image, source }
+            })?;
+            let sources = Sources::find(runtime, &config, checkpoint)?;
             // The policy may have changed since the pull, and the image may have been pulled for somebody else.
             sources.admit(runtime, pod, &config).await?;
             let fresh = prepare(pod, &config, sources)?;
@@ -255,7 +268,11 @@ async fn make(
     let Some(sources) = container.sources() else {
         return Err(CreateError::Overtaken(container.id.clone()));
     };
-    match build(runtime, &container, &sources, &turn).await {
+    let built = build(runtime, &container, &sources, &turn).await;
+    if sources.checkpoint.is_some() {
+        checkpoint::forget(runtime, &container.id).await;
+    }
+    match built {
         Ok(()) => {
             container.set_sources(None);
             Ok(Arc::clone(&container))
@@ -289,6 +306,10 @@ async fn build(
     let pinned = sources.pin(runtime, id);
     pinned.map_err(|error| CreateError::Pin(id.clone(), error))?;
 
+    if let Some(checkpoint) = &sources.checkpoint {
+        let unpacked = checkpoint.unpack(runtime, container).await;
+        unpacked.map_err(|error| CreateError::Restore(id.clone(), error))?;
+    }
     let user_namespace = user_namespace(container, &link).await?;
     flight::stage("look at the paths that it mounts");
     let found = look(runtime, container).await?;
@@ -360,11 +381,18 @@ async fn build(
     flight::stage("have its supervisor make its init");
     let request = CreateContainer { plan, stdio };
     let made = async {
-        let made = hooks::make(runtime, container, &link, &spec.spec, request, descriptors).await;
-        let pid = made.map_err(|error| match error {
-            HookError::Supervisor(error) => CreateError::Supervisor(id.clone(), error),
-            error => hooked(error),
-        })?;
+        let pid = if sources.checkpoint.is_some() {
+            let made =
+                checkpoint::make(runtime, container, &link, &spec.spec, request, descriptors).await;
+            made.map_err(|error| CreateError::Restore(id.clone(), error))?
+        } else {
+            let made =
+                hooks::make(runtime, container, &link, &spec.spec, request, descriptors).await;
+            made.map_err(|error| match error {
+                HookError::Supervisor(error) => CreateError::Supervisor(id.clone(), error),
+                error => hooked(error),
+            })?
+        };
         if container.pod.made_with.is_none() {
             let given = outside::give(&spec.spec, id, pid).await;
             given.map_err(|error| CreateError::Outside(id.clone(), error))?;
@@ -431,7 +459,7 @@ fn not_ready(container: &Container) -> CreateError {
     }
 }
 
-pub(super) fn slot(index: usize) -> FdSlot {
+pub(crate) fn slot(index: usize) -> FdSlot {
     // The link refuses more descriptors than a message holds, far below this type's range.
     FdSlot(u16::try_from(index).unwrap_or(u16::MAX))
 }
@@ -525,6 +553,10 @@ fn specify(
     overlay
         .create(id.as_str(), &image.layers, mapping.as_ref())
         .map_err(failed)?;
+    if let Some(checkpoint) = &sources.checkpoint {
+        let filled = checkpoint.fill(runtime, id);
+        filled.map_err(|error| CreateError::Restore(id.clone(), error))?;
+    }
     let root = overlay
         .mount(id.as_str(), &image.layers, mapping)
         .map_err(failed)?;

@@ -7,6 +7,7 @@ use snapshot::UserMapping;
 
 use super::{Container, CreateError, config::ContainerConfig};
 use crate::{
+    checkpoint::Restoring,
     container::config::ImageSpec,
     id::ContainerId,
     pod::{Pod, config::PodConfig},
@@ -20,12 +21,21 @@ pub(super) struct Sources {
     pub(super) image: Arc<Image>,
     /// By the position of the mount.
     pub(super) volumes: BTreeMap<usize, Arc<Image>>,
+    /// What it is made from beside them.
+    pub(super) checkpoint: Option<Restoring>,
 }
 
 impl Sources {
     /// Finds every image that the request names. From memory.
-    pub(super) fn find(runtime: &Runtime, config: &ContainerConfig) -> Result<Self, CreateError> {
-        let image = find(runtime, "config.image.image", &config.image)?;
+    pub(super) fn find(
+        runtime: &Runtime,
+        config: &ContainerConfig,
+        checkpoint: Option<Restoring>,
+    ) -> Result<Self, CreateError> {
+        let image = match &checkpoint {
+            Some(checkpoint) => Arc::clone(&checkpoint.image),
+            None => find(runtime, "config.image.image", &config.image)?,
+        };
         let mut volumes = BTreeMap::new();
         for (index, mount) in config.mounts.iter().enumerate() {
             if let Some(spec) = &mount.image {
@@ -33,7 +43,11 @@ impl Sources {
                 volumes.insert(index, find(runtime, &field, spec)?);
             }
         }
-        Ok(Self { image, volumes })
+        Ok(Self {
+            image,
+            volumes,
+            checkpoint,
+        })
     }
 
     /// Whether the policy for signatures lets all of them run in the pod's namespace.
@@ -52,6 +66,8 @@ impl Sources {
         for (field, spec, image) in all {
             // The kubelet asks for an id, and tells the name that the pod has.
             let name = match spec.user_specified_image.as_str() {
+                // A checkpoint's name is not its image's.
+                _ if self.checkpoint.is_some() && Arc::ptr_eq(image, &self.image) => image.name(),
                 "" => &spec.image,
                 name => name,
             };

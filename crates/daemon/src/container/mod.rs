@@ -42,7 +42,7 @@ use std::{
 
 pub(crate) use attach::{AttachError, Attachment, attach, check_attach};
 pub(crate) use awaited::Awaited;
-pub(crate) use create::{CreateError, create};
+pub(crate) use create::{CreateError, create, slot};
 pub(crate) use devices::DevicesError;
 pub(crate) use exec::{
     Command, ExecEnd, ExecError, Running, begin as begin_exec, check_exec, pipe,

@@ -54,18 +54,8 @@ pub(crate) fn write_bundle<'a>(
     annotations: impl Iterator<Item = (&'a String, &'a String)>,
     limits: Limits,
 ) -> Result<(), BundleError> {
-    let bundle = Bundle::of(bundles, &plan.id);
-    make_directory(bundle.path())?;
-    make_directory(&bundle.rootfs())?;
-    make_directory(&bundle.path().join("mounts"))?;
-    make_directory(&bundle.path().join("namespaces"))?;
-    let mut spec = spec.clone();
+    let (bundle, mut spec) = make_places(bundles, spec, plan, descriptors)?;
     spec.set_version(VERSION.to_owned());
-    if let Some(root) = spec.root_mut() {
-        root.set_path(bundle.rootfs());
-    }
-    place_mounts(&bundle, &mut spec, plan, descriptors)?;
-    place_namespaces(&bundle, &mut spec)?;
     if let Some(linux) = spec.linux_mut() {
         // A relative one would be below the runtime's own.
         linux.set_cgroups_path(Some(PathBuf::from(format!("/{}", plan.cgroup))));
@@ -78,6 +68,27 @@ pub(crate) fn write_bundle<'a>(
     all.extend(shown.map(|(name, value)| (name.clone(), value.clone())));
     spec.set_annotations(Some(all));
     write_json(&bundle.config(), &spec)
+}
+
+/// Makes the places of a bundle, and nothing that is in them. Returns the specification with the bundle's paths.
+pub(crate) fn make_places(
+    bundles: &Path,
+    spec: &Spec,
+    plan: &ContainerPlan,
+    descriptors: &[OwnedFd],
+) -> Result<(Bundle, Spec), BundleError> {
+    let bundle = Bundle::of(bundles, &plan.id);
+    make_directory(bundle.path())?;
+    make_directory(&bundle.rootfs())?;
+    make_directory(&bundle.path().join("mounts"))?;
+    make_directory(&bundle.path().join("namespaces"))?;
+    let mut spec = spec.clone();
+    if let Some(root) = spec.root_mut() {
+        root.set_path(bundle.rootfs());
+    }
+    place_mounts(&bundle, &mut spec, plan, descriptors)?;
+    place_namespaces(&bundle, &mut spec)?;
+    Ok((bundle, spec))
 }
 
 /// Writes the process of an exec: all that restricts init restricts it.

@@ -19,7 +19,7 @@ use rustix::fs::{Mode, OFlags};
 use serde::{Deserialize, Serialize};
 use supervisor_api::{OciRuntime, RequestBody};
 
-pub(crate) use bundle::{BundleError, write_bundle, write_process};
+pub(crate) use bundle::{BundleError, make_places, write_bundle, write_process};
 pub(crate) use probe::{Probe, Proven};
 
 use crate::{

@@ -121,6 +121,7 @@ coded! {
         E::Signature { source: image::SignatureError::Store(_), .. } => os_code(error),
         E::Signature { .. } => Code::PermissionDenied,
         E::Overtaken(_) => Code::Aborted,
+        E::Checkpoint { source, .. } | E::Restore(_, source) => source.code(),
         E::Remains(_, remove) => remove.code(),
         E::Log(_, log) => log.code(),
         E::Mount(_, MountError::Open { source, .. })
@@ -172,6 +173,16 @@ coded! {
         E::Freeze(_, call) | E::Supervisor(_, call) => call.code(),
         E::Late { .. } | E::Blocking(..) => Code::DeadlineExceeded,
         E::Files { .. } | E::Record(..) | E::Crashed(_) => os_code(error),
+    }
+    checkpoint::RestoreError: error {
+        E::Open(error) => open_code(error),
+        E::NoImage { .. } => Code::NotFound,
+        E::Criu(_) | E::Unsupported(_) | E::Failed(_) => Code::FailedPrecondition,
+        E::NoMount(_) | E::NewMount(_) | E::Layer(_) => Code::InvalidArgument,
+        E::Excess(_) => Code::PermissionDenied,
+        E::Supervisor(call) => call.code(),
+        E::Blocking(_) => Code::DeadlineExceeded,
+        E::Files { .. } | E::Bundle(_) | E::Cgroup(_) => os_code(error),
     }
     pod::UpdateError: error {
         E::NotReady(_) | E::Nri(..) => Code::FailedPrecondition,
@@ -273,6 +284,19 @@ fn os_code(error: &(dyn Error + 'static)) -> Code {
         next = error.source();
     }
     Code::Internal
+}
+
+/// A checkpoint that a client has named: what it is, or what it takes to read it.
+fn open_code(error: &checkpoint::OpenError) -> Code {
+    use checkpoint::OpenError as E;
+    match error {
+        E::Open(error) => path_code(error),
+        E::NoFile | E::Compressed | E::Archive(_) | E::Member(_) | E::NoCheckpoint(_) => {
+            Code::InvalidArgument
+        }
+        E::Decode { .. } | E::TooLarge { .. } => Code::InvalidArgument,
+        E::Take { .. } => os_code(error),
+    }
 }
 
 /// What the system says of a path that a client has named: the client's mistake, or the node's trouble.

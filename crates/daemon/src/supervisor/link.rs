@@ -127,6 +127,19 @@ impl Link {
         }
     }
 
+    /// As [`Link::call`], for what may take its time.
+    pub(crate) async fn call_within(
+        &self,
+        body: RequestBody,
+        descriptors: Vec<OwnedFd>,
+        bound: Duration,
+    ) -> Result<(ReplyBody, Vec<OwnedFd>), CallError> {
+        self.send(body, descriptors)
+            .await?
+            .answer_within(bound)
+            .await
+    }
+
     /// As [`Link::order`], for what may take its time.
     pub(crate) async fn order_within(
         &self,

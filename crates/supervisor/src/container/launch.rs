@@ -1,11 +1,13 @@
 //! From a plan to a program that runs.
 
 use std::os::fd::{AsFd, OwnedFd};
+use std::time::Duration;
 
 use oci_plan::{ContainerPlan, FdSlot, NamespaceSource};
 use oci_runtime::{ChildStdio, Pause};
 use rustix::io::Errno;
-use supervisor_api::{CreateContainer, ReplyBody, WireError};
+use rustix::process::Signal;
+use supervisor_api::{CreateContainer, ReplyBody, Restore, WireError};
 
 use super::{Container, Fate, LAUNCH, Phase, names_a_file};
 use crate::attach::Stdin;
@@ -13,12 +15,15 @@ use crate::connection::Asker;
 use crate::poll::Deadline;
 use crate::reap::Ending;
 use crate::runtime::{
-    Aim, Command, Launched, Made, Progress, failed_precondition, internal, invalid, not_found,
-    resource_exhausted,
+    Aim, Command, Launch, Launched, Made, NewRestore, Progress, failed_precondition, internal,
+    invalid, not_found, resource_exhausted,
 };
 use crate::sandbox::Sandbox;
 use crate::streams::{Streams, host_user};
 use crate::supervisor::{Supervisor, complain, now_ns, take_slot};
+
+/// No restore takes longer.
+const LONGEST_RESTORE: Duration = Duration::from_secs(3600);
 
 impl Supervisor {
     pub(crate) fn create_container(
@@ -29,7 +34,24 @@ impl Supervisor {
         descriptors: &[OwnedFd],
     ) {
         let id = request.plan.id.clone();
-        if let Err(error) = self.begin_container(asker, request, pause, descriptors) {
+        let begun = self.begin_container(asker, request, pause, None, descriptors);
+        self.begun(asker, &id, begun);
+    }
+
+    pub(crate) fn restore_container(
+        &mut self,
+        asker: Asker,
+        restore: &Restore,
+        descriptors: &[OwnedFd],
+    ) {
+        let request = restore.create.clone();
+        let id = request.plan.id.clone();
+        let begun = self.begin_container(asker, request, None, Some(restore), descriptors);
+        self.begun(asker, &id, begun);
+    }
+
+    fn begun(&mut self, asker: Asker, id: &str, begun: Result<(), WireError>) {
+        if let Err(error) = begun {
             let message = format!("create container {id}: {}", error.message);
             self.reply(asker, Err(WireError { message, ..error }));
         }
@@ -40,6 +62,7 @@ impl Supervisor {
         asker: Asker,
         request: CreateContainer,
         pause: Option<(FdSlot, &str)>,
+        restore: Option<&Restore>,
         descriptors: &[OwnedFd],
     ) -> Result<(), WireError> {
         let CreateContainer { plan, stdio } = request;
@@ -65,6 +88,15 @@ impl Supervisor {
             Some((host, at)) => Some((take_slot(descriptors, host)?, at)),
             None => None,
         };
+        let restoring = match restore {
+            Some(restore) => Some((
+                restore,
+                take_slot(descriptors, restore.mounts)?,
+                take_slot(descriptors, restore.directory)?,
+                Duration::from_millis(restore.bound_ms).min(LONGEST_RESTORE),
+            )),
+            None => None,
+        };
         let log_file = stdio.log.map(|slot| take_slot(descriptors, slot));
         let log_file = log_file.transpose()?;
         let with_terminal = plan.process.terminal.is_some();
@@ -86,22 +118,39 @@ impl Supervisor {
             .map_err(|error| resource_exhausted(format!("reserve its exit record: {error}")))?;
         let key = self.new_key();
         let containers = &self.containers;
-        let launched = self.handler.create(
-            &plan,
-            descriptors,
-            &|id| {
-                let target = containers.iter().find(|one| one.id == id)?;
-                target.init()
-            },
-            child
-                .as_ref()
-                .map_or_else(ChildStdio::default, Streams::as_child),
-            pause.as_ref().map(|(host, at)| Pause {
-                host: host.as_fd(),
-                at,
-            }),
-            key,
-        );
+        let targets = |id: &str| {
+            let target = containers.iter().find(|one| one.id == id)?;
+            target.init()
+        };
+        let child_stdio = child
+            .as_ref()
+            .map_or_else(ChildStdio::default, Streams::as_child);
+        let launched = match &restoring {
+            Some((restore, mounts, directory, bound)) => self.handler.restore(
+                NewRestore {
+                    key,
+                    restore,
+                    mounts,
+                    directory,
+                    path: self.directory(),
+                    descriptors,
+                    stdio: child_stdio,
+                    bound: *bound,
+                },
+                &targets,
+            ),
+            None => self.handler.create(
+                &plan,
+                descriptors,
+                &targets,
+                child_stdio,
+                pause.as_ref().map(|(host, at)| Pause {
+                    host: host.as_fd(),
+                    at,
+                }),
+                key,
+            ),
+        };
         let Launched {
             launch,
             body,
@@ -115,7 +164,8 @@ impl Supervisor {
         };
         drop(child);
         let watched = self.poll.watch(&launch, key);
-        let alarm = self.poll.after(LAUNCH, Deadline::Launch(key));
+        let bound = restoring.as_ref().map_or(LAUNCH, |one| one.3 + LAUNCH);
+        let alarm = self.poll.after(bound, Deadline::Launch(key));
         let stdin = streams.as_mut().and_then(|streams| streams.stdin.take());
         let stdin = stdin.map(|pipe| Stdin::new(pipe, stdio.stdin_once));
         self.containers.push(Container {
@@ -169,6 +219,9 @@ impl Supervisor {
                 let alarm = self.poll.after(LAUNCH, Deadline::Launch(key));
                 if let Some(container) = self.keyed(key) {
                     container.alarm = Some(alarm);
+                    if let Some(Launch::Restored(_)) = container.launch {
+                        self.started(key);
+                    }
                 }
             }
             Err(error) => {
@@ -184,6 +237,9 @@ impl Supervisor {
             found.ok_or_else(|| not_found(format!("container {id} is not in this pod")))?;
         match (&container.phase, &mut container.launch) {
             (Phase::Created, Some(launch)) if !container.reaped => {
+                if let Launch::Restored(_) = launch {
+                    container.body.signal(Signal::CONT)?;
+                }
                 let command = self.handler.start(launch, id, container.key)?;
                 container.phase = Phase::Starting;
                 container.asker = Some(asker);

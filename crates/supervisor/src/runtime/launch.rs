@@ -3,7 +3,7 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use oci_runtime::Progress;
 use supervisor_api::WireError;
 
-use super::{core, failed_precondition, oci};
+use super::{core, criu, failed_precondition, oci};
 
 /// A container's init, or an exec, on its way to its program.
 #[derive(Debug)]
@@ -12,6 +12,8 @@ pub(crate) enum Launch {
     Embedded(oci_runtime::Launch),
     /// Its command says how far it is.
     Oci(oci::Launch),
+    /// The same, of CRIU's; then its processes are stopped until it is started.
+    Restored(criu::Restored),
 }
 
 impl Launch {
@@ -19,7 +21,7 @@ impl Launch {
     pub(crate) fn pid(&self) -> i32 {
         match self {
             Self::Embedded(launch) => launch.pid(),
-            Self::Oci(_) => 0,
+            Self::Oci(_) | Self::Restored(_) => 0,
         }
     }
 
@@ -28,6 +30,7 @@ impl Launch {
         match self {
             Self::Embedded(launch) => Some(launch.pidfd()),
             Self::Oci(launch) => launch.init(),
+            Self::Restored(launch) => launch.init(),
         }
     }
 
@@ -35,14 +38,14 @@ impl Launch {
     pub(crate) fn handshake(&self) -> Option<BorrowedFd<'_>> {
         match self {
             Self::Embedded(launch) => Some(launch.handshake()),
-            Self::Oci(_) => None,
+            Self::Oci(_) | Self::Restored(_) => None,
         }
     }
 
     pub(crate) fn advance(&mut self) -> Result<Progress, WireError> {
         match self {
             Self::Embedded(launch) => launch.advance().map_err(|error| core(&error)),
-            Self::Oci(_) => Ok(Progress::Pending),
+            Self::Oci(_) | Self::Restored(_) => Ok(Progress::Pending),
         }
     }
 
@@ -50,7 +53,9 @@ impl Launch {
     pub(crate) fn resume(&mut self) -> Result<(), WireError> {
         match self {
             Self::Embedded(launch) => launch.resume().map_err(|error| core(&error)),
-            Self::Oci(_) => Err(failed_precondition("no command waits".to_owned())),
+            Self::Oci(_) | Self::Restored(_) => {
+                Err(failed_precondition("no command waits".to_owned()))
+            }
         }
     }
 
@@ -59,6 +64,7 @@ impl Launch {
         match self {
             Self::Embedded(launch) => Some(launch.into_pidfd()),
             Self::Oci(launch) => launch.into_init(),
+            Self::Restored(launch) => launch.into_init(),
         }
     }
 }

@@ -23,6 +23,7 @@ use oci_runtime::{ChildStdio, Pause};
 use rustix::process::Signal;
 use supervisor_api::{OciRuntime, WireError};
 
+pub(crate) use criu::NewRestore;
 pub(crate) use embedded::Embedded;
 pub(crate) use failure::{
     core, failed_precondition, internal, invalid, not_found, resource_exhausted, unavailable,
@@ -164,6 +165,8 @@ impl Handler {
                 Ok(()) => Ok(None),
                 Err(error) => Err(core(&error)),
             },
+            // Its processes go on by a signal.
+            Launch::Restored(_) => Ok(None),
             Launch::Oci(_) => self.simple(Aim::Start(key), |runtime, aim| {
                 runtime.start(&self.core, id, aim)
             }),
@@ -220,6 +223,7 @@ impl Handler {
         ended: impl Fn(i32) -> bool,
     ) -> Result<Made, WireError> {
         match (&self.runtime, launch) {
+            (_, Launch::Restored(launch)) => launch.made(ended),
             (Some(runtime), Launch::Oci(launch)) => runtime.made(launch, verb, ended),
             (None, _) | (_, Launch::Embedded(_)) => {
                 Err(internal("no command has made it".to_owned()))
@@ -302,6 +306,13 @@ impl Body {
             .create_exec(name)
             .map(Self)
             .map_err(|error| failure::cgroup(&error))
+    }
+
+    /// Its files to enter it by in v1 trees, and its directory in the v2 tree.
+    fn entrances(&self) -> Result<(Vec<OwnedFd>, Option<OwnedFd>), WireError> {
+        let tasks = self.0.attach_fds();
+        let tasks = tasks.map_err(|error| failure::cgroup(&error))?;
+        Ok((tasks, self.unified()?))
     }
 
     /// Its directory in the v2 tree.

@@ -39,6 +39,11 @@ pub(crate) enum Aim {
         asker: Asker,
     },
     /// By CRIU.
+    Restore {
+        key: u32,
+        bound: Duration,
+    },
+    /// By CRIU.
     Dump {
         key: u32,
         asker: Asker,
@@ -55,6 +60,7 @@ impl Aim {
             Self::Exec(_) => "exec",
             Self::Delete(_) => "delete",
             Self::Kill { .. } => "kill",
+            Self::Restore { .. } => "restore",
             Self::Dump { .. } => "dump",
         }
     }
@@ -65,7 +71,7 @@ impl Aim {
             Self::Create(_) | Self::Start(_) | Self::Exec(_) => 25,
             Self::Delete(_) => 8,
             Self::Kill { .. } => 5,
-            Self::Dump { bound, .. } => return *bound,
+            Self::Restore { bound, .. } | Self::Dump { bound, .. } => return *bound,
         })
     }
 }
@@ -95,6 +101,12 @@ pub(in crate::runtime) struct Order<'a> {
     pub(in crate::runtime) cgroup: Option<OwnedFd>,
     /// Its `PATH`, where it is not the node's.
     pub(in crate::runtime) path: Option<&'a str>,
+    /// Descriptors that it finds from [`FIRST_INHERITED`] on.
+    pub(in crate::runtime) inherited: &'a [BorrowedFd<'a>],
+    /// The container's cgroups in v1 trees, which it is to enter.
+    pub(in crate::runtime) tasks: &'a [OwnedFd],
+    /// What it starts sees the cgroups that it is in as the roots.
+    pub(in crate::runtime) cgroup_namespace: bool,
 }
 
 /// A command that runs. It dies with this process.
@@ -111,6 +123,9 @@ pub(crate) struct Command {
     tail: Vec<u8>,
     overdue: bool,
 }
+
+/// Where a program that inherits descriptors finds the first of them.
+pub(in crate::runtime) const FIRST_INHERITED: i32 = 4;
 
 /// How a command ended.
 pub(crate) type Outcome = Result<(), WireError>;
@@ -300,6 +315,12 @@ fn prepare(order: &Order<'_>, node: Node<'_>, writer: BorrowedFd<'_>) -> Result<
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL))
         .map_err(at("die with the supervisor"))?;
     sys::reset_signals().map_err(at("reset its signals"))?;
+    for tasks in order.tasks {
+        rustix::io::write(tasks, b"0").map_err(at("enter the container's cgroups"))?;
+    }
+    if order.cgroup_namespace {
+        sys::unshare(sys::CloneFlags::NEWCGROUP).map_err(at("make a cgroup namespace"))?;
+    }
     if let Some(score) = order.oom_score {
         node.host.write_oom_score("self", score);
     }
@@ -332,12 +353,23 @@ fn prepare(order: &Order<'_>, node: Node<'_>, writer: BorrowedFd<'_>) -> Result<
         None => (None, Some(writer), Some(writer)),
     };
     // Copies, above what is about to be replaced.
+    let inherited = order.inherited.iter();
+    let inherited: Result<Vec<OwnedFd>, Errno> = inherited
+        .map(|one| rustix::io::fcntl_dupfd_cloexec(one, 10))
+        .collect();
+    let inherited = inherited.map_err(at("copy what it inherits"))?;
     let copies = [stdin, stdout, stderr]
         .map(|one| rustix::io::fcntl_dupfd_cloexec(one.unwrap_or(null.as_fd()), 10));
     for (number, copy) in copies.into_iter().enumerate() {
         let copy = copy.map_err(at("copy its streams"))?;
         sys::place_descriptor(copy.as_fd(), number as i32, true)
             .map_err(at("place its streams"))?;
+    }
+    // Last: some of the numbers are those of what has been used until here, and none of that may be closed afterwards.
+    drop(null);
+    for (number, copy) in inherited.iter().enumerate() {
+        sys::place_descriptor(copy.as_fd(), FIRST_INHERITED + number as i32, true)
+            .map_err(at("place what it inherits"))?;
     }
     Ok(())
 }

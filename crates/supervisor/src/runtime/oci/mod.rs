@@ -32,9 +32,8 @@ use supervisor_api::{Bundle, OciRuntime, WireError, pid_file, process_file};
 pub(crate) use command::{Aim, Command, Outcome};
 
 use super::{Body, Embedded, NewExec, internal};
-pub(super) use command::{Node, Order};
-use mounts::Place;
-pub(super) use mounts::places;
+pub(super) use command::{FIRST_INHERITED, Node, Order};
+pub(super) use mounts::{Place, places};
 
 /// The runtime of one pod.
 #[derive(Debug)]
@@ -121,6 +120,9 @@ impl Oci {
                 places,
                 cgroup: placement(core, &body)?,
                 path: None,
+                inherited: &[],
+                tasks: &[],
+                cgroup_namespace: false,
             };
             Ok((launch, self.run(core, order)?))
         });
@@ -155,6 +157,9 @@ impl Oci {
             places: &[],
             cgroup: None,
             path: None,
+            inherited: &[],
+            tasks: &[],
+            cgroup_namespace: false,
         };
         self.run(core, order)
     }
@@ -188,6 +193,9 @@ impl Oci {
                     places: &[],
                     cgroup,
                     path: None,
+                    inherited: &[],
+                    tasks: &[],
+                    cgroup_namespace: false,
                 };
                 Ok((launch, self.run(core, order)?))
             });
@@ -260,22 +268,8 @@ impl Oci {
                 self.runtime.handler, self.runtime.program
             ))
         };
-        let pid = self
-            .read_pid(&launch.pid_file)
-            .map_err(|what| lie(format!("its pid file {what}")))?;
-        if !ended(pid) {
-            let pidfd = rustix::process::Pid::from_raw(pid)
-                .ok_or(Errno::SRCH)
-                .and_then(|pid| rustix::process::pidfd_open(pid, PidfdFlags::empty()))
-                .map_err(|_| lie(format!("its pid file names {pid}, which does not run")))?;
-            // A signal to somebody else's process would be the least of the harm.
-            if parent_of(pid) != Some(rustix::process::getpid().as_raw_nonzero().get()) {
-                return Err(lie(format!(
-                    "its pid file names {pid}, which is no process of this pod"
-                )));
-            }
-            launch.init = Some(pidfd);
-        }
+        let (pid, init) = left_behind(&self.directory, &launch.pid_file, ended).map_err(lie)?;
+        launch.init = init;
         let console = match launch.console.take() {
             Some(console) => Some(console.receive().map_err(|error| {
                 lie(format!(
@@ -287,21 +281,6 @@ impl Oci {
         Ok(Made { pid, console })
     }
 
-    fn read_pid(&self, file: &Path) -> Result<i32, String> {
-        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
-        let file = rustix::fs::openat(&self.directory, file, flags, Mode::empty())
-            .map_err(|error| format!("cannot be read: {error}"))?;
-        let mut buffer = [0_u8; 32];
-        let count = rustix::io::read(&file, &mut buffer)
-            .map_err(|error| format!("cannot be read: {error}"))?;
-        let said = String::from_utf8_lossy(&buffer[..count]);
-        said.trim()
-            .parse()
-            .ok()
-            .filter(|pid| *pid > 1)
-            .ok_or_else(|| format!("holds {said:?}"))
-    }
-
     fn unlink(&self, file: &Path) {
         // It may never have been there; what stays goes with the container.
         let _ = rustix::fs::unlinkat(&self.directory, self.relative(file), AtFlags::empty());
@@ -310,6 +289,44 @@ impl Oci {
     fn relative(&self, path: &Path) -> PathBuf {
         path.strip_prefix(&self.path).unwrap_or(path).to_owned()
     }
+}
+
+/// The process that a pid file names, which is one of ours; without a descriptor if `ended` says that it has been reaped.
+pub(super) fn left_behind(
+    directory: &OwnedFd,
+    pid_file: &Path,
+    ended: impl Fn(i32) -> bool,
+) -> Result<(i32, Option<OwnedFd>), String> {
+    let pid = read_pid(directory, pid_file).map_err(|what| format!("its pid file {what}"))?;
+    if ended(pid) {
+        return Ok((pid, None));
+    }
+    let pidfd = rustix::process::Pid::from_raw(pid)
+        .ok_or(Errno::SRCH)
+        .and_then(|pid| rustix::process::pidfd_open(pid, PidfdFlags::empty()))
+        .map_err(|_| format!("its pid file names {pid}, which does not run"))?;
+    // A signal to somebody else's process would be the least of the harm.
+    if parent_of(pid) != Some(rustix::process::getpid().as_raw_nonzero().get()) {
+        return Err(format!(
+            "its pid file names {pid}, which is no process of this pod"
+        ));
+    }
+    Ok((pid, Some(pidfd)))
+}
+
+fn read_pid(directory: &OwnedFd, file: &Path) -> Result<i32, String> {
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
+    let file = rustix::fs::openat(directory, file, flags, Mode::empty())
+        .map_err(|error| format!("cannot be read: {error}"))?;
+    let mut buffer = [0_u8; 32];
+    let count =
+        rustix::io::read(&file, &mut buffer).map_err(|error| format!("cannot be read: {error}"))?;
+    let said = String::from_utf8_lossy(&buffer[..count]);
+    said.trim()
+        .parse()
+        .ok()
+        .filter(|pid| *pid > 1)
+        .ok_or_else(|| format!("holds {said:?}"))
 }
 
 /// The body goes where the command could not be started.
