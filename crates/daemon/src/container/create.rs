@@ -31,7 +31,7 @@ use super::{
     volumes::{self, VolumeError},
 };
 use crate::{
-    checkpoint::{self, RestoreError, Restoring},
+    checkpoint::{self, RestoreError},
     events::Kind,
     failpoint,
     flight::{self, Crashed},
@@ -176,11 +176,7 @@ pub(crate) async fn create(
         // Its image may have been removed since.
         Some(holder) => holder,
         None => {
-            let checkpoint = Restoring::find(runtime, &config).await.map_err(|source| {
-                let image = config.image.image.clone();
-                CreateError::Checkpoint { image, source }
-            })?;
-            let sources = Sources::find(runtime, &config, checkpoint)?;
+            let sources = Sources::find(runtime, &config).await?;
             // The policy may have changed since the pull, and the image may have been pulled for somebody else.
             sources.admit(runtime, pod, &config).await?;
             let fresh = prepare(pod, &config, sources)?;
@@ -381,18 +377,8 @@ async fn build(
     flight::stage("have its supervisor make its init");
     let request = CreateContainer { plan, stdio };
     let made = async {
-        let pid = if sources.checkpoint.is_some() {
-            let made =
-                checkpoint::make(runtime, container, &link, &spec.spec, request, descriptors).await;
-            made.map_err(|error| CreateError::Restore(id.clone(), error))?
-        } else {
-            let made =
-                hooks::make(runtime, container, &link, &spec.spec, request, descriptors).await;
-            made.map_err(|error| match error {
-                HookError::Supervisor(error) => CreateError::Supervisor(id.clone(), error),
-                error => hooked(error),
-            })?
-        };
+        let made = sources.make(runtime, container, &link, &spec.spec, request, descriptors);
+        let pid = made.await?;
         if container.pod.made_with.is_none() {
             let given = outside::give(&spec.spec, id, pid).await;
             given.map_err(|error| CreateError::Outside(id.clone(), error))?;

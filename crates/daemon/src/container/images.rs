@@ -3,16 +3,23 @@
 use std::{collections::BTreeMap, os::fd::OwnedFd, sync::Arc};
 
 use image::{Image, PinError};
+use oci_spec::runtime::Spec;
 use snapshot::UserMapping;
+use supervisor_api::CreateContainer;
 
-use super::{Container, CreateError, config::ContainerConfig};
+use super::{
+    Container, CreateError,
+    config::ContainerConfig,
+    hooks::{self, HookError},
+};
 use crate::{
-    checkpoint::Restoring,
+    checkpoint::{self, Restoring},
     container::config::ImageSpec,
     id::ContainerId,
     pod::{Pod, config::PodConfig},
     runtime::Runtime,
     spec::{ImageTree, SpecError},
+    supervisor::Link,
 };
 
 /// What is needed of a container's images to make it.
@@ -26,12 +33,15 @@ pub(super) struct Sources {
 }
 
 impl Sources {
-    /// Finds every image that the request names. From memory.
-    pub(super) fn find(
-        runtime: &Runtime,
+    /// Finds every image that the request names: from memory, but for a checkpoint.
+    pub(super) async fn find(
+        runtime: &Arc<Runtime>,
         config: &ContainerConfig,
-        checkpoint: Option<Restoring>,
     ) -> Result<Self, CreateError> {
+        let checkpoint = Restoring::find(runtime, config).await.map_err(|source| {
+            let image = config.image.image.clone();
+            CreateError::Checkpoint { image, source }
+        })?;
         let image = match &checkpoint {
             Some(checkpoint) => Arc::clone(&checkpoint.image),
             None => find(runtime, "config.image.image", &config.image)?,
@@ -80,6 +90,28 @@ impl Sources {
             })?;
         }
         Ok(())
+    }
+
+    /// Makes the container's processes, which wait to be started. Returns the pid of its init.
+    pub(super) async fn make(
+        &self,
+        runtime: &Arc<Runtime>,
+        container: &Arc<Container>,
+        link: &Arc<Link>,
+        spec: &Spec,
+        request: CreateContainer,
+        descriptors: Vec<OwnedFd>,
+    ) -> Result<i32, CreateError> {
+        let id = || container.id.clone();
+        if self.checkpoint.is_some() {
+            let made = checkpoint::make(runtime, container, link, spec, request, descriptors).await;
+            return made.map_err(|error| CreateError::Restore(id(), error));
+        }
+        let made = hooks::make(runtime, container, link, spec, request, descriptors).await;
+        made.map_err(|error| match error {
+            HookError::Supervisor(error) => CreateError::Supervisor(id(), error),
+            error => CreateError::Hook(id(), error),
+        })
     }
 
     pub(super) fn volume_ids(&self) -> BTreeMap<usize, String> {
