@@ -116,7 +116,7 @@ const SUITES: &[Suite] = &[
         package: "longshore-e2e",
         target: "e2e",
         v2: &[
-            "checkpoint::with_criu_",
+            "checkpoint::with_criu_a_checkpoint",
             "container::",
             "pod::",
             "stop::",
@@ -134,7 +134,7 @@ const SUITES: &[Suite] = &[
         ],
         systemd: &[
             "systemd::",
-            "checkpoint::with_criu_",
+            "checkpoint::with_criu_a_checkpoint",
             "container::",
             "pod::",
             "stop::",
