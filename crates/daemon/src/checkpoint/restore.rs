@@ -47,6 +47,9 @@ const BOUND: Duration = Duration::from_secs(100);
 /// Of the files that a container had changed.
 const MOST_LAYER_BYTES: u64 = 1 << 40;
 
+/// What CRIU calls something that the processes had open, and what it becomes.
+type Kept = Vec<(String, Inherited)>;
+
 /// runc's name for the network that is not the checkpoint's.
 const NETWORK: &str = "extRootNetNS";
 
@@ -306,7 +309,7 @@ fn arguments(
     work: &Path,
     bundle: &Bundle,
     spec: &Spec,
-) -> Result<(Vec<String>, Vec<(String, Inherited)>), RestoreError> {
+) -> Result<(Vec<String>, Kept), RestoreError> {
     use oci_spec::runtime::LinuxNamespaceType as Kind;
     let mut arguments: Vec<String> = [
         ("--images-dir", work.join(IMAGES)),
@@ -346,7 +349,7 @@ fn arguments(
     }
     let streams: Vec<String> = opened::json(&work.join(IMAGES), DESCRIPTORS)?.unwrap_or_default();
     let all = [Inherited::Stdin, Inherited::Stdout, Inherited::Stderr];
-    let mut inherited: Vec<(String, Inherited)> = Vec::new();
+    let mut inherited = Kept::new();
     for (name, what) in streams.into_iter().zip(all) {
         // Files are opened again, in the container.
         let is_pipe = name.starts_with("pipe:[") || name.starts_with("socket:[");
