@@ -577,7 +577,7 @@ fn specify(
             hosts: Some(&files.hosts),
             hostname: Some(&files.hostname),
             resolv_conf: Some(&files.resolv_conf),
-            shm: Some(&shm_path(pod)),
+            shm: Some(&mounts::shm_path(pod)),
         },
         hostname: &hostname,
         volumes: &volumes,
@@ -604,15 +604,6 @@ fn image_config(
     let json = runtime.images.config_json(&image.id)?;
     let json = json.ok_or_else(|| ImageConfigError::Missing(image.id.clone()))?;
     serde_json::from_slice(&json).map_err(ImageConfigError::Decode)
-}
-
-/// The pod's shared memory as a specification names it; the supervisor holds it, and the embedded core never opens this path.
-fn shm_path(pod: &Pod) -> PathBuf {
-    if pod.config.namespaces().ipc {
-        pod.directory.join("shm")
-    } else {
-        PathBuf::from("/dev/shm")
-    }
 }
 
 /// Namespaces as a specification names them. The network's path is real; for the others, which the supervisor holds by
@@ -657,7 +648,7 @@ async fn translate(
         mut trees,
     } = specified;
     let (id, pod) = (&container.id, &container.pod);
-    let shm = shm_path(pod);
+    let shm = mounts::shm_path(pod);
     let pod_shm: Option<&Path> = shm.starts_with(&pod.directory).then_some(shm.as_path());
     let planned = |error| CreateError::Plan(id.clone(), error);
     let mut descriptors = vec![root];

@@ -163,6 +163,15 @@ fn mount_of(table: &str, path: &Path) -> Option<(String, bool, bool)> {
     found
 }
 
+/// The pod's shared memory as a specification names it; the supervisor holds it, and the embedded core never opens this path.
+pub(super) fn shm_path(pod: &crate::pod::Pod) -> PathBuf {
+    if pod.config.namespaces().ipc {
+        pod.directory.join("shm")
+    } else {
+        PathBuf::from("/dev/shm")
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
