@@ -97,7 +97,9 @@ fn qemu(boot: Boot, system: &System, disks: &Disks, console: &Path) -> Command {
     // psi: Debian's kernels measure pressure only when asked to. Nobody attacks the emulated processor, and what would hinder them costs
     // half of its time: code that is elsewhere in each process is translated again for each.
     let hardening = "mitigations=off norandmaps";
-    let arguments = format!("console=ttyS0 quiet panic=-1 psi=1 {hardening} {init}");
+    // Debian's kernel has AppArmor enabled, and the machine no program to load a profile with: containers would be refused.
+    let security = "apparmor=0";
+    let arguments = format!("console=ttyS0 quiet panic=-1 psi=1 {hardening} {security} {init}");
     let drive = |image: &Path, options: &str| {
         let image = image.display();
         format!("file={image},format=raw,if=virtio,cache=unsafe,{options}")
