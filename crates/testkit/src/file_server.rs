@@ -12,6 +12,7 @@ use std::{
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU8, Ordering},
+        mpsc::{self, Sender},
     },
     thread::{self, JoinHandle},
     time::Duration,
@@ -30,6 +31,9 @@ const TICK: Timespec = Timespec {
     tv_sec: 0,
     tv_nsec: 20_000_000,
 };
+
+/// A bound on what the kernel asks at once.
+const LIMIT: Duration = Duration::from_secs(30);
 
 /// The largest request is a write, which this server refuses; the kernel wants the room all the same.
 const REQUEST_BYTES: usize = 256 * 1024;
@@ -60,14 +64,15 @@ impl FileServer {
             .context("open /dev/fuse (is the kernel's module fuse there?)")?;
         let mood = Arc::new(AtomicU8::new(SERVES));
         let ended = Arc::new(AtomicBool::new(false));
+        let (answered, first_answer) = mpsc::channel();
         let server = Server {
             device: device.try_clone()?,
             nodes: nodes(files),
             mood: Arc::clone(&mood),
             swallowed: Vec::new(),
+            answered: Some(answered),
             ended: Arc::clone(&ended),
         };
-        // The mount waits for the server's first answer.
         let thread = thread::Builder::new()
             .name("file-server".into())
             .spawn(move || server.serve())?;
@@ -85,6 +90,10 @@ impl FileServer {
             .context("run mount (package mount)")?;
         let said = String::from_utf8_lossy(&output.stderr);
         ensure!(output.status.success(), "mount on {on}: {said}");
+        // The mount does not wait for the answer to INIT, and who comes before it does not wait as others do.
+        first_answer
+            .recv_timeout(LIMIT)
+            .context("wait for the first answer")?;
         Ok(server)
     }
 
@@ -171,6 +180,8 @@ struct Server {
     nodes: BTreeMap<u64, Node>,
     mood: Arc<AtomicU8>,
     swallowed: Vec<Vec<u8>>,
+    /// Who waits for the first answer.
+    answered: Option<Sender<()>>,
     ended: Arc<AtomicBool>,
 }
 
@@ -212,7 +223,13 @@ impl Server {
             }
             match self.device.read(&mut buffer) {
                 Ok(length) if mood == SWALLOWS => self.swallowed.push(buffer[..length].to_vec()),
-                Ok(length) => self.answer(&buffer[..length]),
+                Ok(length) => {
+                    self.answer(&buffer[..length]);
+                    if let Some(first) = self.answered.take() {
+                        // Nobody waits any more.
+                        let _unheard = first.send(());
+                    }
+                }
                 // Not mounted yet (EPERM), or the request was withdrawn.
                 Err(error) if error.raw_os_error() != Some(Errno::NODEV.raw_os_error()) => {
                     thread::sleep(Duration::from_millis(1));

@@ -1,6 +1,11 @@
 //! The file server serves, hangs, answers again, and dies.
 
-use std::{process::Stdio, thread, time::Duration};
+use std::{
+    fs,
+    process::Stdio,
+    thread,
+    time::{Duration, Instant},
+};
 
 use testkit::{file_server::FileServer, sandbox::Sandbox};
 
@@ -48,12 +53,23 @@ fn a_server_that_makes_its_clients_immortal() {
     let server = FileServer::mount(&sandbox, "/run/far", &[("a", "served\n")]).unwrap();
     server.swallow();
     let mut waits = sandbox.command("cat").arg("/run/far/a").spawn().unwrap();
+    let deadline = Instant::now() + Duration::from_secs(30);
+    // Its request is made, and then taken.
+    let cat = loop {
+        assert!(Instant::now() < deadline, "nobody asks for the file");
+        let processes = sandbox.processes().into_iter();
+        let waits = processes
+            .filter(|process| process.name == "cat")
+            .find(|cat| {
+                let wchan = fs::read_to_string(sandbox.view(format!("/proc/{}/wchan", cat.pid)));
+                wchan.is_ok_and(|function| function == "request_wait_answer")
+            });
+        match waits {
+            Some(cat) => break cat,
+            None => thread::sleep(Duration::from_millis(10)),
+        }
+    };
     thread::sleep(Duration::from_millis(200));
-    let cat = sandbox
-        .processes()
-        .into_iter()
-        .find(|process| process.name == "cat")
-        .unwrap();
     sandbox.kill("KILL", &[cat.pid]).unwrap();
     thread::sleep(Duration::from_millis(200));
     assert!(waits.try_wait().unwrap().is_none());

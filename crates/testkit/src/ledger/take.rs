@@ -22,7 +22,11 @@ pub(super) fn take(sandbox: &Sandbox) -> anyhow::Result<Ledger> {
 
 /// By command line, not by PID: a daemon that was restarted is the same thing.
 fn processes(ledger: &mut Ledger, sandbox: &Sandbox) {
-    for process in sandbox.processes() {
+    for mut process in sandbox.processes() {
+        // A log process has its supervisor's name until it has given itself one.
+        if process.name == "longshore-log" {
+            process.name = "longshore-pod".to_owned();
+        }
         ledger.add(
             "process",
             format!("{} {}", process.name, process.args.join(" ")),
