@@ -10,7 +10,7 @@ use bytes::{Buf, Bytes};
 use tokio::sync::mpsc;
 
 use crate::digest::Hasher;
-use crate::unpack::{Archive, Kind};
+use crate::unpack::{Archive, Kind, read_buffered};
 use crate::{Digest, LoadError};
 
 /// Files of one archive; more are no images.
@@ -290,10 +290,6 @@ impl BufRead for Chunks {
 
 impl Read for Chunks {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let available = self.fill_buf()?;
-        let length = available.len().min(buffer.len());
-        buffer[..length].copy_from_slice(&available[..length]);
-        self.consume(length);
-        Ok(length)
+        read_buffered(self, buffer)
     }
 }

@@ -217,16 +217,7 @@ impl Store {
     }
 
     pub(crate) fn manifest(&self, id: &str) -> Result<Option<Vec<u8>>, StoreError> {
-        let mut database = self.lock();
-        let transaction = self
-            .present(&mut database)?
-            .begin_read()
-            .map_err(StoreError::metadata("read"))?;
-        let table = transaction
-            .open_table(MANIFESTS)
-            .map_err(StoreError::metadata("read"))?;
-        let value = table.get(id).map_err(StoreError::metadata("read"))?;
-        Ok(value.map(|value| value.value().to_vec()))
+        self.bytes(MANIFESTS, id)
     }
 
     /// Durable when it returns. Where the disk is full and the change frees some of it, the ballast makes room.

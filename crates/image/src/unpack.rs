@@ -29,6 +29,7 @@ mod whiteout;
 pub(crate) use archive::{Archive, Kind};
 pub use changes::unpack_changes;
 pub use error::LayerError;
+pub(crate) use inflate::read_buffered;
 pub(crate) use ingest::Ingest;
 pub(crate) use pipeline::{Expected, Unpacked, unpack};
 pub(crate) use place::Below;

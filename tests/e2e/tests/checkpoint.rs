@@ -144,6 +144,15 @@ impl Counting {
         Ok(())
     }
 
+    /// A checkpoint of it is not to be had now, and the answer says `why`.
+    async fn is_refused(&self, host: &Host, why: &str) {
+        let place = self.archives.join("c.tar");
+        let answer = host.cri.checkpoint(&self.id, &place, 0).await;
+        let refused = answer.expect_err("it is checkpointed");
+        assert_eq!(refused.code(), Code::FailedPrecondition, "{refused}");
+        assert!(refused.message().contains(why), "{why}: {refused}");
+    }
+
     /// Waits until a fake has begun to dump it.
     async fn until_begun(&self, host: &Host) -> anyhow::Result<()> {
         let work = host.sandbox.directory().join("lib/checkpoints");
@@ -184,31 +193,16 @@ fn without_a_criu_that_works_it_says_what_is_missing() {
     let absent = Path::new("/nonexistent/criu");
     scenario_with(&format!("criu = {absent:?}\n"), async |host| {
         let counting = Counting::start(host, "absent").await?;
-        let place = counting.archives.join("c.tar");
-        let refused = host
-            .cri
-            .checkpoint(&counting.id, &place, 0)
-            .await
-            .unwrap_err();
-        assert_eq!(refused.code(), Code::FailedPrecondition, "{refused}");
-        assert!(refused.message().contains("/nonexistent/criu"), "{refused}");
+        counting.is_refused(host, "/nonexistent/criu").await;
         counting.left_nothing(host)
     });
     let verdict = "echo 'Error (criu/kerndat.c:1): the kernel lacks everything' >&2; exit 1";
     let fake = Fake::new(verdict, "exit 1");
     scenario_with(&fake.setting(), async |host| {
         let counting = Counting::start(host, "unfit").await?;
-        let place = counting.archives.join("c.tar");
-        let refused = host
-            .cri
-            .checkpoint(&counting.id, &place, 0)
-            .await
-            .unwrap_err();
-        assert_eq!(refused.code(), Code::FailedPrecondition, "{refused}");
-        assert!(
-            refused.message().contains("the kernel lacks everything"),
-            "{refused}"
-        );
+        counting
+            .is_refused(host, "the kernel lacks everything")
+            .await;
         counting.goes_on(host).await?;
         counting.left_nothing(host)
     });
@@ -288,17 +282,7 @@ fn a_dump_that_fails_leaves_nothing() {
     let fake = Fake::new("exit 0", fails);
     scenario_with(&fake.setting(), async |host| {
         let counting = Counting::start(host, "fails").await?;
-        let place = counting.archives.join("c.tar");
-        let refused = host
-            .cri
-            .checkpoint(&counting.id, &place, 0)
-            .await
-            .unwrap_err();
-        assert_eq!(refused.code(), Code::FailedPrecondition, "{refused}");
-        assert!(
-            refused.message().contains("something odd is open"),
-            "{refused}"
-        );
+        counting.is_refused(host, "something odd is open").await;
         counting.goes_on(host).await?;
         counting.left_nothing(host)
     });

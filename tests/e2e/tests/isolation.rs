@@ -5,7 +5,7 @@ use cri::v1::{
     MountPropagation, NamespaceMode, NamespaceOption, PodSandboxConfig, SecurityProfile,
     UserNamespace, security_profile::ProfileType,
 };
-use e2e::{ContainerSettings, PodSettings, scenario};
+use e2e::{ContainerSettings, Host, PodSettings, scenario};
 
 #[test]
 fn containers_may_share_a_pid_namespace() {
@@ -73,34 +73,43 @@ fn a_container_may_join_anothers_processes() {
     });
 }
 
+/// Runs a container in a pod with a user namespace, whose ids are the node's from `host_id` on. The container's id.
+async fn run_mapped(
+    host: &Host,
+    name: &str,
+    host_id: u32,
+    network: NamespaceMode,
+) -> anyhow::Result<String> {
+    let mapping = IdMapping {
+        container_id: 0,
+        host_id,
+        length: 65_536,
+    };
+    let options = NamespaceOption {
+        network: network.into(),
+        pid: NamespaceMode::Container.into(),
+        userns_options: Some(UserNamespace {
+            mode: NamespaceMode::Pod.into(),
+            uids: vec![mapping],
+            gids: vec![mapping],
+        }),
+        ..Default::default()
+    };
+    let of_pod = options.clone();
+    let pod = PodSettings::edited(name, move |config| *pod_options(config) = of_pod.clone());
+    let pod_id = host.run_pod(&pod).await?;
+    let settings = ContainerSettings::sleeper("main").edited(move |config| {
+        let context = config.linux.get_or_insert_default();
+        let context = context.security_context.get_or_insert_default();
+        context.namespace_options = Some(options.clone());
+    });
+    host.run(&pod_id, &pod, &settings).await
+}
+
 #[test]
 fn a_pod_may_have_a_user_namespace() {
     scenario(async |host| {
-        let mapping = IdMapping {
-            container_id: 0,
-            host_id: 100_000,
-            length: 65_536,
-        };
-        let options = NamespaceOption {
-            pid: NamespaceMode::Container.into(),
-            userns_options: Some(UserNamespace {
-                mode: NamespaceMode::Pod.into(),
-                uids: vec![mapping],
-                gids: vec![mapping],
-            }),
-            ..Default::default()
-        };
-        let of_pod = options.clone();
-        let pod = PodSettings::edited("mapped", move |config| {
-            *pod_options(config) = of_pod.clone()
-        });
-        let pod_id = host.run_pod(&pod).await?;
-        let settings = ContainerSettings::sleeper("main").edited(move |config| {
-            let context = config.linux.get_or_insert_default();
-            let context = context.security_context.get_or_insert_default();
-            context.namespace_options = Some(options.clone());
-        });
-        let id = host.run(&pod_id, &pod, &settings).await?;
+        let id = run_mapped(host, "mapped", 100_000, NamespaceMode::Pod).await?;
         assert_eq!(
             host.cri.sh(&id, "id -u; stat -c %u /etc/passwd").await?,
             "0\n0\n"
@@ -122,32 +131,7 @@ fn a_pod_may_have_a_user_namespace() {
 #[test]
 fn a_user_namespace_goes_with_the_hosts_network() {
     scenario(async |host| {
-        let mapping = IdMapping {
-            container_id: 0,
-            host_id: 200_000,
-            length: 65_536,
-        };
-        let options = NamespaceOption {
-            network: NamespaceMode::Node.into(),
-            pid: NamespaceMode::Container.into(),
-            userns_options: Some(UserNamespace {
-                mode: NamespaceMode::Pod.into(),
-                uids: vec![mapping],
-                gids: vec![mapping],
-            }),
-            ..Default::default()
-        };
-        let of_pod = options.clone();
-        let pod = PodSettings::edited("mapped-on-host", move |config| {
-            *pod_options(config) = of_pod.clone()
-        });
-        let pod_id = host.run_pod(&pod).await?;
-        let settings = ContainerSettings::sleeper("main").edited(move |config| {
-            let context = config.linux.get_or_insert_default();
-            let context = context.security_context.get_or_insert_default();
-            context.namespace_options = Some(options.clone());
-        });
-        let id = host.run(&pod_id, &pod, &settings).await?;
+        let id = run_mapped(host, "mapped-on-host", 200_000, NamespaceMode::Node).await?;
         let hosts = host.sandbox.sh("readlink /proc/self/ns/net")?;
         let seen = host
             .cri

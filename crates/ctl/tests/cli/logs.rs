@@ -47,18 +47,21 @@ fn logs_are_joined_and_cut() {
     );
 }
 
+/// Adds to a log, which need not be there.
+fn append(path: &str, text: &str) {
+    let mut file = OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(path)
+        .unwrap();
+    file.write_all(text.as_bytes()).unwrap();
+}
+
 #[test]
 fn a_follower_sees_rotation_and_ends_with_the_container() {
     let bench = Bench::start();
     let path = bench.write("server.log", LOG);
-    let append = |text: &str| {
-        let mut file = OpenOptions::new()
-            .create(true)
-            .append(true)
-            .open(&path)
-            .unwrap();
-        file.write_all(text.as_bytes()).unwrap();
-    };
+    let append = |text: &str| append(&path, text);
     let mut child = bench
         .command(&["logs", "-f", "--tail", "1", SERVER])
         .stdout(Stdio::piped())
@@ -135,10 +138,6 @@ fn several_are_followed_until_each_has_ended() {
     let bench = Bench::start();
     let path = bench.write("server.log", LOG);
     let other = bench.write("client.log", "");
-    let append = |path: &str, text: &str| {
-        let mut file = OpenOptions::new().append(true).open(path).unwrap();
-        file.write_all(text.as_bytes()).unwrap();
-    };
     let mut child = bench
         .command(&["logs", "-f", SERVER, CLIENT])
         .stdout(Stdio::piped())

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 
 use super::name;
+use crate::hooks::Stage;
 
 /// More than any vendor's file was seen to have.
 pub(super) const MOST_BYTES: u64 = 8 << 20;
@@ -87,7 +88,7 @@ pub(super) struct Mount {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct Hook {
-    pub(super) hook_name: HookName,
+    pub(super) hook_name: Stage,
     pub(super) path: String,
     #[serde(default)]
     pub(super) args: Vec<String>,
@@ -96,17 +97,6 @@ pub(super) struct Hook {
     /// Seconds.
     #[serde(default)]
     pub(super) timeout: Option<i64>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub(super) enum HookName {
-    Prestart,
-    CreateRuntime,
-    CreateContainer,
-    StartContainer,
-    Poststart,
-    Poststop,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]

@@ -6,12 +6,13 @@ use std::{
 };
 
 use oci_spec::runtime::{
-    Hook, Hooks, LinuxDevice, LinuxDeviceCgroup, LinuxDeviceType, LinuxIntelRdt, LinuxNetDevice,
-    Mount, Spec,
+    Hook, LinuxDevice, LinuxDeviceCgroup, LinuxDeviceType, LinuxIntelRdt, LinuxNetDevice, Mount,
+    Spec,
 };
 use supervisor_api::DeviceNode as HostNode;
 
-use super::file::{self, ContainerEdits, DeviceNode, HookName};
+use super::file::{self, ContainerEdits, DeviceNode};
+use crate::hooks;
 
 /// Why a device cannot be given.
 #[derive(Debug, thiserror::Error)]
@@ -107,11 +108,8 @@ fn apply(spec: &mut Spec, edits: &ContainerEdits) {
         // A mount hides those below it that came before.
         mounts.sort_by_key(|mount| mount.destination().components().count());
     }
-    if !edits.hooks.is_empty() {
-        let hooks = spec.hooks_mut().get_or_insert_default();
-        for edit in &edits.hooks {
-            add_hook(hooks, edit.hook_name, hook(edit));
-        }
+    for edit in &edits.hooks {
+        hooks::add(spec, edit.hook_name, hook(edit));
     }
     if let Some(linux) = spec.linux_mut() {
         if let Some(rdt) = &edits.intel_rdt {
@@ -230,18 +228,6 @@ fn hook(edit: &file::Hook) -> Hook {
         .set_env(Some(edit.env.clone()))
         .set_timeout(edit.timeout);
     hook
-}
-
-fn add_hook(hooks: &mut Hooks, name: HookName, hook: Hook) {
-    let list = match name {
-        HookName::Prestart => hooks.prestart_mut(),
-        HookName::CreateRuntime => hooks.create_runtime_mut(),
-        HookName::CreateContainer => hooks.create_container_mut(),
-        HookName::StartContainer => hooks.start_container_mut(),
-        HookName::Poststart => hooks.poststart_mut(),
-        HookName::Poststop => hooks.poststop_mut(),
-    };
-    list.get_or_insert_default().push(hook);
 }
 
 fn intel_rdt(rdt: &file::IntelRdt) -> LinuxIntelRdt {

@@ -23,9 +23,11 @@ use std::path::Path;
 pub(crate) use directory::{DirectoryError, HookDirectories};
 use oci_spec::runtime::{Hook, Spec};
 pub(crate) use run::{Failure, Output, run, timeout};
+use serde::Deserialize;
 
 /// A stage of a container's life.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub(crate) enum Stage {
     Prestart,
     CreateRuntime,

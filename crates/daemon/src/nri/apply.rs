@@ -381,16 +381,7 @@ fn resources(
                 return Err(unsupported(&format!("memory.{set}"), value.value));
             }
         }
-        if let Some(value) = &memory.swappiness {
-            return Err(unsupported("memory.swappiness", value.value));
-        }
-        if memory
-            .disable_oom_killer
-            .as_ref()
-            .is_some_and(|value| value.value)
-        {
-            return Err(unsupported("memory.disable_oom_killer", true));
-        }
+        refuse_habits(memory)?;
         // Kernels since 5.11 know nothing else.
         if memory
             .use_hierarchy
@@ -475,6 +466,18 @@ pub(super) fn reservation(
         Some(value) => Ok(Some(("memory.low".to_owned(), value.value.to_string()))),
         None => Ok(None),
     }
+}
+
+/// How the kernel is to reclaim and to kill is no limit, and nobody's to say here.
+pub(super) fn refuse_habits(memory: &api::LinuxMemory) -> Result<(), ApplyError> {
+    if let Some(value) = &memory.swappiness {
+        return Err(unsupported("memory.swappiness", value.value));
+    }
+    let disabled = memory.disable_oom_killer.as_ref();
+    if disabled.is_some_and(|value| value.value) {
+        return Err(unsupported("memory.disable_oom_killer", true));
+    }
+    Ok(())
 }
 
 pub(super) fn unsupported(field: &str, value: impl ToString) -> ApplyError {

@@ -2,7 +2,7 @@
 
 use nri::api;
 
-use super::apply::{ApplyError, refuse, reservation, unsupported};
+use super::apply::{ApplyError, refuse, refuse_habits, reservation, unsupported};
 use crate::{
     pod::config::{HugepageLimit, LinuxResources},
     spec::{Host, change_resources},
@@ -123,16 +123,7 @@ pub(super) fn asked(given: &api::LinuxResources, host: &Host) -> Result<Limits, 
                 return Err(unsupported(name, value.value));
             }
         }
-        if let Some(value) = &memory.swappiness {
-            return Err(unsupported("memory.swappiness", value.value));
-        }
-        if memory
-            .disable_oom_killer
-            .as_ref()
-            .is_some_and(|value| value.value)
-        {
-            return Err(unsupported("memory.disable_oom_killer", true));
-        }
+        refuse_habits(memory)?;
     }
     if let Some(cpu) = &given.cpu {
         asked.cpu_shares = cpu.shares.as_ref().map_or(0, |shares| shares.value);

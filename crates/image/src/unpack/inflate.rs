@@ -194,10 +194,14 @@ impl BufRead for Compressed {
 
 impl Read for Compressed {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let available = self.fill_buf()?;
-        let length = available.len().min(buffer.len());
-        buffer[..length].copy_from_slice(&available[..length]);
-        self.consume(length);
-        Ok(length)
+        read_buffered(self, buffer)
     }
+}
+
+/// [`Read::read`] of a reader that is a buffer already.
+pub(crate) fn read_buffered(source: &mut impl BufRead, buffer: &mut [u8]) -> io::Result<usize> {
+    let mut available = source.fill_buf()?;
+    let length = available.read(buffer)?;
+    source.consume(length);
+    Ok(length)
 }

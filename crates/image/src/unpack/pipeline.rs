@@ -10,7 +10,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::archive::Archive;
 use super::extract::{ExtractError, Extracted, Extractor};
-use super::inflate::{CHUNK_BYTES, inflate};
+use super::inflate::{CHUNK_BYTES, inflate, read_buffered};
 use super::ingest::Ingest;
 use super::place::Below;
 use super::{LayerError, StoreError};
@@ -213,10 +213,6 @@ impl BufRead for Plain {
 
 impl Read for Plain {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let available = self.fill_buf()?;
-        let length = available.len().min(buffer.len());
-        buffer[..length].copy_from_slice(&available[..length]);
-        self.consume(length);
-        Ok(length)
+        read_buffered(self, buffer)
     }
 }
