@@ -2,6 +2,10 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use jiff::Timestamp;
+use jiff::civil::DateTime;
+use jiff::tz::TimeZone;
+
 pub(crate) fn now_ns() -> i64 {
     match SystemTime::now().duration_since(UNIX_EPOCH) {
         Ok(since) => i64::try_from(since.as_nanos()).unwrap_or(i64::MAX),
@@ -35,91 +39,18 @@ fn age(ns: i64) -> String {
 
 /// `2026-11-21T08:00:00.5Z`; no trailing zeros in the fraction.
 pub(crate) fn rfc3339(ns: i64) -> String {
-    let (seconds, fraction) = (ns.div_euclid(1_000_000_000), ns.rem_euclid(1_000_000_000));
-    let (days, of_day) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400));
-    let (year, month, day) = civil(days);
-    let (hour, minute, second) = (of_day / 3600, of_day / 60 % 60, of_day % 60);
-    let mut text = format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}");
-    if fraction != 0 {
-        let digits = format!("{fraction:09}");
-        text.push('.');
-        text.push_str(digits.trim_end_matches('0'));
-    }
-    text.push('Z');
-    text
+    Timestamp::from_nanosecond(i128::from(ns))
+        .unwrap_or(Timestamp::MAX)
+        .to_string()
 }
 
 /// Reads `2026-11-21T08:00:00[.fraction][Z|±hh:mm]`; without a zone it is UTC. A date alone is its midnight.
 pub(crate) fn parse_rfc3339(text: &str) -> Option<i64> {
-    let (date, clock) = match text.split_once(['T', 't', ' ']) {
-        Some((date, clock)) => (date, clock),
-        None => (text, "00:00:00Z"),
-    };
-    let mut parts = date.splitn(3, '-');
-    let year: i64 = digits(parts.next()?, 4)?;
-    let month = digits(parts.next()?, 2)?;
-    let day = digits(parts.next()?, 2)?;
-    if !(1..=12).contains(&month) || !(1..=31).contains(&day) {
-        return None;
-    }
-    let zone_at = clock.find(['Z', 'z', '+', '-']).unwrap_or(clock.len());
-    let (clock, zone) = clock.split_at(zone_at);
-    let (clock, fraction) = clock.split_once('.').unwrap_or((clock, ""));
-    let mut parts = clock.splitn(3, ':');
-    let hour = digits(parts.next()?, 2)?;
-    let minute = digits(parts.next()?, 2)?;
-    let second = digits(parts.next().unwrap_or("00"), 2)?;
-    if hour > 23 || minute > 59 || second > 60 || fraction.len() > 9 {
-        return None;
-    }
-    let nanoseconds = match fraction {
-        "" => 0,
-        fraction => digits(fraction, fraction.len())? * 10_i64.pow(9 - fraction.len() as u32),
-    };
-    let offset = match zone {
-        "" | "Z" | "z" => 0,
-        zone => {
-            let (sign, rest) = zone.split_at(1);
-            let (hours, minutes) = rest.split_once(':')?;
-            let seconds = digits(hours, 2)? * 3600 + digits(minutes, 2)? * 60;
-            if sign == "-" { -seconds } else { seconds }
-        }
-    };
-    let seconds = days(year, month, day) * 86_400 + hour * 3600 + minute * 60 + second - offset;
-    seconds.checked_mul(1_000_000_000)?.checked_add(nanoseconds)
-}
-
-fn digits(text: &str, count: usize) -> Option<i64> {
-    (text.len() == count && text.bytes().all(|b| b.is_ascii_digit()))
-        .then(|| text.parse().ok())
-        .flatten()
-}
-
-/// Days since the epoch of a day of the Gregorian calendar; years begin in March, so that leap days come last.
-fn days(year: i64, month: i64, day: i64) -> i64 {
-    let year = if month <= 2 { year - 1 } else { year };
-    let era = year.div_euclid(400);
-    let of_era = year.rem_euclid(400);
-    let of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
-    era * 146_097 + of_era * 365 + of_era / 4 - of_era / 100 + of_year - 719_468
-}
-
-/// The inverse of [`days`].
-fn civil(days: i64) -> (i64, i64, i64) {
-    let shifted = days + 719_468;
-    let era = shifted.div_euclid(146_097);
-    let of_era = shifted.rem_euclid(146_097);
-    let year_of_era = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
-    let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let shifted_month = (5 * of_year + 2) / 153;
-    let day = of_year - (153 * shifted_month + 2) / 5 + 1;
-    let month = if shifted_month < 10 {
-        shifted_month + 3
-    } else {
-        shifted_month - 9
-    };
-    let year = era * 400 + year_of_era + i64::from(month <= 2);
-    (year, month, day)
+    let time = text.parse::<Timestamp>().or_else(|_| {
+        let local: DateTime = text.parse()?;
+        TimeZone::UTC.to_timestamp(local)
+    });
+    i64::try_from(time.ok()?.as_nanosecond()).ok()
 }
 
 #[cfg(test)]
