@@ -117,6 +117,7 @@ const SUITES: &[Suite] = &[
         target: "e2e",
         v2: &[
             "checkpoint::with_criu_a_checkpoint",
+            "classes::a_class_of_block_io",
             "container::",
             "pod::",
             "stop::",

@@ -36,7 +36,7 @@ pub use cgroup::{Cgroup, Directory};
 pub use error::{Error, OpenError};
 pub use hierarchy::{Controller, Hierarchies, Mode, Root, Version};
 pub use path::{CgroupPath, PathError};
-pub use resources::{blkio_weight_to_io_weight, shares_to_weight};
+pub use resources::{DeviceLimits, blkio_weight_to_io_weight, shares_to_weight};
 pub use slice::{Slice, SliceError};
 pub use stats::{
     CpuDetail, CpuUsage, Detail, DeviceIo, HugePages, MemoryDetail, MemoryUsage, Pressure,

@@ -27,6 +27,7 @@ use tonic::transport::Server;
 use crate::{
     cdi::Cdi,
     checkpoint::{self, Checkpoints},
+    classes::Classes,
     config::{Arguments, CgroupDriver, Config, Reload},
     container,
     events::Events,
@@ -188,6 +189,7 @@ async fn build(config: Config) -> anyhow::Result<Runtime> {
         plugins,
         cdi,
         nri: Nri::new(config.nri.clone()),
+        classes: Classes::new(&config.classes),
         hooks: HookDirectories::new(config.hooks.directories.clone()),
         apparmor: AppArmor::default(),
         seccomp: SeccompProfiles::new(config.seccomp_directory.clone()),

@@ -5,6 +5,7 @@
 
 mod cdi;
 mod checkpoint;
+mod classes;
 mod compose;
 mod config;
 mod container;

@@ -17,6 +17,7 @@ use snapshot::Overlay;
 use crate::{
     cdi::Cdi,
     checkpoint::Checkpoints,
+    classes::Classes,
     config::{Config, Reload},
     container::{Container, RemoveError as RemoveContainerError},
     events::{Events, News},
@@ -64,6 +65,7 @@ pub(crate) struct Runtime {
     /// Devices that vendors describe in files.
     pub(crate) cdi: Arc<Cdi>,
     pub(crate) hooks: HookDirectories,
+    pub(crate) classes: Classes,
     /// Plugins that are told of pods and containers, and change them.
     pub(crate) nri: Arc<Nri>,
     pub(crate) stats: Stats,

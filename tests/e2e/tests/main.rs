@@ -4,6 +4,7 @@ mod archives;
 mod bad_input;
 mod bench;
 mod checkpoint;
+mod classes;
 mod cni;
 mod configuration;
 mod container;

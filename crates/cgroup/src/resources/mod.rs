@@ -1,6 +1,7 @@
 //! Limits: `linux.resources` of the runtime specification as v1 and v2 files.
 
 mod blkio;
+mod block_devices;
 mod controllers;
 mod cpu;
 mod cpuset;
@@ -11,6 +12,7 @@ mod memory;
 mod unified;
 
 pub use blkio::blkio_weight_to_io_weight;
+pub use block_devices::DeviceLimits;
 pub(crate) use controllers::enable as enable_controllers;
 pub use cpu::shares_to_weight;
 pub(crate) use cpuset::inherit;

@@ -177,6 +177,17 @@ settings! {
         request_timeout: Duration = "2s";
     }
 
+    /// Classes of block I/O and of caches and memory bandwidth, for which pods ask by annotation, and plugins by name.
+    classes: ClassSettings {
+        /// File that defines classes of block I/O, in the format of containerd's `blockio_config_file`. Read whenever a class is asked for, as is the
+        /// other; without it there are none.
+        block_io: Option<PathBuf> = "";
+
+        /// File that defines classes of RDT, in the format of containerd's `rdt_config_file`; without it the groups in `/sys/fs/resctrl` are the
+        /// classes.
+        rdt: Option<PathBuf> = "";
+    }
+
     /// Where images come from.
     registries: Registries {
         /// `HOST[:PORT]` of registries that may be spoken to over plain HTTP. Loopback may always.

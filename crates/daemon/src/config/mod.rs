@@ -31,7 +31,7 @@ use std::fmt;
 
 pub(crate) use arguments::{Arguments, Command, ConfigCommand};
 pub(crate) use errors::ConfigErrors;
-pub(crate) use keys::{Cni, Config, NriSettings};
+pub(crate) use keys::{ClassSettings, Cni, Config, NriSettings};
 pub(crate) use reload::Reload;
 pub(crate) use runtimes::{NATIVE, RuntimeKind, RuntimeSettings, Runtimes};
 pub(crate) use show::{default_text, dump, verdict};

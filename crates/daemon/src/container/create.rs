@@ -13,7 +13,6 @@ use oci_plan::{
     ContainerPlan, FdSlot, NamespaceSource,
     spec::{Context, bind_sources, container_plan},
 };
-use oci_spec::runtime::LinuxSeccomp;
 use snapshot::UserMapping;
 use supervisor_api::{CreateContainer, ReplyBody, RequestBody, Stdio};
 
@@ -22,6 +21,7 @@ use super::{
     adjust::adjust,
     config::ContainerConfig,
     devices::DevicesError,
+    found::{Found, confinable, look},
     hooks::{self, HookError},
     images::Sources,
     log,
@@ -32,6 +32,7 @@ use super::{
 };
 use crate::{
     checkpoint::{self, RestoreError},
+    classes::ClassError,
     events::Kind,
     failpoint,
     flight::{self, Crashed},
@@ -42,8 +43,8 @@ use crate::{
     pod::{FilesError, Pod, join_cgroup},
     runtime::{BlockingError, DISK_BOUND, Runtime, now_ns},
     spec::{
-        self, Accounts, AccountsError, AppArmorError, ContainerSpec, Files, HostDevice,
-        NamespacePaths, ProfileError, Signal, SpecError, SpecInput,
+        self, Accounts, AccountsError, AppArmorError, ContainerSpec, Files, NamespacePaths,
+        ProfileError, Signal, SpecError, SpecInput,
     },
     state::{ContainerRecord, ContainerStage, RecordError},
     supervisor::{CallError, Link, mismatch},
@@ -110,6 +111,13 @@ pub(crate) enum CreateError {
     Devices(ContainerId, #[source] DevicesError),
     #[error("container {0}: seccomp profile")]
     Profile(ContainerId, #[source] ProfileError),
+    #[error("container {id}: {field}")]
+    Class {
+        id: ContainerId,
+        field: String,
+        #[source]
+        source: ClassError,
+    },
     #[error("container {0}")]
     AppArmor(ContainerId, #[source] AppArmorError),
     #[error("container {0}: compile its seccomp profile")]
@@ -382,6 +390,8 @@ async fn build(
         if container.pod.made_with.is_none() {
             let given = outside::give(&spec.spec, id, pid).await;
             given.map_err(|error| CreateError::Outside(id.clone(), error))?;
+            let limited = outside::limit(runtime, &spec.spec, &container.cgroup).await;
+            limited.map_err(|error| CreateError::Outside(id.clone(), error))?;
         }
         Ok(pid)
     };
@@ -420,7 +430,7 @@ async fn build(
 }
 
 /// A blocking step of making. One that outlives the bound is left behind where undoing waits for it.
-async fn step<T: Send + 'static>(
+pub(super) async fn step<T: Send + 'static>(
     container: &Container,
     call: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, CreateError> {
@@ -466,37 +476,6 @@ async fn user_namespace(
     {
         (ReplyBody::Done, mut descriptors) if !descriptors.is_empty() => Ok(descriptors.pop()),
         (other, _) => Err(failed(mismatch("UserNamespace", &other))),
-    }
-}
-
-/// What the node has at paths that the request names.
-struct Found {
-    devices: Vec<HostDevice>,
-    seccomp: Option<LinuxSeccomp>,
-}
-
-async fn look(runtime: &Runtime, container: &Container) -> Result<Found, CreateError> {
-    let (id, config) = (&container.id, &container.config);
-    let devices = spec::device_paths(config);
-    let nodes = runtime.paths.nodes(devices).await;
-    let nodes = nodes.map_err(|error| CreateError::Device(id.clone(), error))?;
-    let seccomp = runtime.seccomp.localhost(&runtime.paths, config).await;
-    let seccomp = seccomp.map_err(|error| CreateError::Profile(id.clone(), error))?;
-    mounts::check_propagation(&runtime.paths, &config.mounts)
-        .await
-        .map_err(|error| CreateError::Mount(id.clone(), error))?;
-    Ok(Found {
-        devices: spec::devices(config, nodes),
-        seccomp,
-    })
-}
-
-/// Whether the kernel has the profile that the container's processes are to have.
-async fn confinable(runtime: &Runtime, spec: &ContainerSpec) -> Result<(), AppArmorError> {
-    let process = spec.spec.process().as_ref();
-    match process.and_then(|process| process.apparmor_profile().as_deref()) {
-        Some(profile) => runtime.apparmor.ready(profile).await,
-        None => Ok(()),
     }
 }
 
@@ -585,6 +564,7 @@ fn specify(
         devices: &found.devices,
         namespaces: &namespaces,
         localhost_seccomp: found.seccomp,
+        classes: &found.classes,
         cgroups_path: &container.cgroup,
         host: &runtime.host,
     })

@@ -23,6 +23,7 @@ mod devices;
 mod exec;
 mod exec_sync;
 mod exit;
+mod found;
 mod hooks;
 mod images;
 mod log;

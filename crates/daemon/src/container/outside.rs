@@ -1,8 +1,9 @@
 //! What a container's processes get from outside, between their beginning and their program: a plan has no place for it, and the kernel
-//! lets another process give it. Scheduling, I/O priority, and their class of caches and memory bandwidth.
+//! lets another process give it. Scheduling, I/O priority, their class of caches and memory bandwidth, and limits of block devices.
 
-use std::{borrow::Cow, io, path::Path};
+use std::{borrow::Cow, collections::BTreeMap, io, path::Path};
 
+use cgroup::DeviceLimits;
 use oci_spec::runtime::{
     IOPriorityClass, LinuxIOPriority, LinuxIntelRdt, LinuxSchedulerFlag as Flag,
     LinuxSchedulerPolicy as Policy, Scheduler, Spec,
@@ -13,7 +14,7 @@ use sys::Scheduling;
 use crate::{
     id::ContainerId,
     resctrl::{self, ResctrlError},
-    runtime::{BlockingError, DISK_BOUND, blocking},
+    runtime::{BlockingError, DISK_BOUND, Runtime, blocking},
 };
 
 /// Why a process does not get what its specification says.
@@ -34,13 +35,15 @@ pub(crate) enum OutsideError {
     },
     #[error(transparent)]
     Class(#[from] ResctrlError),
+    #[error("linux.resources.blockIO")]
+    BlockIo(#[from] cgroup::Error),
     #[error(transparent)]
     Blocking(#[from] BlockingError),
 }
 
 /// A specification without what is given from outside: what a plan is made of.
 pub(crate) fn planned(spec: &Spec) -> Cow<'_, Spec> {
-    if Given::of(spec) == Given::default() {
+    if Given::of(spec) == Given::default() && devices(spec).is_empty() {
         return Cow::Borrowed(spec);
     }
     let mut spec = spec.clone();
@@ -49,6 +52,18 @@ pub(crate) fn planned(spec: &Spec) -> Cow<'_, Spec> {
     }
     if let Some(linux) = spec.linux_mut() {
         linux.set_intel_rdt(None);
+        if let Some(block_io) = linux
+            .resources_mut()
+            .as_mut()
+            .and_then(|resources| resources.block_io_mut().as_mut())
+        {
+            block_io
+                .set_weight_device(None)
+                .set_throttle_read_bps_device(None)
+                .set_throttle_write_bps_device(None)
+                .set_throttle_read_iops_device(None)
+                .set_throttle_write_iops_device(None);
+        }
     }
     Cow::Owned(spec)
 }
@@ -64,6 +79,65 @@ pub(super) async fn give(spec: &Spec, id: &ContainerId, pid: i32) -> Result<(), 
         given.give(Path::new(resctrl::ROOT), &id, pid)
     })
     .await?
+}
+
+/// Sets the limits of block devices, in the container's cgroup.
+pub(super) async fn limit(
+    runtime: &Runtime,
+    spec: &Spec,
+    cgroup: &str,
+) -> Result<(), OutsideError> {
+    let devices = devices(spec);
+    if devices.is_empty() {
+        return Ok(());
+    }
+    let (hierarchies, path) = (runtime.hierarchies.clone(), cgroup.to_owned());
+    let limited = move || hierarchies.open_cgroup(&path)?.limit_devices(&devices);
+    Ok(blocking(DISK_BOUND, limited).await??)
+}
+
+/// `linux.resources.blockIO`, device by device.
+fn devices(spec: &Spec) -> Vec<DeviceLimits> {
+    let resources = spec
+        .linux()
+        .as_ref()
+        .and_then(|linux| linux.resources().as_ref());
+    let Some(block_io) = resources.and_then(|resources| resources.block_io().as_ref()) else {
+        return Vec::new();
+    };
+    let mut devices: BTreeMap<(i64, i64), DeviceLimits> = BTreeMap::new();
+    for weight in block_io.weight_device().iter().flatten() {
+        let device = devices.entry((weight.major(), weight.minor())).or_default();
+        device.weight = weight.weight();
+    }
+    type Rate = fn(&mut DeviceLimits) -> &mut Option<u64>;
+    let rates: [(_, Rate); 4] = [
+        (block_io.throttle_read_bps_device(), |one| &mut one.read_bps),
+        (block_io.throttle_write_bps_device(), |one| {
+            &mut one.write_bps
+        }),
+        (block_io.throttle_read_iops_device(), |one| {
+            &mut one.read_iops
+        }),
+        (block_io.throttle_write_iops_device(), |one| {
+            &mut one.write_iops
+        }),
+    ];
+    for (given, rate) in rates {
+        for given in given.iter().flatten() {
+            let device = devices.entry((given.major(), given.minor())).or_default();
+            *rate(device) = Some(given.rate());
+        }
+    }
+    let number = |value: i64| u32::try_from(value).unwrap_or(u32::MAX);
+    let devices = devices.into_iter();
+    devices
+        .map(|((major, minor), limits)| DeviceLimits {
+            major: number(major),
+            minor: number(minor),
+            ..limits
+        })
+        .collect()
 }
 
 /// Takes back what outlives a container's processes. Blocks.

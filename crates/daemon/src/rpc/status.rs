@@ -10,6 +10,7 @@ use super::{decode::InvalidField, update_runtime_config::PodCidrError};
 use crate::{
     cdi::CdiError,
     checkpoint,
+    classes::ClassError,
     container::{self, CreateError, DevicesError, ExecError, LogError, MountError},
     hooks::Failure,
     inventory::FindError,
@@ -129,6 +130,8 @@ coded! {
         | E::Device(_, source) => source.code(),
         E::Hook(_, hook) => hook.code(),
         E::Nri(..) | E::Outside(..) => Code::FailedPrecondition,
+        E::Class { source: ClassError::Unknown { .. } | ClassError::Denied { .. }, .. } => Code::InvalidArgument,
+        E::Class { .. } => Code::FailedPrecondition,
         E::Devices(_, DevicesError::Node { source, .. }) => source.code(),
         E::Devices(_, DevicesError::Cdi(CdiError::Blocking(_))) => Code::DeadlineExceeded,
         E::Devices(..) => Code::InvalidArgument,

@@ -29,6 +29,7 @@ use std::{
 
 pub(crate) use accounts::{Accounts, AccountsError};
 pub(crate) use apparmor::{AppArmor, AppArmorError};
+pub(crate) use classes::{ClassAsked, ClassesAsked, ClassesFound, classes_asked};
 pub(crate) use devices::{HostDevice, device_paths, devices};
 pub(crate) use error::SpecError;
 pub(crate) use host::Host;
@@ -71,6 +72,8 @@ pub(crate) struct SpecInput<'a> {
     pub(crate) namespaces: &'a NamespacePaths,
     /// Of a seccomp profile of type `Localhost`, which [`SeccompProfiles::localhost`] reads.
     pub(crate) localhost_seccomp: Option<LinuxSeccomp>,
+    /// What the classes are that [`classes_asked`] names.
+    pub(crate) classes: &'a ClassesFound,
     pub(crate) cgroups_path: &'a str,
     pub(crate) host: &'a Host,
 }
@@ -99,7 +102,6 @@ pub(crate) fn container_spec(input: SpecInput<'_>) -> Result<ContainerSpec, Spec
     }
     annotations::check(&input.container.annotations)?;
     host::check_labels(&input)?;
-    classes::check(&input)?;
     let user = user::resolve(security, input.image, input.accounts)?;
     let capabilities = capabilities::resolve(security, input.host.capabilities)?;
     let process = process::process(&input, &user, &capabilities)?;
@@ -116,6 +118,7 @@ pub(crate) fn container_spec(input: SpecInput<'_>) -> Result<ContainerSpec, Spec
         .set_cgroups_path(Some(PathBuf::from(input.cgroups_path)))
         .set_namespaces(Some(namespaces.list()))
         .set_devices(devices::nodes(input.devices))
+        .set_intel_rdt(input.classes.rdt.clone())
         .set_seccomp(seccomp::profile(&input, &capabilities)?)
         .set_rootfs_propagation(mounts.rootfs_propagation.map(str::to_owned))
         // Exactly what is asked: kubelets send the field's usual lists, and an empty one asks for none.

@@ -17,7 +17,9 @@ pub(super) fn container_resources(input: &SpecInput<'_>) -> Result<LinuxResource
     }
     .resources(&linux.resources)?;
     let rules = devices::rules(input.devices, linux.security_context.privileged);
-    resources.set_devices(Some(rules));
+    resources
+        .set_devices(Some(rules))
+        .set_block_io(input.classes.block_io.clone());
     Ok(resources)
 }
 

@@ -17,6 +17,7 @@ use std::{
 };
 
 use oci_plan::{FdSlot, NamespaceSource};
+use oci_spec::runtime::{LinuxBlockIo, LinuxIntelRdt};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
@@ -36,6 +37,8 @@ struct Case {
     host: HostCase,
     devices: Vec<DeviceCase>,
     localhost_seccomp: Option<LinuxSeccomp>,
+    /// What the node's classes are that the annotations name.
+    classes: ClassesCase,
     /// Which namespaces the pod owns.
     namespaces: Vec<String>,
 }
@@ -50,6 +53,13 @@ struct HostCase {
     cgroup_v2: bool,
     swap_accounting: bool,
     hugepage_sizes: Vec<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ClassesCase {
+    block_io: Option<LinuxBlockIo>,
+    rdt: Option<LinuxIntelRdt>,
 }
 
 #[derive(Deserialize)]
@@ -140,6 +150,11 @@ fn outcome(case: Map<String, Value>) -> Result<Vec<String>, String> {
             path: PathBuf::from(format!("/images/{mount}")),
         })
         .collect();
+    let asked = classes_asked(&case.container, &case.pod);
+    let found = ClassesFound {
+        block_io: asked.block_io.and(case.classes.block_io),
+        rdt: asked.rdt.and(case.classes.rdt),
+    };
     let built = container_spec(SpecInput {
         sandbox_id: "sandbox",
         pod: &case.pod,
@@ -159,6 +174,7 @@ fn outcome(case: Map<String, Value>) -> Result<Vec<String>, String> {
         devices: &devices,
         namespaces: &namespaces,
         localhost_seccomp: case.localhost_seccomp,
+        classes: &found,
         cgroups_path: "/kubepods/pod1/c1",
         host: &host,
     });
@@ -169,6 +185,8 @@ fn outcome(case: Map<String, Value>) -> Result<Vec<String>, String> {
 
 fn plan(spec: &Spec, namespaces: &NamespacePaths) {
     let shm = Path::new("/pod/shm");
+    let whole = spec;
+    let spec = &crate::container::planned(spec);
     let sources = oci_plan::spec::bind_sources(spec, Some(shm)).unwrap();
     let opened = sources.iter().enumerate();
     let binds: Vec<_> = opened
@@ -208,8 +226,8 @@ fn plan(spec: &Spec, namespaces: &NamespacePaths) {
     );
     assert_eq!(exec.unwrap(), plan.process);
     // What operators read back is what was written.
-    let json = serde_json::to_string(spec).unwrap();
-    assert_eq!(&serde_json::from_str::<Spec>(&json).unwrap(), spec);
+    let json = serde_json::to_string(whole).unwrap();
+    assert_eq!(&serde_json::from_str::<Spec>(&json).unwrap(), whole);
 }
 
 #[test]
