@@ -452,12 +452,14 @@ impl Hub {
 
     // What the halves do.
 
+    /// Has `read` take something out of the inbox, and say how much. What it finds nothing of is waited for, unless it `wants` nothing.
     fn poll_read(
         &self,
         id: StreamId,
         context: &Context<'_>,
-        target: &mut tokio::io::ReadBuf<'_>,
-    ) -> Poll<Result<(), Cut>> {
+        wants: bool,
+        read: impl FnOnce(&mut Pieces) -> usize,
+    ) -> Poll<Result<usize, Cut>> {
         let mut guard = self.lock();
         let state = &mut *guard;
         let Some(stream) = state.streams.get_mut(&id) else {
@@ -465,7 +467,7 @@ impl Hub {
         };
         let blocked =
             stream.inbox.len() > self.bounds.overrun || state.buffered > self.bounds.connection;
-        let count = stream.inbox.read(target);
+        let count = read(&mut stream.inbox);
         if count > 0 {
             stream.unread_since = (!stream.inbox.is_empty()).then(Instant::now);
             state.buffered -= count;
@@ -474,10 +476,10 @@ impl Hub {
             } else if blocked {
                 state.wake_driver();
             }
-            return Poll::Ready(Ok(()));
+            return Poll::Ready(Ok(count));
         }
-        if target.remaining() == 0 || stream.in_ended {
-            return Poll::Ready(Ok(()));
+        if !wants || stream.in_ended {
+            return Poll::Ready(Ok(0));
         }
         if let Some(cut) = stream.cut {
             return Poll::Ready(Err(cut));
@@ -486,11 +488,13 @@ impl Hub {
         Poll::Pending
     }
 
+    /// Has `write` put as much into the outbox as it is told, if there is room for any of `wanted` bytes. How much that was.
     fn poll_write(
         &self,
         id: StreamId,
         context: &Context<'_>,
-        source: &[u8],
+        wanted: usize,
+        write: impl FnOnce(&mut Pieces, usize),
     ) -> Poll<Result<usize, Cut>> {
         let mut guard = self.lock();
         let state = &mut *guard;
@@ -500,12 +504,12 @@ impl Hub {
         if stream.cut.is_some() || stream.out_ending {
             return Poll::Ready(Err(stream.cut.unwrap_or(Cut::Reset)));
         }
-        let count = source.len().min(self.bounds.stream - stream.outbox.len());
-        if count == 0 && !source.is_empty() {
+        let count = wanted.min(self.bounds.stream - stream.outbox.len());
+        if count == 0 && wanted > 0 {
             stream.writer = Some(context.waker().clone());
             return Poll::Pending;
         }
-        stream.outbox.extend(&source[..count]);
+        write(&mut stream.outbox, count);
         state.make_ready(id);
         Poll::Ready(Ok(count))
     }

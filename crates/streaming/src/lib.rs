@@ -4,6 +4,7 @@
 //! that URL, and speaks SPDY/3.1 or WebSocket over it. An embedder implements [`Sessions`], makes a [`Server`], and hands out the URLs
 //! that [`Server::exec_url`] and its like give it. [`client`] is the other end.
 
+mod chunks;
 pub mod client;
 mod hub;
 mod keepalive;
@@ -14,10 +15,11 @@ pub mod spdy;
 mod status;
 pub mod websocket;
 
+pub use chunks::Chunks;
 pub use server::{BindError, Config, Limits, Server, TlsError, TlsFiles, UrlError};
 pub use session::{
-    AttachRequest, Duplex, ExecRequest, ExitStatus, Gone, PortForwardRequest, ReadWrite, Reader,
-    Resizes, SessionError, Sessions, Streams, TerminalSize, Writer,
+    AttachRequest, Duplex, ExecRequest, ExitStatus, Gone, PortForwardRequest, ReadPieces,
+    ReadWrite, Reader, Resizes, SessionError, Sessions, Streams, TerminalSize, WritePieces, Writer,
 };
 
 pub use status::Ending;

@@ -1,9 +1,17 @@
 //! What an embedder implements, and what it is handed.
 
-use std::{future::Future, sync::Arc};
+use std::{
+    collections::VecDeque,
+    future::Future,
+    io,
+    pin::{Pin, pin},
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
 
+use bytes::{Buf, Bytes};
 use tokio::{
-    io::{AsyncRead, AsyncWrite},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadHalf, Sink, WriteHalf},
     sync::watch,
 };
 
@@ -89,14 +97,111 @@ pub struct PortForwardRequest {
 }
 
 /// Bytes from the client. End of file is the client's half-close; an error says that the client has gone.
-pub type Reader = Box<dyn AsyncRead + Send + Unpin>;
+pub type Reader = Box<dyn ReadPieces>;
 
 /// Bytes to the client. A write waits while the client does not read, and fails once it has gone. Shutting down or dropping it is our
 /// half-close.
-pub type Writer = Box<dyn AsyncWrite + Send + Unpin>;
+pub type Writer = Box<dyn WritePieces>;
+
+/// A stream that can be read from without a copy: what carries much takes the memory that bytes came in.
+pub trait ReadPieces: AsyncRead + Send + Unpin {
+    /// Appends what has come to `pieces`, `most` bytes at most: how many they were, 0 at the end of file. Cancel safe.
+    ///
+    /// # Errors
+    ///
+    /// As reading.
+    fn poll_pieces(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        most: usize,
+        pieces: &mut VecDeque<Bytes>,
+    ) -> Poll<io::Result<usize>>;
+}
+
+/// A stream that can be written to without a copy.
+pub trait WritePieces: AsyncWrite + Send + Unpin {
+    /// Takes bytes off the front of `bytes`, as many as there is room for: at least one, when it is ready. Small ones are gathered, large ones
+    /// kept as they are until they have been sent.
+    ///
+    /// # Errors
+    ///
+    /// As writing.
+    fn poll_put(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &mut Bytes,
+    ) -> Poll<io::Result<()>>;
+}
 
 /// Both directions of a forwarded connection, each half-closed on its own.
 pub type Duplex = Box<dyn ReadWrite>;
+
+impl<T: ReadPieces + ?Sized> ReadPieces for Box<T> {
+    fn poll_pieces(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        most: usize,
+        pieces: &mut VecDeque<Bytes>,
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut **self).poll_pieces(context, most, pieces)
+    }
+}
+
+impl<T: WritePieces + ?Sized> WritePieces for Box<T> {
+    fn poll_put(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &mut Bytes,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut **self).poll_put(context, bytes)
+    }
+}
+
+/// Bytes read at a time from a stream that has no pieces to give.
+const COPIED: usize = 64 * 1024;
+
+/// Of a stream of any make: it copies.
+impl<T: AsyncRead + Send> ReadPieces for ReadHalf<T> {
+    fn poll_pieces(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        most: usize,
+        pieces: &mut VecDeque<Bytes>,
+    ) -> Poll<io::Result<usize>> {
+        let mut piece = Vec::with_capacity(most.min(COPIED));
+        let mut half = self;
+        let count = ready!(pin!(half.read_buf(&mut piece)).poll(context))?;
+        if count > 0 {
+            pieces.push_back(piece.into());
+        }
+        Poll::Ready(Ok(count))
+    }
+}
+
+/// Of a stream of any make: it copies.
+impl<T: AsyncWrite + Send> WritePieces for WriteHalf<T> {
+    fn poll_put(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &mut Bytes,
+    ) -> Poll<io::Result<()>> {
+        let count = ready!(self.poll_write(context, bytes))?;
+        bytes.advance(count);
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// Where nobody wants them.
+impl WritePieces for Sink {
+    fn poll_put(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        bytes: &mut Bytes,
+    ) -> Poll<io::Result<()>> {
+        bytes.clear();
+        Poll::Ready(Ok(()))
+    }
+}
 
 /// [`AsyncRead`] and [`AsyncWrite`] in one.
 pub trait ReadWrite: AsyncRead + AsyncWrite + Send + Unpin {}

@@ -1,9 +1,12 @@
 //! One session with a command: what is typed goes there, what it prints comes here.
 
+use std::{collections::VecDeque, future::poll_fn, io, pin::Pin};
+
+use bytes::Bytes;
 use futures_util::FutureExt;
 use rustix::process::Signal;
 use streaming::{
-    Ending, Writer,
+    Ending, WritePieces, Writer,
     client::{self, Options, Wanted},
 };
 use tokio::{
@@ -28,7 +31,7 @@ pub(crate) enum Leave {
 }
 
 /// Bytes that were typed and not taken, before no more are read.
-const MOST_PENDING: usize = 64 * 1024;
+const MOST_PENDING: usize = 256 * 1024;
 
 /// Signals that would end us, and must not leave the terminal raw.
 const ENDING: [Signal; 4] = [Signal::HUP, Signal::INT, Signal::QUIT, Signal::TERM];
@@ -124,32 +127,44 @@ async fn killed(signals: Vec<tokio::signal::unix::Signal>) -> i32 {
     futures_util::future::select_all(waits).await.0
 }
 
+/// Gives all that is pending. Cancel safe.
+async fn put(to: &mut Writer, pending: &mut VecDeque<Bytes>) -> io::Result<()> {
+    while let Some(first) = pending.front_mut() {
+        if first.is_empty() {
+            pending.pop_front();
+            continue;
+        }
+        poll_fn(|context| Pin::new(&mut *to).poll_put(context, first)).await?;
+    }
+    Ok(())
+}
+
 /// Types until there is nothing more to type. Whether the keys that detach were typed: they are heard also while nobody takes what was typed
 /// before.
 async fn type_into(to: Option<Writer>, mut keys: Option<DetachKeys>) -> bool {
     let Some(mut to) = to else { return false };
     let mut typed = typed();
-    let mut pending = Vec::new();
+    let mut pending = VecDeque::new();
     let mut open = true;
     while open || !pending.is_empty() {
+        let untaken: usize = pending.iter().map(Bytes::len).sum();
         tokio::select! {
-            chunk = typed.recv(), if open && pending.len() < MOST_PENDING => match (chunk, &mut keys) {
+            chunk = typed.recv(), if open && untaken < MOST_PENDING => match (chunk, &mut keys) {
                 (None, _) => open = false,
-                (Some(chunk), None) => pending.extend(chunk),
+                (Some(chunk), None) => pending.push_back(Bytes::from(chunk)),
                 (Some(chunk), Some(keys)) => {
                     let (chunk, detached) = keys.filter(&chunk);
-                    pending.extend(chunk);
+                    pending.push_back(chunk.into());
                     if detached {
                         // As much as is taken at once.
-                        let _taken = to.write_all(&pending).now_or_never();
+                        let _taken = put(&mut to, &mut pending).now_or_never();
                         return true;
                     }
                 }
             },
-            written = to.write(&pending), if !pending.is_empty() => match written {
-                Ok(count) => drop(pending.drain(..count)),
+            written = put(&mut to, &mut pending), if !pending.is_empty() => if written.is_err() {
                 // A command that reads no more says how it ends by itself.
-                Err(_) => return false,
+                return false;
             },
         }
     }

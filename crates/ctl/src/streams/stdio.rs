@@ -2,21 +2,27 @@
 //! must not be made non-blocking: others share them.
 
 use std::{
+    collections::VecDeque,
+    future::poll_fn,
     io::{self, Read},
     os::fd::BorrowedFd,
+    pin::Pin,
 };
 
+use bytes::Bytes;
 use rustix::{
     event::{PollFd, PollFlags},
     io::Errno,
 };
-use streaming::Reader;
-use tokio::{
-    io::AsyncReadExt,
-    sync::{mpsc, oneshot},
-};
+use streaming::{ReadPieces, Reader};
+use tokio::sync::{mpsc, oneshot};
 
 const CHUNK_BYTES: usize = 64 * 1024;
+
+/// What is handed to the thread that writes, at a time.
+const SHOWN_BYTES: usize = 256 * 1024;
+
+type Pieces = VecDeque<Bytes>;
 
 /// What is typed, chunk by chunk, until its end. The thread ends with the process: nothing interrupts a read.
 pub(super) fn typed() -> mpsc::Receiver<Vec<u8>> {
@@ -48,14 +54,12 @@ pub(super) async fn show(
     let Some(mut from) = from else { return Ok(()) };
     let (sender, written) = writer(to);
     loop {
-        let mut chunk = Vec::with_capacity(CHUNK_BYTES);
-        match from.read_buf(&mut chunk).await {
-            Ok(0) | Err(_) => break,
-            Ok(_) => {
-                if sender.send(chunk).await.is_err() {
-                    break;
-                }
-            }
+        let mut pieces = VecDeque::new();
+        let read =
+            poll_fn(|context| Pin::new(&mut from).poll_pieces(context, SHOWN_BYTES, &mut pieces));
+        let Ok(1..) = read.await else { break };
+        if sender.send(pieces).await.is_err() {
+            break;
         }
     }
     drop(sender);
@@ -67,13 +71,13 @@ pub(super) async fn show(
 /// process.
 fn writer(
     mut to: impl FnMut(&[u8]) -> io::Result<()> + Send + 'static,
-) -> (mpsc::Sender<Vec<u8>>, oneshot::Receiver<io::Result<()>>) {
-    let (sender, mut receiver) = mpsc::channel::<Vec<u8>>(2);
+) -> (mpsc::Sender<Pieces>, oneshot::Receiver<io::Result<()>>) {
+    let (sender, mut receiver) = mpsc::channel::<Pieces>(2);
     let (ended, written) = oneshot::channel();
     std::thread::spawn(move || {
         let mut all = Ok(());
-        while let (Ok(()), Some(chunk)) = (&all, receiver.blocking_recv()) {
-            all = to(&chunk);
+        while let (Ok(()), Some(pieces)) = (&all, receiver.blocking_recv()) {
+            all = pieces.iter().try_for_each(|piece| to(piece));
         }
         // Who has gone need not know.
         let _told = ended.send(all);

@@ -1,20 +1,41 @@
 //! Bytes between a descriptor and a client.
 
 use std::{
+    collections::VecDeque,
     future::{Future, poll_fn},
-    io,
+    io::{self, IoSlice},
     os::fd::{AsFd, BorrowedFd, OwnedFd},
-    pin::pin,
+    pin::Pin,
+    time::Duration,
 };
 
+use bytes::{Buf, Bytes};
 use rustix::io::Errno;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, unix::AsyncFd};
+use streaming::{Chunks, ReadPieces, WritePieces};
+use tokio::{
+    io::{AsyncWriteExt, unix::AsyncFd},
+    sync::{Semaphore, SemaphorePermit},
+};
 
 /// What is carried at a time. What a pipe holds.
 const CHUNK: usize = 64 * 1024;
 
-/// What a pipe is made to hold that carries much: container and daemon then take fewer turns. The kernel grants a user's pipes 64 MiB in all.
-const BULK: usize = 256 * 1024;
+/// What is carried at a time of what turns out to be much.
+const BULK_CHUNK: usize = 256 * 1024;
+
+/// What a pipe is made to hold that carries much. Several chunks: whoever fills or empties it goes on while the daemon is busy with one, where they would
+/// take turns otherwise.
+const BULK: usize = 1024 * 1024;
+
+/// So many pipes at once; others hold one bulky chunk. The kernel grants all pipes of a user 64 MiB together before it makes new ones of processes without
+/// privileges tiny, and root in a container is the same user.
+static WIDE: Semaphore = Semaphore::const_new(24);
+
+/// Pieces that are written at a time.
+const SLICES: usize = 16;
+
+/// After this long nothing more comes for the time being: who waits holds no memory.
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// As much as this without a pause is much.
 const BULK_FROM: usize = 1024 * 1024;
@@ -35,23 +56,35 @@ impl End {
         AsyncFd::new(descriptor).map(Self)
     }
 
-    /// Appends what there is; 0 at the end. An empty vector is given room only once there is something: who waits holds no memory.
-    async fn read(&self, into: &mut Vec<u8>) -> io::Result<usize> {
+    /// What there is, `size` bytes at most; empty at the end.
+    async fn read(&self, chunks: &mut Chunks, size: usize) -> io::Result<Bytes> {
         loop {
-            let mut ready = self.0.readable().await?;
-            into.reserve(CHUNK);
-            match ready.try_io(|descriptor| read_now(descriptor.get_ref(), into)) {
-                Ok(read) => return read,
-                Err(_would_block) => *into = Vec::new(),
+            let readable = self.0.readable();
+            let soon = match chunks.is_empty() {
+                true => Ok(readable.await),
+                false => tokio::time::timeout(PAUSE, readable).await,
+            };
+            let Ok(ready) = soon else {
+                chunks.forget();
+                continue;
+            };
+            let mut ready = ready?;
+            let mut chunk = chunks.take(size);
+            match ready.try_io(|descriptor| read_now(descriptor.get_ref(), &mut chunk)) {
+                Ok(Ok(count)) if count < CHUNK / 2 => return Ok(chunk.into()),
+                Ok(read) => return read.map(|_count| chunks.lend(chunk)),
+                Err(_would_block) if chunks.is_empty() => {}
+                Err(_would_block) => chunks.give_back(chunk),
             }
         }
     }
 
-    async fn write(&self, mut bytes: &[u8]) -> io::Result<()> {
-        while !bytes.is_empty() {
+    /// Writes all pieces, many at a time.
+    async fn write(&self, pieces: &mut VecDeque<Bytes>) -> io::Result<()> {
+        while !pieces.is_empty() {
             let mut ready = self.0.writable().await?;
-            match ready.try_io(|descriptor| Ok(rustix::io::write(descriptor.get_ref(), bytes)?)) {
-                Ok(written) => bytes = &bytes[written?..],
+            match ready.try_io(|descriptor| write_now(descriptor.get_ref(), pieces)) {
+                Ok(written) => written?,
                 Err(_would_block) => {}
             }
         }
@@ -72,21 +105,39 @@ impl End {
 
 /// How much has been carried in chunks that were all but full.
 #[derive(Debug, Default)]
-struct Flow(usize);
+struct Flow {
+    carried: usize,
+    /// Held by one whose pipe has been made wide.
+    wide: Option<SemaphorePermit<'static>>,
+}
 
 impl Flow {
+    /// Bytes to carry at a time.
+    fn chunk(&self) -> usize {
+        match self.carried >= BULK_FROM {
+            true => BULK_CHUNK,
+            false => CHUNK,
+        }
+    }
+
     /// Widens the pipe, once, when it turns out to carry much.
     fn carried(&mut self, count: usize, end: &End) {
-        if self.0 >= BULK_FROM {
+        if self.carried >= BULK_FROM {
             return;
         }
-        self.0 = match count < CHUNK / 2 {
+        self.carried = match count < CHUNK / 2 {
             true => 0,
-            false => self.0 + count,
+            false => self.carried + count,
         };
-        if self.0 >= BULK_FROM {
+        if self.carried >= BULK_FROM {
+            self.wide = WIDE.try_acquire().ok();
+            let size = if self.wide.is_some() {
+                BULK
+            } else {
+                BULK_CHUNK
+            };
             // What is no pipe stays as it is, and so does one that the kernel does not grant more.
-            let _granted = rustix::pipe::fcntl_setpipe_size(end.descriptor(), BULK);
+            let _granted = rustix::pipe::fcntl_setpipe_size(end.descriptor(), size);
         }
     }
 }
@@ -99,43 +150,64 @@ fn read_now(descriptor: &OwnedFd, into: &mut Vec<u8>) -> io::Result<usize> {
     }
 }
 
+fn write_now(descriptor: &OwnedFd, pieces: &mut VecDeque<Bytes>) -> io::Result<()> {
+    let mut slices = [IoSlice::new(&[]); SLICES];
+    let count = pieces.len().min(SLICES);
+    for (slice, piece) in slices.iter_mut().zip(&*pieces) {
+        *slice = IoSlice::new(piece);
+    }
+    let mut written = rustix::io::writev(descriptor, &slices[..count])?;
+    while let Some(first) = pieces.front_mut() {
+        if written < first.len() {
+            first.advance(written);
+            break;
+        }
+        written -= first.len();
+        pieces.pop_front();
+    }
+    Ok(())
+}
+
 /// Carries output to the client, as fast as the client takes it, until it ends. After `last` only what is there by then is carried: somebody
 /// may hold the other end and never close it. An error is the client's.
 pub(super) async fn outward(
     from: &End,
-    mut to: impl AsyncWrite + Unpin,
+    mut to: impl WritePieces,
     last: impl Future<Output = ()>,
 ) -> io::Result<()> {
-    let (mut bytes, mut flow) = (Vec::new(), Flow::default());
+    let (mut chunks, mut flow) = (Chunks::default(), Flow::default());
     tokio::pin!(last);
     loop {
-        bytes.clear();
         let read = tokio::select! {
             biased;
             () = &mut last => break,
-            read = from.read(&mut bytes) => read,
+            read = from.read(&mut chunks, flow.chunk()) => read,
         };
-        match read {
-            Ok(0) => return to.shutdown().await,
-            // A connection that is reset ends for the client as well, and not as if all had been said.
-            Err(error) => return Err(error),
-            Ok(count) => {
-                flow.carried(count, from);
-                to.write_all(&bytes).await?;
-            }
+        // A connection that is reset ends for the client as well, and not as if all had been said.
+        let bytes = read?;
+        if bytes.is_empty() {
+            return to.shutdown().await;
         }
+        flow.carried(bytes.len(), from);
+        put(&mut to, bytes).await?;
     }
     let mut left = rustix::pipe::fcntl_getpipe_size(from.descriptor()).unwrap_or(CHUNK);
     while left > 0 {
-        bytes.clear();
-        bytes.reserve(CHUNK);
-        match read_now(from.0.get_ref(), &mut bytes) {
+        let mut chunk = chunks.take(CHUNK);
+        match read_now(from.0.get_ref(), &mut chunk) {
             Ok(0) | Err(_) => break,
             Ok(count) => left = left.saturating_sub(count),
         }
-        to.write_all(&bytes).await?;
+        put(&mut to, chunks.lend(chunk)).await?;
     }
     to.shutdown().await
+}
+
+async fn put(to: &mut impl WritePieces, mut bytes: Bytes) -> io::Result<()> {
+    while !bytes.is_empty() {
+        poll_fn(|context| Pin::new(&mut *to).poll_put(context, &mut bytes)).await?;
+    }
+    Ok(())
 }
 
 /// How input has ended.
@@ -148,40 +220,35 @@ pub(super) enum InputEnd {
 }
 
 /// Carries the client's input, as fast as it is taken, until it ends. An error is the client's.
-pub(super) async fn inward(from: &mut (impl AsyncRead + Unpin), to: &End) -> io::Result<InputEnd> {
-    let (mut bytes, mut flow) = (Vec::new(), Flow::default());
-    while take(from, &mut bytes).await? > 0 {
-        flow.carried(bytes.len(), to);
-        if to.write(&bytes).await.is_err() {
+pub(super) async fn inward(from: &mut impl ReadPieces, to: &End) -> io::Result<InputEnd> {
+    let (mut pieces, mut flow) = (VecDeque::new(), Flow::default());
+    loop {
+        let count = take(from, &mut pieces).await?;
+        if count == 0 {
+            return Ok(InputEnd::Closed);
+        }
+        flow.carried(count, to);
+        if to.write(&mut pieces).await.is_err() {
             // The client's other streams must not wait behind bytes that nobody wants.
+            drop(pieces);
             drop_rest(from).await?;
             return Ok(InputEnd::Unread);
         }
-        bytes.clear();
     }
-    Ok(InputEnd::Closed)
 }
 
 /// Reads to the end what nobody wants.
-pub(super) async fn drop_rest(from: &mut (impl AsyncRead + Unpin)) -> io::Result<()> {
-    let mut bytes = Vec::new();
-    while take(from, &mut bytes).await? > 0 {
-        bytes.clear();
+pub(super) async fn drop_rest(from: &mut impl ReadPieces) -> io::Result<()> {
+    let mut pieces = VecDeque::new();
+    while take(from, &mut pieces).await? > 0 {
+        pieces.clear();
     }
     Ok(())
 }
 
-/// Appends what there is; 0 at the end. Who waits holds no memory.
-async fn take(from: &mut (impl AsyncRead + Unpin), into: &mut Vec<u8>) -> io::Result<usize> {
-    poll_fn(|context| {
-        into.reserve(CHUNK);
-        let polled = pin!(from.read_buf(into)).poll(context);
-        if polled.is_pending() {
-            *into = Vec::new();
-        }
-        polled
-    })
-    .await
+/// Appends what there is; 0 at the end.
+async fn take(from: &mut impl ReadPieces, pieces: &mut VecDeque<Bytes>) -> io::Result<usize> {
+    poll_fn(|context| Pin::new(&mut *from).poll_pieces(context, BULK_CHUNK, pieces)).await
 }
 
 #[cfg(test)]
@@ -202,7 +269,8 @@ mod tests {
         rustix::io::write(&write, &[b'x'; 40_000]).unwrap();
         let pump = tokio::spawn(async move {
             let end = End::new(read).unwrap();
-            outward(&end, server, std::future::ready(())).await
+            let (_from, to) = tokio::io::split(server);
+            outward(&end, to, std::future::ready(())).await
         });
         let mut seen = Vec::new();
         client.read_to_end(&mut seen).await.unwrap();
@@ -233,7 +301,8 @@ mod tests {
     async fn input_that_nobody_reads_is_dropped_to_its_end() {
         let (read, write) = pipe();
         drop(read);
-        let (mut client, mut server) = tokio::io::duplex(16);
+        let (mut client, server) = tokio::io::duplex(16);
+        let (mut server, _to) = tokio::io::split(server);
         let typed = tokio::spawn(async move {
             client.write_all(&[b'x'; 10_000]).await.unwrap();
         });
@@ -251,12 +320,14 @@ mod tests {
             io::Read::read_to_end(&mut std::fs::File::from(read), &mut all).unwrap();
             all.len()
         });
-        let input = vec![b'y'; 1_000_000];
-        assert_eq!(
-            inward(&mut input.as_slice(), &end).await.unwrap(),
-            InputEnd::Closed
-        );
+        let (mut client, server) = tokio::io::duplex(100_000);
+        let typed = tokio::spawn(async move {
+            client.write_all(&vec![b'y'; 5_000_000]).await.unwrap();
+        });
+        let (mut from, _to) = tokio::io::split(server);
+        assert_eq!(inward(&mut from, &end).await.unwrap(), InputEnd::Closed);
+        typed.await.unwrap();
         drop(end);
-        assert_eq!(reader.join().unwrap(), 1_000_000);
+        assert_eq!(reader.join().unwrap(), 5_000_000);
     }
 }

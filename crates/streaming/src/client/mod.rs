@@ -20,6 +20,7 @@ mod ports;
 mod upgrade;
 
 use std::{
+    collections::VecDeque,
     io,
     pin::Pin,
     sync::Arc,
@@ -27,6 +28,7 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
 use rustls::ClientConfig;
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf},
@@ -39,7 +41,7 @@ use self::upgrade::upgrade;
 use crate::{
     hub::{Bounds, Hub, ReadHalf, StreamId, WriteHalf},
     resize,
-    session::{Reader, TerminalSize, Writer},
+    session::{ReadPieces, Reader, TerminalSize, Writer},
     spdy::connection::{Connection, Patience, Role},
     status::Ending,
     websocket::{self, Codec},
@@ -268,12 +270,27 @@ impl AsyncRead for Output {
         context: &mut Context<'_>,
         target: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        match Pin::new(&mut self.0).poll_read(context, target) {
-            Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::ConnectionReset => {
-                Poll::Ready(Ok(()))
-            }
-            polled => polled,
-        }
+        let polled = Pin::new(&mut self.0).poll_read(context, target);
+        polled.map(|read| read.or_else(reset_is_end))
+    }
+}
+
+impl ReadPieces for Output {
+    fn poll_pieces(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        most: usize,
+        pieces: &mut VecDeque<Bytes>,
+    ) -> Poll<io::Result<usize>> {
+        let polled = Pin::new(&mut self.0).poll_pieces(context, most, pieces);
+        polled.map(|read| read.or_else(reset_is_end))
+    }
+}
+
+fn reset_is_end<T: Default>(error: io::Error) -> io::Result<T> {
+    match error.kind() {
+        io::ErrorKind::ConnectionReset => Ok(T::default()),
+        _ => Err(error),
     }
 }
 

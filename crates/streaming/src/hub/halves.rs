@@ -1,15 +1,18 @@
 //! What sessions hold of a stream.
 
 use std::{
+    collections::VecDeque,
     io,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
 };
 
+use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::{Cut, Hub, StreamId};
+use super::{Cut, Hub, StreamId, pieces::Pieces};
+use crate::session::{ReadPieces, WritePieces};
 
 impl From<Cut> for io::Error {
     fn from(cut: Cut) -> Self {
@@ -20,6 +23,30 @@ impl From<Cut> for io::Error {
             ),
             Cut::Lost => Self::new(io::ErrorKind::ConnectionAborted, "the connection has ended"),
         }
+    }
+}
+
+impl Hub {
+    fn poll_copy(
+        &self,
+        id: StreamId,
+        context: &Context<'_>,
+        target: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let wants = target.remaining() > 0;
+        let polled = self.poll_read(id, context, wants, |inbox| inbox.read(target));
+        polled.map_ok(drop).map_err(io::Error::from)
+    }
+
+    fn poll_gather(
+        &self,
+        id: StreamId,
+        context: &Context<'_>,
+        source: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let write = |outbox: &mut Pieces, count| outbox.extend(&source[..count]);
+        let polled = self.poll_write(id, context, source.len(), write);
+        polled.map_err(io::Error::from)
     }
 }
 
@@ -42,7 +69,19 @@ impl AsyncRead for ReadHalf {
         context: &mut Context<'_>,
         target: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let polled = self.hub.poll_read(self.id, context, target);
+        self.hub.poll_copy(self.id, context, target)
+    }
+}
+
+impl ReadPieces for ReadHalf {
+    fn poll_pieces(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        most: usize,
+        pieces: &mut VecDeque<Bytes>,
+    ) -> Poll<io::Result<usize>> {
+        let read = |inbox: &mut Pieces| inbox.move_to(most, pieces);
+        let polled = self.hub.poll_read(self.id, context, most > 0, read);
         polled.map_err(io::Error::from)
     }
 }
@@ -74,8 +113,7 @@ impl AsyncWrite for WriteHalf {
         context: &mut Context<'_>,
         source: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let polled = self.hub.poll_write(self.id, context, source);
-        polled.map_err(io::Error::from)
+        self.hub.poll_gather(self.id, context, source)
     }
 
     /// What was written is on its way; nobody has to wait for it.
@@ -86,6 +124,19 @@ impl AsyncWrite for WriteHalf {
     fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.hub.end(self.id);
         Poll::Ready(Ok(()))
+    }
+}
+
+impl WritePieces for WriteHalf {
+    fn poll_put(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &mut Bytes,
+    ) -> Poll<io::Result<()>> {
+        let wanted = bytes.len();
+        let write = |outbox: &mut Pieces, count| outbox.push(bytes.split_to(count));
+        let polled = self.hub.poll_write(self.id, context, wanted, write);
+        polled.map_ok(drop).map_err(io::Error::from)
     }
 }
 
@@ -117,8 +168,7 @@ impl AsyncRead for Both {
         context: &mut Context<'_>,
         target: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let polled = self.hub.poll_read(self.id, context, target);
-        polled.map_err(io::Error::from)
+        self.hub.poll_copy(self.id, context, target)
     }
 }
 
@@ -128,8 +178,7 @@ impl AsyncWrite for Both {
         context: &mut Context<'_>,
         source: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let polled = self.hub.poll_write(self.id, context, source);
-        polled.map_err(io::Error::from)
+        self.hub.poll_gather(self.id, context, source)
     }
 
     fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {

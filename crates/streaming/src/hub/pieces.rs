@@ -77,6 +77,17 @@ impl Pieces {
         taken
     }
 
+    /// Moves up to `most` bytes, as they are; how many they were.
+    pub(super) fn move_to(&mut self, most: usize, target: &mut VecDeque<Bytes>) -> usize {
+        let mut moved = 0;
+        while !self.is_empty() && moved < most {
+            let piece = self.take(most - moved);
+            moved += piece.len();
+            target.push_back(piece);
+        }
+        moved
+    }
+
     /// Moves as much as fits; how much it was.
     pub(super) fn read(&mut self, target: &mut ReadBuf<'_>) -> usize {
         let before = self.len;

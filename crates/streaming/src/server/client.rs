@@ -25,6 +25,7 @@ use super::{
     negotiation::{Protocol, Refusal, negotiate, refuse},
     port_forward,
     remote_command::{self, Channels, Ends, Wanted},
+    rounds::side_by_side,
     token::Errand,
 };
 use crate::{
@@ -252,7 +253,9 @@ impl<S: Sessions> Visit<S> {
             drop((newcomer, incoming));
             remote_command::run(&*shared.sessions, errand, channels, language, ends).await;
         };
-        side_by_side(session, connection.run()).await
+        side_by_side(session, connection.run())
+            .await
+            .map_err(|error| crate::chain(&error))
     }
 
     async fn spdy_ports<I: AsyncRead + AsyncWrite + Unpin>(self, socket: I) -> Result<(), String> {
@@ -283,7 +286,9 @@ impl<S: Sessions> Visit<S> {
             let sandbox = &request.sandbox_id;
             port_forward::serve(&shared.sessions, sandbox, &hub, incoming, creation, ends).await;
         };
-        side_by_side(session, connection.run()).await
+        side_by_side(session, connection.run())
+            .await
+            .map_err(|error| crate::chain(&error))
     }
 
     async fn channel_command<I: AsyncRead + AsyncWrite + Unpin>(
@@ -341,7 +346,9 @@ impl<S: Sessions> Visit<S> {
             let _finish = FinishOnDrop(hub);
             remote_command::run(&*shared.sessions, errand, channels, language, ends).await;
         };
-        side_by_side(session, connection.run()).await
+        side_by_side(session, connection.run())
+            .await
+            .map_err(|error| crate::chain(&error))
     }
 
     /// Channels cannot be held up one by one: what one has not read holds up the others.
@@ -396,17 +403,10 @@ impl<S: Sessions> Visit<S> {
             });
             futures_util::future::join_all(forwarded).await;
         };
-        side_by_side(session, connection.run()).await
+        side_by_side(session, connection.run())
+            .await
+            .map_err(|error| crate::chain(&error))
     }
-}
-
-/// Runs the session and its connection, and ends with the later of the two. One task has both: bytes that go from one to the other wake nobody.
-async fn side_by_side<E: std::error::Error>(
-    session: impl Future<Output = ()>,
-    connection: impl Future<Output = Result<(), E>>,
-) -> Result<(), String> {
-    let ((), outcome) = tokio::join!(session, connection);
-    outcome.map_err(|error| crate::chain(&error))
 }
 
 /// However the session ends, its connection does too.

@@ -6,6 +6,7 @@ mod half_open;
 mod negotiation;
 mod port_forward;
 mod remote_command;
+mod rounds;
 mod tls;
 mod token;
 

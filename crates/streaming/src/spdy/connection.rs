@@ -15,7 +15,7 @@ use std::{
     time::Duration,
 };
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite},
     sync::mpsc,
@@ -27,10 +27,19 @@ use super::{
     header_block::Headers,
     outgoing::Queue,
 };
-use crate::hub::{Announcement, DEFAULT_WINDOW, Hub, Outgoing, Relief, StreamId};
+use crate::{
+    chunks::Chunks,
+    hub::{Announcement, DEFAULT_WINDOW, Hub, Outgoing, Relief, StreamId},
+};
 
 /// Bytes read at once, into memory that goes to inboxes with what has been read: a connection needs no buffer of its own.
 const READ: usize = 64 * 1024;
+
+/// The same where that much comes without a pause: each read is then worth its system call, and its turn on the processor.
+const BULK_READ: usize = 256 * 1024;
+
+/// After this long nothing more comes for the time being.
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// What the connection as a whole may receive before it is granted more. Streams have windows of their own; this one must not bind.
 const CONNECTION_WINDOW: u32 = i32::MAX as u32;
@@ -91,6 +100,9 @@ pub(crate) struct Connection<I> {
     relief: Relief,
     /// Signs of life that the peer has been asked for.
     questions: u32,
+    /// Bytes that the next read may bring.
+    read: usize,
+    chunks: Chunks,
 }
 
 #[derive(Debug)]
@@ -135,6 +147,8 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Connection<I> {
             timer: Box::pin(tokio::time::sleep_until(now + patience.idle)),
             relief: Relief::new(patience.stall, patience.asks),
             questions: 0,
+            read: READ,
+            chunks: Chunks::default(),
         }
     }
 
@@ -227,6 +241,12 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Connection<I> {
                 }
                 Phase::Farewell { until, .. } => self.timer.as_mut().reset(*until),
                 Phase::Open => {
+                    let paused = self.active + PAUSE;
+                    if self.read == BULK_READ && Instant::now() < paused {
+                        self.timer.as_mut().reset(paused);
+                        continue;
+                    }
+                    self.be_brief();
                     let end = self.active + self.patience.idle;
                     if Instant::now() >= end {
                         return Poll::Ready(Err(Broken::Idle(self.patience.idle)));
@@ -301,14 +321,32 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Connection<I> {
         if !farewell && (self.hub.is_blocked() || self.queue.is_flooded()) {
             return Poll::Pending;
         }
-        let mut buffer = BytesMut::with_capacity(READ);
-        let count = ready!(pin!(self.socket.read_buf(&mut buffer)).poll(context))?;
+        let mut chunk = self.chunks.take(self.read);
+        let Poll::Ready(count) = pin!(self.socket.read_buf(&mut chunk)).poll(context)? else {
+            if self.read == BULK_READ {
+                self.chunks.give_back(chunk);
+            }
+            return Poll::Pending;
+        };
+        let chunk = self.chunks.lend(chunk);
+        if count < READ / 2 {
+            self.be_brief();
+        } else if count >= READ && self.read == READ {
+            self.read = BULK_READ;
+            self.timer.as_mut().reset(Instant::now() + PAUSE);
+        }
         // After a goodbye nothing counts but the end.
         if !farewell {
             self.active = Instant::now();
-            self.take_in(&buffer.freeze())?;
+            self.take_in(&chunk)?;
         }
         Poll::Ready(Ok(count))
+    }
+
+    /// Much has come, and no more does for now: who waits holds no memory.
+    fn be_brief(&mut self) {
+        self.read = READ;
+        self.chunks.forget();
     }
 
     fn take_in(&mut self, read: &Bytes) -> Result<(), Broken> {
