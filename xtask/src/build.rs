@@ -27,7 +27,7 @@ impl Profile {
         }
     }
 
-    /// In a release the supervisor has a profile of its own.
+    /// In a release the static programs have a profile of their own.
     fn pod_directory(self) -> &'static str {
         match self {
             Self::Debug => "debug",
@@ -50,6 +50,9 @@ impl Profile {
     }
 }
 
+/// Programs that must start at once, and anywhere.
+const STATIC: [&str; 2] = ["longshore-pod", "longshore-oci"];
+
 /// Builds and stages; returns the directory.
 pub(crate) fn run(profile: Profile) -> anyhow::Result<PathBuf> {
     let limit = Duration::from_secs(40 * 60);
@@ -61,14 +64,17 @@ pub(crate) fn run(profile: Profile) -> anyhow::Result<PathBuf> {
         .arg("--features=longshore-testkit/daemon")
         .args(profile.flags());
     step::run(&mut native, limit)?;
-    let mut musl = workspace::cargo();
-    musl.args(["build", "--locked", "--package=longshore-pod"])
-        .args(["--target", MUSL])
-        .args(profile.pod_flags());
-    if step::run(&mut musl, limit).is_err() {
-        // Most likely the target is not installed.
-        packages::install_musl()?;
-        step::run(&mut musl, limit)?;
+    // Each by itself: together, one would get the features that the other asks for.
+    for package in STATIC {
+        let mut musl = workspace::cargo();
+        musl.args(["build", "--locked", "--package", package])
+            .args(["--target", MUSL])
+            .args(profile.pod_flags());
+        if step::run(&mut musl, limit).is_err() {
+            // Most likely the target is not installed.
+            packages::install_musl()?;
+            step::run(&mut musl, limit)?;
+        }
     }
 
     let target = workspace::target()?;
@@ -85,7 +91,9 @@ pub(crate) fn run(profile: Profile) -> anyhow::Result<PathBuf> {
         put(&built.join(name), &stage.join(name))?;
     }
     let built = target.join(MUSL).join(profile.pod_directory());
-    put(&built.join("longshore-pod"), &stage.join("longshore-pod"))?;
+    for name in STATIC {
+        put(&built.join(name), &stage.join(name))?;
+    }
     Ok(stage)
 }
 

@@ -9,12 +9,14 @@
 //!
 //! Vocabulary is that of the OCI runtime specification 1.2 (<https://specs.opencontainers.org/runtime-spec/>).
 
+mod alone;
 mod mounts;
 mod process;
 mod resources;
 #[cfg(feature = "spec")]
 pub mod spec;
 
+pub use alone::{Alone, ClockOffset, Habits, Scheduling};
 pub use mounts::{DeviceNode, Mount, MountFlags, MountSource, NodeType, Propagation, Rootfs};
 pub use process::{
     Capabilities, Labels, OomScoreAdj, Process, Rlimit, Seccomp, TerminalSize, User,
@@ -79,6 +81,9 @@ pub struct ContainerPlan {
     pub cgroup: String,
     pub resources: Resources,
     pub process: Process,
+    /// Only of a plan that is executed where it was made.
+    #[serde(skip)]
+    pub alone: Alone,
 }
 
 /// Where each namespace of a container comes from. The mount namespace is always its own.
@@ -90,7 +95,7 @@ pub struct Namespaces {
     pub uts: NamespaceSource,
     pub user: NamespaceSource,
     pub cgroup: NamespaceSource,
-    /// For `user: New`.
+    /// For `user: New`, and where they are known for `Fd`.
     pub mappings: Option<IdMappings>,
 }
 

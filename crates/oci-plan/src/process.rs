@@ -1,5 +1,7 @@
 use serde::{Deserialize, Serialize};
 
+use crate::Habits;
+
 /// A process to run in a container: its init, or an exec.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Process {
@@ -20,6 +22,9 @@ pub struct Process {
     /// Travel at the end of the request that the process is in, and are put in here by who gets it.
     #[serde(skip)]
     pub labels: Labels,
+    /// Only of a plan that is executed where it was made.
+    #[serde(skip)]
+    pub habits: Habits,
 }
 
 /// What security modules are to know a process as, from its first program on.

@@ -8,6 +8,7 @@
 //!
 //! A field that the embedded core does not implement is an error that names it; none is ignored.
 
+mod alone;
 mod capability;
 mod mount;
 mod process;
@@ -16,7 +17,7 @@ mod resource;
 #[cfg(test)]
 mod tests;
 
-pub use process::exec_process;
+pub use process::{exec_process, process, rlimits};
 pub use resource::resources;
 
 use std::path::{Path, PathBuf};
@@ -26,8 +27,8 @@ use oci_spec::runtime::{
 };
 
 use crate::{
-    ContainerPlan, DeviceNode, FdSlot, IdMap, IdMappings, NamespaceSource, Namespaces, NodeType,
-    Rootfs, Seccomp,
+    Alone, ContainerPlan, DeviceNode, FdSlot, IdMap, IdMappings, NamespaceSource, Namespaces,
+    NodeType, Rootfs, Seccomp,
 };
 
 /// Why a specification cannot become a plan. Field paths are those of `config.json`.
@@ -69,6 +70,16 @@ pub struct Context<'a> {
     pub pod_shm: Option<&'a Path>,
     /// `linux.seccomp`, compiled; exactly where the specification has it.
     pub seccomp: Option<Seccomp>,
+    pub reach: Reach,
+}
+
+/// Who executes the plan.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reach {
+    /// A supervisor, behind a socket, which gets nothing that is marked *alone*.
+    Supervisor,
+    /// The process that makes it: all that the core can do.
+    Here,
 }
 
 /// The host paths that `mounts` binds, without the pod's shared memory at `pod_shm`.
@@ -91,7 +102,7 @@ pub fn bind_sources(spec: &Spec, pod_shm: Option<&Path>) -> Result<Vec<BindSourc
 
 /// The whole translation.
 pub fn container_plan(spec: &Spec, context: Context<'_>) -> Result<ContainerPlan, SpecError> {
-    refusal::check(spec)?;
+    refusal::check(spec, context.reach)?;
     let linux = spec
         .linux()
         .as_ref()
@@ -104,13 +115,19 @@ pub fn container_plan(spec: &Spec, context: Context<'_>) -> Result<ContainerPlan
         .process()
         .as_ref()
         .ok_or(SpecError::Missing { field: "process" })?;
-    let namespaces = namespaces(linux, context.namespaces)?;
+    let here = context.reach == Reach::Here;
+    let namespaces = namespaces(linux, context.namespaces, here)?;
     if linux.seccomp().is_some() && context.seccomp.is_none() {
         return Err(SpecError::Unsupported {
             field: "linux.seccomp without its compiled form".to_owned(),
         });
     }
-    if spec.hostname().is_some() && namespaces.uts != NamespaceSource::New {
+    let own_uts = match namespaces.uts {
+        NamespaceSource::New => true,
+        NamespaceSource::Fd(_) => here,
+        NamespaceSource::Host | NamespaceSource::Pod | NamespaceSource::Container(_) => false,
+    };
+    if spec.hostname().is_some() && !own_uts {
         return Err(invalid(
             "hostname",
             spec.hostname().as_deref().unwrap_or_default(),
@@ -136,7 +153,14 @@ pub fn container_plan(spec: &Spec, context: Context<'_>) -> Result<ContainerPlan
             Some(given) => resource::resources(given)?,
             None => crate::Resources::default(),
         },
-        process: process::init(process, context.seccomp)?,
+        process: match here {
+            true => process::process(process, Some(linux), context.seccomp)?,
+            false => process::init(process, context.seccomp)?,
+        },
+        alone: match here {
+            true => alone::alone(spec, linux, context.namespaces)?,
+            false => Alone::default(),
+        },
         namespaces,
     })
 }
@@ -144,6 +168,7 @@ pub fn container_plan(spec: &Spec, context: Context<'_>) -> Result<ContainerPlan
 fn namespaces(
     linux: &Linux,
     known: &[(PathBuf, NamespaceSource)],
+    here: bool,
 ) -> Result<Namespaces, SpecError> {
     let mut namespaces = Namespaces {
         pid: NamespaceSource::Host,
@@ -183,6 +208,7 @@ fn namespaces(
                     field: format!("{}.path (mount)", field()),
                 });
             }
+            LinuxNamespaceType::Time if here => continue,
             LinuxNamespaceType::Time => {
                 return Err(SpecError::Unsupported {
                     field: format!("{} (time)", field()),
@@ -204,6 +230,11 @@ fn namespaces(
         namespaces.mappings = Some(mappings.ok_or(SpecError::Missing {
             field: "linux.uidMappings or linux.gidMappings",
         })?);
+    } else if here && matches!(namespaces.user, NamespaceSource::Fd(_)) {
+        namespaces.mappings = id_mappings(
+            linux.uid_mappings().as_deref(),
+            linux.gid_mappings().as_deref(),
+        );
     } else if namespaces.user == NamespaceSource::Host
         && (linux.uid_mappings().is_some() || linux.gid_mappings().is_some())
     {

@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 use std::os::fd::BorrowedFd;
 
-use oci_plan::{Capabilities, Process, User};
+use oci_plan::{Capabilities, Habits, Process, User};
 use rustix::fs::Mode;
 use rustix::io::Errno;
 use rustix::thread::{CapabilitySet, CapabilitySets, Gid, Uid};
@@ -55,6 +55,7 @@ pub(crate) fn run(
     socket: BorrowedFd<'_>,
 ) -> Result<Infallible, Error> {
     program.complete_env(process.user.uid);
+    take_habits(&process.habits)?;
     drop_bounding(host, sets.bounding)?;
     become_user(&process.user)?;
     rustix::process::chdir(&process.cwd).at(Stage::WorkingDirectory, &process.cwd)?;
@@ -79,6 +80,29 @@ pub(crate) fn run(
         load(filter)?;
     }
     Err(program.execute(index))
+}
+
+/// While the rights for it are there.
+fn take_habits(habits: &Habits) -> Result<(), Error> {
+    if let Some(given) = habits.scheduling {
+        let scheduling = sys::Scheduling {
+            policy: given.policy,
+            flags: given.flags,
+            nice: given.nice,
+            priority: given.priority,
+            runtime: given.runtime,
+            deadline: given.deadline,
+            period: given.period,
+        };
+        sys::set_scheduling(0, scheduling).at(Stage::Credentials, "the scheduling")?;
+    }
+    if let Some((class, level)) = habits.io_priority {
+        sys::set_io_priority(0, class, level).at(Stage::Credentials, "the I/O priority")?;
+    }
+    match habits.personality {
+        Some(persona) => sys::set_personality(persona).at(Stage::Credentials, "the personality"),
+        None => Ok(()),
+    }
 }
 
 fn drop_bounding(host: &Host, keep: u64) -> Result<(), Error> {

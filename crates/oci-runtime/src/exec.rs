@@ -12,8 +12,8 @@ use crate::error::{Context, Error, Stage};
 use crate::handshake;
 use crate::host::Host;
 use crate::init::{enter_cgroups, start_afresh};
-use crate::launch::{ChildStdio, ExecPlan, Placement};
-use crate::namespaces::{Entries, Entry};
+use crate::launch::{ChildStdio, ExecPlan, Placement, Standalone};
+use crate::namespaces::{Entries, Entry, Time};
 use crate::program::Program;
 use crate::rootfs::Root;
 use crate::user_namespace::{become_root, shared};
@@ -24,6 +24,9 @@ pub(crate) struct Exec<'a> {
     pub(crate) plan: ExecPlan<'a>,
     /// The container has a user namespace that is not the caller's.
     pub(crate) own_user: bool,
+    /// And a time namespace.
+    pub(crate) own_time: bool,
+    pub(crate) alone: Standalone<'a>,
     pub(crate) placement: Placement<'a>,
     pub(crate) stdio: ChildStdio<'a>,
     pub(crate) sets: Sets,
@@ -31,19 +34,19 @@ pub(crate) struct Exec<'a> {
 }
 
 impl Exec<'_> {
-    /// Whether the container has a user namespace of its own.
-    pub(crate) fn has_own_user(host: &Host, plan: ExecPlan<'_>) -> Result<bool, Error> {
+    /// Whether the container has a namespace that is not the caller's, by its name in `/proc/PID/ns`.
+    pub(crate) fn has_own(host: &Host, plan: ExecPlan<'_>, name: &str) -> Result<bool, Error> {
         let pid = host
             .pid_of(plan.container)
             .at(Stage::JoinNamespace, "of the container")?;
-        Ok(!shared(host, pid)?)
+        Ok(!shared(host, pid, name)?)
     }
 
     /// With the caller's own rights.
     pub(crate) fn early(&self) -> Result<(), Error> {
         let process = self.plan.process;
         labels::ask(self.host, &process.labels)?;
-        start_afresh()?;
+        start_afresh(self.alone.keep_keyring)?;
         if let Some(score) = process.oom_score_adj {
             self.host.write_oom_score("self", score.0);
         }
@@ -79,10 +82,11 @@ impl Exec<'_> {
             handshake::say_console(socket, terminal.master_fd())
                 .at(Stage::Handshake, "its terminal")?;
         }
-        let settled = streams::settle(self.host.null(), self.stdio, terminal.as_ref(), socket);
+        let null = self.host.null();
+        let settled = streams::settle(null, self.stdio, terminal.as_ref(), socket, self.alone);
         // Its descriptors are closed already.
         std::mem::forget(terminal);
-        settled
+        settled.map(|settled| settled.handshake)
     }
 
     fn run(&self, socket: BorrowedFd<'_>) -> Result<Infallible, Error> {
@@ -100,6 +104,9 @@ impl Exec<'_> {
             | ThreadNameSpaceType::CONTROL_GROUP;
         if self.own_user {
             kinds |= ThreadNameSpaceType::USER;
+        }
+        if self.own_time {
+            kinds |= ThreadNameSpaceType::TIME;
         }
         rustix::thread::move_into_thread_name_spaces(self.plan.container, kinds)
             .at(Stage::JoinNamespace, "of the container")?;
@@ -119,5 +126,6 @@ pub(crate) fn entries<'a>(plan: ExecPlan<'a>) -> Entries<'a> {
         uts: Entry::Keep,
         user: Entry::Keep,
         cgroup: Entry::Keep,
+        time: Time::Keep,
     }
 }

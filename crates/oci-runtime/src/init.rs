@@ -2,19 +2,22 @@
 
 use std::cell::RefCell;
 use std::convert::Infallible;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 use oci_plan::ContainerPlan;
 use rustix::fs::Mode;
+use rustix::io::Errno;
+use rustix::net::SocketFlags;
 
 use crate::credentials::{self, Sets};
 use crate::error::{Context, Error, Stage};
 use crate::handshake::{self, Order};
 use crate::host::Host;
-use crate::launch::{ChildStdio, Pause, Placement};
+use crate::launch::{ChildStdio, Pause, Placement, Standalone};
 use crate::namespaces::{Entries, Entry};
 use crate::program::Program;
 use crate::rootfs::{self, Leaf, Prepared};
+use crate::streams::Settled;
 use crate::{labels, streams, sysctls, terminal};
 
 /// Everything that a container's init needs, made ready by its parent.
@@ -27,6 +30,7 @@ pub(crate) struct Init<'a> {
     pub(crate) placement: Placement<'a>,
     pub(crate) stdio: ChildStdio<'a>,
     pub(crate) pause: Option<Pause<'a>>,
+    pub(crate) alone: Standalone<'a>,
     pub(crate) sets: Sets,
     /// The child takes it to complete it; the parent's copy stays as it is.
     pub(crate) program: RefCell<Program>,
@@ -36,7 +40,7 @@ impl Init<'_> {
     /// With the caller's own rights.
     pub(crate) fn early(&self) -> Result<(), Error> {
         labels::ask(self.host, &self.plan.process.labels)?;
-        start_afresh()?;
+        start_afresh(self.alone.keep_keyring)?;
         let in_own_user = matches!(self.entries.user, Entry::New);
         if let (Some(score), false) = (self.plan.process.oom_score_adj, in_own_user) {
             self.host.write_oom_score("self", score.0);
@@ -48,17 +52,22 @@ impl Init<'_> {
     pub(crate) fn late(&self, socket: BorrowedFd<'_>) {
         match self.create(socket) {
             Ok(settled) => {
-                let Err(error) = self.run(settled);
-                handshake::say_failed(settled, &error);
+                let Err(error) = self.run(&settled);
+                handshake::say_failed(settled.handshake, &error);
             }
             Err(error) => handshake::say_failed(socket, &error),
         }
     }
 
-    fn create(&self, socket: BorrowedFd<'_>) -> Result<BorrowedFd<'static>, Error> {
+    fn create(&self, socket: BorrowedFd<'_>) -> Result<Settled, Error> {
         let plan = self.plan;
         enter_cgroups(self.placement)?;
         self.entries.enter_cgroup_namespace()?;
+        self.entries.enter_time_namespace(self.host)?;
+        if let Some(domainname) = &plan.alone.domainname {
+            rustix::system::setdomainname(domainname.as_bytes())
+                .at(Stage::Hostname, format_args!("(domain) {domainname}"))?;
+        }
         if let Some(hostname) = &plan.hostname {
             rustix::system::sethostname(hostname.as_bytes()).at(Stage::Hostname, hostname)?;
         }
@@ -80,7 +89,7 @@ impl Init<'_> {
             handshake::say_paused(socket).at(Stage::Handshake, "its file system")?;
             handshake::obey(socket, Order::Resume).at(Stage::Handshake, "its root")?;
         }
-        rootfs::pivot(&root, plan)?;
+        rootfs::pivot(&root, plan, self.alone.no_pivot)?;
 
         if let Some(terminal) = &terminal {
             handshake::say_console(socket, terminal.master_fd())
@@ -88,27 +97,51 @@ impl Init<'_> {
         }
         let own_null = streams::own_null();
         let null = own_null.as_ref().map_or(self.host.null(), AsFd::as_fd);
-        let settled = streams::settle(null, self.stdio, terminal.as_ref(), socket);
+        let settled = streams::settle(null, self.stdio, terminal.as_ref(), socket, self.alone);
         // Their descriptors are closed already.
         std::mem::forget((terminal, own_null));
         let settled = settled?;
-        handshake::say_created(settled).at(Stage::Handshake, "its creation")?;
+        handshake::say_created(settled.handshake).at(Stage::Handshake, "its creation")?;
         Ok(settled)
     }
 
-    fn run(&self, socket: BorrowedFd<'_>) -> Result<Infallible, Error> {
-        handshake::obey(socket, Order::Start).at(Stage::Handshake, "its start")?;
+    fn run(&self, settled: &Settled) -> Result<Infallible, Error> {
+        let socket = settled.handshake;
+        match settled.gate {
+            Some(gate) => wait_at(gate, socket)?,
+            None => {
+                handshake::obey(socket, Order::Start).at(Stage::Handshake, "its start")?;
+            }
+        }
         let mut program = self.program.borrow_mut();
         let process = &self.plan.process;
         credentials::run(self.host, process, self.sets, &mut program, socket)
     }
 }
 
+/// Waits until somebody comes to the gate and says so; the connection takes the handshake's place. Who comes and goes again has not started it.
+fn wait_at(gate: BorrowedFd<'_>, handshake: BorrowedFd<'_>) -> Result<(), Error> {
+    loop {
+        let connection =
+            rustix::io::retry_on_intr(|| rustix::net::accept_with(gate, SocketFlags::CLOEXEC))
+                .at(Stage::Handshake, "its start (at the gate)")?;
+        sys::place_descriptor(connection.as_fd(), handshake.as_raw_fd(), false)
+            .at(Stage::Stdio, "the handshake's descriptor")?;
+        drop(connection);
+        match handshake::obey(handshake, Order::Start) {
+            Err(Errno::PIPE | Errno::CONNRESET) => {}
+            other => return other.at(Stage::Handshake, "its start"),
+        }
+    }
+}
+
 /// Nothing of the caller's session, signal actions, keys and umask.
-pub(crate) fn start_afresh() -> Result<(), Error> {
+pub(crate) fn start_afresh(keep_keyring: bool) -> Result<(), Error> {
     rustix::process::setsid().at(Stage::Prepare, "a session")?;
     sys::reset_signals().at(Stage::Prepare, "the signals' actions")?;
-    sys::leave_session_keyring().at(Stage::Prepare, "a session keyring")?;
+    if !keep_keyring {
+        sys::leave_session_keyring().at(Stage::Prepare, "a session keyring")?;
+    }
     rustix::process::umask(Mode::empty());
     Ok(())
 }

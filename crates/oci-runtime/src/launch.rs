@@ -3,7 +3,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use oci_plan::{ContainerPlan, IdMappings, NamespaceSource, Process, Rlimit};
 use rustix::event::{PollFd, PollFlags, Timespec};
-use rustix::process::{Signal, WaitId, WaitIdOptions};
+use rustix::io::Errno;
+use rustix::process::{PidfdFlags, Signal, WaitId, WaitIdOptions};
 
 use crate::credentials::Sets;
 use crate::error::{Context, Error, Stage};
@@ -46,10 +47,35 @@ pub struct ExecPlan<'a> {
 /// A container whose init waits before it enters its root, so that others can look at what is made and change it.
 #[derive(Debug, Clone, Copy)]
 pub struct Pause<'a> {
-    /// A detached recursive copy of the host's `/`, which is used up: it is `/` while init waits.
-    pub host: BorrowedFd<'a>,
+    /// A detached recursive copy of the host's `/`, which is used up: it is `/` while init waits. `None` where the caller's own `/` is the
+    /// host's.
+    pub host: Option<BorrowedFd<'a>>,
     /// Absolute: the directory in it where the container's root is mounted meanwhile.
     pub at: &'a str,
+}
+
+/// What a caller asks for that does not stay: a command line, whose container outlives it.
+#[derive(Debug, Clone, Copy)]
+pub struct Standalone<'a> {
+    /// A listening `SOCK_SEQPACKET` socket. Once created, init waits there, not on its handshake: whoever starts it need not be who made it
+    /// ([`Launch::rejoin`]).
+    pub gate: Option<BorrowedFd<'a>>,
+    /// Of the caller's descriptors the program inherits this many, from 3 on.
+    pub preserved: u32,
+    /// Where the caller's `/` cannot be pivoted away (an initramfs).
+    pub no_pivot: bool,
+    /// The program stays in the caller's session keyring.
+    pub keep_keyring: bool,
+}
+
+impl Standalone<'_> {
+    /// Nothing of it: the caller stays.
+    pub const NONE: Self = Self {
+        gate: None,
+        preserved: 0,
+        no_pivot: false,
+        keep_keyring: false,
+    };
 }
 
 /// How far a launch has come.
@@ -120,10 +146,29 @@ impl Launch {
         stdio: ChildStdio<'_>,
         pause: Option<Pause<'_>>,
     ) -> Result<Self, Error> {
+        let alone = Standalone::NONE;
+        Self::standalone(
+            host, plan, fds, pod, targets, placement, stdio, pause, alone,
+        )
+    }
+
+    /// The same, for a caller that goes away.
+    #[expect(clippy::too_many_arguments, reason = "each is another owner's")]
+    pub fn standalone<'a>(
+        host: &Host,
+        plan: &ContainerPlan,
+        fds: &[OwnedFd],
+        pod: &PodHandles,
+        targets: &dyn Fn(&str) -> Option<BorrowedFd<'a>>,
+        placement: Placement<'_>,
+        stdio: ChildStdio<'_>,
+        pause: Option<Pause<'_>>,
+        alone: Standalone<'_>,
+    ) -> Result<Self, Error> {
         refusals::container(plan)?;
         let slots = Slots(fds);
         let targets = |id: &str| targets(id);
-        let entries = Entries::resolve(&plan.namespaces, slots, pod, &targets)?;
+        let entries = Entries::resolve(plan, slots, pod, &targets)?;
         let mappings = mappings_of(plan, pod);
         let mounts = rootfs::prepare(host, plan, slots, pod, mappings)?;
         let init = Init {
@@ -135,6 +180,7 @@ impl Launch {
             placement,
             stdio,
             pause,
+            alone,
             sets: Sets::within(host, plan.process.capabilities)?,
             program: RefCell::new(Program::new(&plan.process)?),
         };
@@ -157,11 +203,24 @@ impl Launch {
         placement: Placement<'_>,
         stdio: ChildStdio<'_>,
     ) -> Result<Self, Error> {
+        Self::standalone_exec(host, plan, placement, stdio, Standalone::NONE)
+    }
+
+    /// The same, for a caller that may go away once it has started.
+    pub fn standalone_exec(
+        host: &Host,
+        plan: ExecPlan<'_>,
+        placement: Placement<'_>,
+        stdio: ChildStdio<'_>,
+        alone: Standalone<'_>,
+    ) -> Result<Self, Error> {
         refusals::process(plan.process)?;
         let exec = Exec {
             host,
             plan,
-            own_user: Exec::has_own_user(host, plan)?,
+            own_user: Exec::has_own(host, plan, "user")?,
+            own_time: Exec::has_own(host, plan, "time")?,
+            alone,
             placement,
             stdio,
             sets: Sets::within(host, plan.process.capabilities)?,
@@ -188,6 +247,31 @@ impl Launch {
             console: None,
             limits: limits.to_vec(),
         }
+    }
+
+    /// Takes up a container that waits at its gate, for its start. `connection` is one to the gate; `limits` are those of its plan.
+    ///
+    /// # Errors
+    ///
+    /// `Refused` if there is no such process.
+    pub fn rejoin(pid: i32, connection: OwnedFd, limits: &[Rlimit]) -> Result<Self, Error> {
+        let pidfd = rustix::process::Pid::from_raw(pid)
+            .ok_or(Errno::SRCH)
+            .and_then(|pid| rustix::process::pidfd_open(pid, PidfdFlags::empty()))
+            .at(Stage::Handshake, "a container that waits")?;
+        let spawned = Spawned {
+            pid,
+            pidfd,
+            handshake: connection,
+        };
+        Ok(Self::new(spawned, State::Created, limits))
+    }
+
+    /// Leaves a created container at its gate. It is nobody's to kill any more.
+    #[must_use]
+    pub fn leave(mut self) -> OwnedFd {
+        self.child.doomed = false;
+        self.into_pidfd()
     }
 
     /// The process's pid in the caller's PID namespace.
@@ -370,7 +454,8 @@ fn mappings_of<'a>(plan: &'a ContainerPlan, pod: &'a PodHandles) -> Option<&'a I
     match plan.namespaces.user {
         NamespaceSource::New => plan.namespaces.mappings.as_ref(),
         NamespaceSource::Pod => pod.mappings.as_ref(),
-        NamespaceSource::Host | NamespaceSource::Container(_) | NamespaceSource::Fd(_) => None,
+        NamespaceSource::Fd(_) => plan.namespaces.mappings.as_ref(),
+        NamespaceSource::Host | NamespaceSource::Container(_) => None,
     }
 }
 

@@ -37,6 +37,6 @@ mod user_namespace;
 
 pub use error::{Error, Kind, Stage};
 pub use host::Host;
-pub use launch::{ChildStdio, ExecPlan, Launch, Pause, Placement, Progress};
+pub use launch::{ChildStdio, ExecPlan, Launch, Pause, Placement, Progress, Standalone};
 pub use pod::{PodHandles, PodInit};
 pub use rootfs::prepare_tree;

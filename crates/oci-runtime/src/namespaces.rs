@@ -2,11 +2,13 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use oci_plan::{NamespaceSource, Namespaces};
+use oci_plan::{ClockOffset, ContainerPlan, NamespaceSource};
+use rustix::fs::{Mode, OFlags};
 use rustix::thread::ThreadNameSpaceType;
 use sys::CloneFlags;
 
 use crate::error::{Context, Error, Stage};
+use crate::host::Host;
 use crate::pod::PodHandles;
 use crate::slots::Slots;
 
@@ -28,6 +30,15 @@ pub(crate) struct Entries<'a> {
     pub(crate) uts: Entry<'a>,
     pub(crate) user: Entry<'a>,
     pub(crate) cgroup: Entry<'a>,
+    pub(crate) time: Time<'a>,
+}
+
+/// The time namespace, which no clone makes.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Time<'a> {
+    Keep,
+    New(&'a [ClockOffset]),
+    Join(BorrowedFd<'a>),
 }
 
 /// Finds the pidfd of another container of the pod.
@@ -35,11 +46,12 @@ pub(crate) type Targets<'t, 'a> = &'t dyn Fn(&str) -> Option<BorrowedFd<'a>>;
 
 impl<'a> Entries<'a> {
     pub(crate) fn resolve(
-        namespaces: &Namespaces,
+        plan: &'a ContainerPlan,
         slots: Slots<'a>,
         pod: &'a PodHandles,
         targets: Targets<'_, 'a>,
     ) -> Result<Self, Error> {
+        let namespaces = &plan.namespaces;
         let entry = |name: &str, source: &NamespaceSource, pinned: Option<&'a OwnedFd>| {
             let field = || format!("namespaces.{name}");
             Ok(match source {
@@ -66,6 +78,11 @@ impl<'a> Entries<'a> {
             uts: entry("uts", &namespaces.uts, pod.uts.as_ref())?,
             user: entry("user", &namespaces.user, pod.user.as_ref())?,
             cgroup: entry("cgroup", &namespaces.cgroup, None)?,
+            time: match (&plan.alone.time, plan.alone.time_namespace) {
+                (_, Some(slot)) => Time::Join(slots.get(slot, "namespaces.time")?),
+                (Some(offsets), None) => Time::New(offsets),
+                (None, None) => Time::Keep,
+            },
         })
     }
 
@@ -106,6 +123,34 @@ impl<'a> Entries<'a> {
             }
         }
         Ok(())
+    }
+
+    /// In the child, with rights over the namespace. A new one is entered by way of its file: `unshare(2)` makes it for children, and its offsets
+    /// can be set only while nobody is in it.
+    pub(crate) fn enter_time_namespace(&self, host: &Host) -> Result<(), Error> {
+        let offsets = match self.time {
+            Time::Keep => return Ok(()),
+            Time::Join(descriptor) => return join(descriptor, ThreadNameSpaceType::TIME, "time"),
+            Time::New(offsets) => offsets,
+        };
+        sys::unshare(CloneFlags::NEWTIME).at(Stage::MakeNamespace, "time")?;
+        let open = |path: &str, flags| {
+            rustix::fs::openat(host.proc(), path, flags | OFlags::CLOEXEC, Mode::empty())
+        };
+        for ClockOffset {
+            clock,
+            seconds,
+            nanoseconds,
+        } in offsets
+        {
+            let line = format!("{clock} {seconds} {nanoseconds}\n");
+            open("self/timens_offsets", OFlags::WRONLY)
+                .and_then(|file| rustix::io::write(&file, line.as_bytes()))
+                .at(Stage::MakeNamespace, format_args!("time ({})", line.trim()))?;
+        }
+        let new = open("self/ns/time_for_children", OFlags::RDONLY)
+            .at(Stage::MakeNamespace, "time (open it)")?;
+        join(new.as_fd(), ThreadNameSpaceType::TIME, "time")
     }
 
     /// In the child, once it is in its cgroups.

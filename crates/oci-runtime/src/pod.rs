@@ -206,7 +206,7 @@ fn end(pidfd: &OwnedFd) {
 
 /// In the child.
 fn live(host: &Host, plan: &SandboxPlan, socket: BorrowedFd<'_>) -> Result<(), Error> {
-    start_afresh()?;
+    start_afresh(false)?;
     if plan.user.is_some() {
         handshake::obey(socket, Order::Mapped).at(Stage::Handshake, "its mappings")?;
         become_root()?;

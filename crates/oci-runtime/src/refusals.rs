@@ -9,7 +9,8 @@ use crate::sysctls;
 pub(crate) fn container(plan: &ContainerPlan) -> Result<(), Error> {
     let namespaces = &plan.namespaces;
     let own = |source: &NamespaceSource| *source == NamespaceSource::New;
-    if own(&namespaces.user) != namespaces.mappings.is_some() {
+    let existing = |source: &NamespaceSource| matches!(source, NamespaceSource::Fd(_));
+    if own(&namespaces.user) != namespaces.mappings.is_some() && !existing(&namespaces.user) {
         let reason = "go with a new user namespace, and only with that";
         return Err(Error::refused("namespaces.mappings", reason));
     }
@@ -25,15 +26,16 @@ pub(crate) fn container(plan: &ContainerPlan) -> Result<(), Error> {
             }
         }
     }
-    if plan.hostname.is_some() && !own(&namespaces.uts) {
+    let its = |source: &NamespaceSource| own(source) || existing(source);
+    if (plan.hostname.is_some() || plan.alone.domainname.is_some()) && !its(&namespaces.uts) {
         let reason = "needs an own UTS namespace";
         return Err(Error::refused("hostname", reason));
     }
     sysctls::check(
         &plan.sysctls,
-        own(&namespaces.net),
-        own(&namespaces.ipc),
-        own(&namespaces.uts),
+        its(&namespaces.net),
+        its(&namespaces.ipc),
+        its(&namespaces.uts),
     )?;
     for (index, mount) in plan.mounts.iter().enumerate() {
         absolute(&mount.target, || format!("mounts[{index}].target"))?;

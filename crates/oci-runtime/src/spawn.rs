@@ -4,6 +4,7 @@
 //! is a flag of the clone, but must belong to the right user namespace: where that is an existing one, a clone in between enters it
 //! and makes the real child, as its sibling.
 
+use std::cell::Cell;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use oci_plan::IdMappings;
@@ -26,6 +27,9 @@ pub(crate) struct Spawned {
     pub(crate) handshake: OwnedFd,
 }
 
+/// The parent's end of the handshake, which a child closes: it would never see that its parent has gone.
+struct Parents(Cell<Option<OwnedFd>>);
+
 /// What a child does, in order. Each may run in a process of its own.
 pub(crate) struct Story<'a> {
     /// With the caller's own rights, before any user namespace is entered.
@@ -44,6 +48,7 @@ pub(crate) fn spawn(
 ) -> Result<Spawned, Error> {
     let (ours, theirs) = handshake::pair().at(Stage::Prepare, "a handshake")?;
     let theirs_fd = theirs.as_fd();
+    let ours = Parents(Cell::new(Some(ours)));
     let spawned = match (entries.user, entries.pid) {
         (Entry::Keep, _) => {
             let child = || {
@@ -55,7 +60,7 @@ pub(crate) fn spawn(
                 entries,
                 entries.new_flags(),
                 unified,
-                theirs_fd,
+                (&ours, theirs_fd),
                 &child,
                 story,
             )
@@ -68,14 +73,22 @@ pub(crate) fn spawn(
                 user_namespace::become_root()
             };
             let flags = entries.new_flags().with(CloneFlags::NEWUSER);
-            clone(host, entries, flags, unified, theirs_fd, &child, story)
+            clone(
+                host,
+                entries,
+                flags,
+                unified,
+                (&ours, theirs_fd),
+                &child,
+                story,
+            )
         }
         (Entry::Join(user), Entry::New) => {
             let between = || {
                 (story.early)()?;
                 enter_user_namespace(user)
             };
-            clone_sibling(theirs_fd, entries, unified, &between, story)
+            clone_sibling((&ours, theirs_fd), entries, unified, &between, story)
         }
         (Entry::Join(user), Entry::Keep | Entry::Join(_)) => {
             let child = || {
@@ -89,7 +102,7 @@ pub(crate) fn spawn(
                 entries,
                 CloneFlags::empty(),
                 unified,
-                theirs_fd,
+                (&ours, theirs_fd),
                 &child,
                 story,
             )
@@ -100,7 +113,7 @@ pub(crate) fn spawn(
     let spawned = Spawned {
         pid,
         pidfd,
-        handshake: ours,
+        handshake: ours.0.take().expect("only a child has taken it"),
     };
     if let (Entry::New, Some(mappings)) = (entries.user, mappings) {
         let told = user_namespace::write_mappings(host, pid, mappings).and_then(|()| {
@@ -126,7 +139,7 @@ fn clone(
     entries: &Entries<'_>,
     flags: CloneFlags,
     unified: Option<BorrowedFd<'_>>,
-    socket: BorrowedFd<'_>,
+    socket: (&Parents, BorrowedFd<'_>),
     enter: &dyn Fn() -> Result<(), Error>,
     story: &Story<'_>,
 ) -> Result<(i32, OwnedFd), Error> {
@@ -159,7 +172,7 @@ fn clone(
 
 /// A sibling of a process that has entered a user namespace and goes away.
 fn clone_sibling(
-    socket: BorrowedFd<'_>,
+    socket: (&Parents, BorrowedFd<'_>),
     entries: &Entries<'_>,
     unified: Option<BorrowedFd<'_>>,
     between: &dyn Fn() -> Result<(), Error>,
@@ -232,8 +245,13 @@ fn wait_for(descriptor: BorrowedFd<'_>, event: PollFlags) -> bool {
 }
 
 /// The child's whole life before its program.
-fn tell(socket: BorrowedFd<'_>, enter: &dyn Fn() -> Result<(), Error>, story: &Story<'_>) -> ! {
+fn tell(
+    (parents, socket): (&Parents, BorrowedFd<'_>),
+    enter: &dyn Fn() -> Result<(), Error>,
+    story: &Story<'_>,
+) -> ! {
     sys::exit_at_panic();
+    drop(parents.0.take());
     match enter() {
         Ok(()) => (story.late)(socket),
         Err(error) => handshake::say_failed(socket, &error),

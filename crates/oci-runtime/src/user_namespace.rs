@@ -81,13 +81,13 @@ pub(crate) fn outside(maps: &[IdMap], id: u32) -> Option<u32> {
     })
 }
 
-/// Whether two processes are in one user namespace.
-pub(crate) fn shared(host: &Host, pid: i32) -> Result<bool, Error> {
-    let path = format!("{pid}/ns/user");
+/// Whether the caller and another process are in one namespace, by its name in `/proc/PID/ns`.
+pub(crate) fn shared(host: &Host, pid: i32, name: &str) -> Result<bool, Error> {
+    let (path, own) = (format!("{pid}/ns/{name}"), format!("self/ns/{name}"));
     let stat = |path: &str| {
         rustix::fs::statat(host.proc(), path, rustix::fs::AtFlags::empty())
             .at(Stage::JoinNamespace, format_args!("of /proc/{path}"))
     };
-    let (theirs, ours) = (stat(&path)?, stat("self/ns/user")?);
+    let (theirs, ours) = (stat(&path)?, stat(&own)?);
     Ok((theirs.st_dev, theirs.st_ino) == (ours.st_dev, ours.st_ino))
 }

@@ -14,6 +14,8 @@ impl CloneFlags {
     pub const NEWPID: Self = Self(libc::CLONE_NEWPID as u64);
     pub const NEWNET: Self = Self(libc::CLONE_NEWNET as u64);
     pub const NEWCGROUP: Self = Self(libc::CLONE_NEWCGROUP as u64);
+    /// Of `unshare(2)` alone: `clone3(2)` would take it for its children only.
+    pub const NEWTIME: Self = Self(0x80);
     /// The child's parent is the caller's parent.
     pub const PARENT: Self = Self(libc::CLONE_PARENT as u64);
 

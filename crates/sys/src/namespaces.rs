@@ -11,7 +11,7 @@ pub fn unshare(flags: CloneFlags) -> Result<(), Errno> {
         | libc::CLONE_NEWPID
         | libc::CLONE_NEWNET
         | libc::CLONE_NEWCGROUP) as u64;
-    if flags.bits() & !NAMESPACES != 0 {
+    if flags.bits() & !(NAMESPACES | CloneFlags::NEWTIME.bits()) != 0 {
         return Err(Errno::INVAL);
     }
     // SAFETY: no memory is passed; namespaces alone change, not the descriptor table that other code might rely on.

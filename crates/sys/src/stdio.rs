@@ -7,13 +7,13 @@ use crate::clone::{check, last_error};
 /// Makes `number` name what `descriptor` names, closing what `number` named; inherited by programs where `inherited`.
 ///
 /// For the child of a clone on its way to `execve(2)`, where numbers are the interface: whoever owned `number` in this process must not use it
-/// afterwards. Numbers above 9 are refused with `EBADF`.
+/// afterwards. Numbers above 255 are refused with `EBADF`.
 pub fn place_descriptor(
     descriptor: BorrowedFd<'_>,
     number: i32,
     inherited: bool,
 ) -> Result<BorrowedFd<'static>, Errno> {
-    if !(0..=9).contains(&number) {
+    if !(0..=255).contains(&number) {
         return Err(Errno::BADF);
     }
     let flags = match inherited {

@@ -325,9 +325,12 @@ fn with_handler() -> String {
     }
 }
 
-/// Where a program of the node is.
+/// Where a program of the node is, or one of ours that was staged.
 #[must_use]
 pub fn program(name: &str) -> Option<PathBuf> {
+    if name.starts_with("longshore") {
+        return binary(name).ok();
+    }
     let directories = [
         "/usr/local/sbin",
         "/usr/local/bin",

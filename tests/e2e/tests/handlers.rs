@@ -89,6 +89,11 @@ fn crun_passes_the_suite() {
     passes("crun");
 }
 
+#[test]
+fn longshore_oci_passes_the_suite() {
+    passes("longshore-oci");
+}
+
 fn pod_of(host: &Host, name: &str) -> anyhow::Result<(PodSettings, cri::v1::PodSandboxConfig)> {
     let pod = PodSettings::new(name);
     let config = host.pod_config(&pod);
@@ -340,7 +345,7 @@ fn a_runtime_that_hangs_is_killed_in_time() {
 
 #[test]
 fn a_runtime_may_be_killed_at_any_moment() {
-    for handler in ["runc", "crun"] {
+    for handler in ["runc", "crun", "longshore-oci"] {
         let Some(path) = program(handler) else {
             panic!("{handler} is not installed: run cargo xtask install-deps");
         };

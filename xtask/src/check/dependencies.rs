@@ -43,6 +43,18 @@ const NEVER: &[(&str, &[&str])] = &[
         ],
     ),
     ("longshore-pod", SMALL),
+    (
+        "longshore-oci",
+        &[
+            "tokio",
+            "tracing",
+            "prost",
+            "tonic",
+            "longshore-cri",
+            "longshore-testkit",
+            "longshored",
+        ],
+    ),
     ("longshore-oci-runtime", SMALL),
     ("longshore-cgroup", SMALL),
     ("longshore-sys", SMALL),

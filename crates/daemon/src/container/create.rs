@@ -671,6 +671,7 @@ async fn translate(
         namespaces: &namespaces,
         pod_shm,
         seccomp,
+        reach: oci_plan::spec::Reach::Supervisor,
     };
     let plan = container_plan(&outside::planned(&made.spec), context).map_err(planned)?;
     Ok((plan, descriptors))

@@ -398,6 +398,7 @@ impl<'a> Stages<'a> {
             seccomp: None,
             terminal: None,
             labels: Labels::default(),
+            habits: oci_plan::Habits::default(),
         }
     }
 }

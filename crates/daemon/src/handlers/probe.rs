@@ -62,7 +62,7 @@ impl Probe {
     /// Those whose `exec` is known to put its process into a cgroup below the container's.
     pub(crate) fn exec_cgroup(&self) -> bool {
         let version = self.version.as_deref().unwrap_or_default();
-        ["runc ", "crun "]
+        ["runc ", "crun ", "longshore-oci "]
             .iter()
             .any(|name| version.starts_with(name))
     }

@@ -65,6 +65,7 @@ fn plan(spec: &Spec) -> Result<(), String> {
         namespaces: &namespaces,
         pod_shm: Some(Path::new("/pod/shm")),
         seccomp,
+        reach: oci_plan::spec::Reach::Supervisor,
     };
     let plan = container_plan(&spec, context);
     plan.map(drop).map_err(|error| error.to_string())

@@ -214,6 +214,7 @@ fn plan(spec: &Spec, namespaces: &NamespacePaths) {
         namespaces: &known,
         pod_shm: Some(shm),
         seccomp: profiles.program(spec).unwrap(),
+        reach: oci_plan::spec::Reach::Supervisor,
     };
     let seccomp = context.seccomp.clone();
     let plan = oci_plan::spec::container_plan(spec, context).unwrap();

@@ -1,8 +1,8 @@
 //! `process`, of a container's init and of what is executed beside it.
 
-use oci_spec::runtime::{PosixRlimit, PosixRlimitType, Process as SpecProcess, Spec};
+use oci_spec::runtime::{Linux, PosixRlimit, PosixRlimitType, Process as SpecProcess, Spec};
 
-use super::{SpecError, capability::bits, invalid, refusal, text};
+use super::{Reach, SpecError, alone, capability::bits, invalid, refusal, text};
 use crate::{Capabilities, Labels, OomScoreAdj, Process, Rlimit, Seccomp, TerminalSize, User};
 
 /// A terminal's size until somebody says another.
@@ -42,7 +42,7 @@ pub(super) fn init(process: &SpecProcess, seccomp: Option<Seccomp>) -> Result<Pr
         },
         capabilities: capabilities(process)?,
         no_new_privileges: process.no_new_privileges().unwrap_or(false),
-        rlimits: process.rlimits().iter().flatten().map(rlimit).collect(),
+        rlimits: rlimits(process),
         oom_score_adj,
         seccomp,
         terminal: terminal(process)?,
@@ -50,7 +50,23 @@ pub(super) fn init(process: &SpecProcess, seccomp: Option<Seccomp>) -> Result<Pr
             apparmor: label(process.apparmor_profile()),
             selinux: label(process.selinux_label()),
         },
+        habits: alone::habits(process)?,
     })
+}
+
+/// A process as a specification or a file of its own has it, for a plan that is executed here. `seccomp` is compiled already.
+pub fn process(
+    given: &SpecProcess,
+    linux: Option<&Linux>,
+    seccomp: Option<Seccomp>,
+) -> Result<Process, SpecError> {
+    refusal::check_process(given, Reach::Here)?;
+    let mut process = init(given, seccomp)?;
+    process.habits.personality = linux
+        .and_then(|linux| linux.personality().as_ref())
+        .map(alone::personality)
+        .transpose()?;
+    Ok(process)
 }
 
 /// A process to run beside the container's init, with everything that restricts init: user, capabilities, no_new_privs,
@@ -66,7 +82,7 @@ pub fn exec_process(
         .process()
         .as_ref()
         .ok_or(SpecError::Missing { field: "process" })?;
-    refusal::check_process(given)?;
+    refusal::check_process(given, Reach::Supervisor)?;
     let filtered = spec
         .linux()
         .as_ref()
@@ -89,6 +105,11 @@ pub fn exec_process(
         process.env.push("TERM=xterm".to_owned());
     }
     Ok(process)
+}
+
+/// The limits of a process.
+pub fn rlimits(process: &SpecProcess) -> Vec<Rlimit> {
+    process.rlimits().iter().flatten().map(rlimit).collect()
 }
 
 /// An empty one is none.

@@ -2,11 +2,12 @@
 
 use oci_spec::runtime::{Linux, LinuxResources, Process, Spec};
 
-use super::SpecError;
+use super::{Reach, SpecError};
 
-pub(super) fn check(spec: &Spec) -> Result<(), SpecError> {
+pub(super) fn check(spec: &Spec, reach: Reach) -> Result<(), SpecError> {
+    let far = reach == Reach::Supervisor;
     refuse(&[
-        ("domainname", spec.domainname().is_some()),
+        ("domainname", far && spec.domainname().is_some()),
         ("solaris", spec.solaris().is_some()),
         ("windows", spec.windows().is_some()),
         ("vm", spec.vm().is_some()),
@@ -15,15 +16,15 @@ pub(super) fn check(spec: &Spec) -> Result<(), SpecError> {
         ("gidMappings", some(spec.gid_mappings())),
     ])?;
     if let Some(linux) = spec.linux() {
-        check_linux(linux)?;
+        check_linux(linux, far)?;
     }
     if let Some(process) = spec.process() {
-        check_process(process)?;
+        check_process(process, reach)?;
     }
     Ok(())
 }
 
-fn check_linux(linux: &Linux) -> Result<(), SpecError> {
+fn check_linux(linux: &Linux, far: bool) -> Result<(), SpecError> {
     refuse(&[
         (
             "linux.netDevices",
@@ -32,13 +33,13 @@ fn check_linux(linux: &Linux) -> Result<(), SpecError> {
                 .as_ref()
                 .is_some_and(|map| !map.is_empty()),
         ),
-        ("linux.mountLabel", text(linux.mount_label())),
+        ("linux.mountLabel", far && text(linux.mount_label())),
         ("linux.intelRdt", linux.intel_rdt().is_some()),
         ("linux.memoryPolicy", linux.memory_policy().is_some()),
-        ("linux.personality", linux.personality().is_some()),
+        ("linux.personality", far && linux.personality().is_some()),
         (
             "linux.timeOffsets",
-            linux
+            far && linux
                 .time_offsets()
                 .as_ref()
                 .is_some_and(|map| !map.is_empty()),
@@ -46,16 +47,20 @@ fn check_linux(linux: &Linux) -> Result<(), SpecError> {
     ])
 }
 
-pub(super) fn check_process(process: &Process) -> Result<(), SpecError> {
+pub(super) fn check_process(process: &Process, reach: Reach) -> Result<(), SpecError> {
+    let far = reach == Reach::Supervisor;
     refuse(&[
         ("process.commandLine", text(process.command_line())),
-        ("process.ioPriority", process.io_priority().is_some()),
-        ("process.scheduler", process.scheduler().is_some()),
+        ("process.ioPriority", far && process.io_priority().is_some()),
+        ("process.scheduler", far && process.scheduler().is_some()),
         (
             "process.execCPUAffinity",
             process.exec_cpu_affinity().is_some(),
         ),
-        ("process.user.username", text(process.user().username())),
+        (
+            "process.user.username",
+            far && text(process.user().username()),
+        ),
     ])
 }
 

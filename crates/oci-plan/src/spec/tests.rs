@@ -50,6 +50,7 @@ fn plan(spec: &Spec) -> Result<ContainerPlan, SpecError> {
             namespaces: &namespaces,
             pod_shm: Some(shm),
             seccomp: None,
+            reach: Reach::Supervisor,
         },
     )
 }

@@ -34,8 +34,8 @@ pub(crate) fn build<'r>(
     mounts: &[Prepared<'_>],
     pause: Option<Pause<'_>>,
 ) -> Result<Root<'r>, Error> {
-    if let Some(pause) = pause {
-        enter_host(pause.host)?;
+    if let Some(host) = pause.and_then(|pause| pause.host) {
+        enter_host(host)?;
     }
     // Unmounting the old tree must not reach the host's.
     let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
@@ -89,14 +89,21 @@ fn enter_host(tree: BorrowedFd<'_>) -> Result<(), Error> {
 }
 
 /// In the child, last: the root's own attributes, and nothing of the old tree.
-pub(crate) fn pivot(root: &Root<'_>, plan: &ContainerPlan) -> Result<(), Error> {
+pub(crate) fn pivot(root: &Root<'_>, plan: &ContainerPlan, no_pivot: bool) -> Result<(), Error> {
     if plan.rootfs.readonly {
         set_readonly(root.descriptor()).at(Stage::ReadOnly, "/")?;
     }
     rustix::process::fchdir(root.descriptor()).at(Stage::Pivot, "(enter it)")?;
-    // The old root comes to lie on the new one, where `.` finds it.
-    rustix::process::pivot_root(".", ".").at(Stage::Pivot, "(swap)")?;
-    rustix::mount::unmount(".", UnmountFlags::DETACH).at(Stage::Pivot, "(leave the old)")?;
+    match no_pivot {
+        // It lies on `/` already.
+        true => rustix::process::chroot(".").at(Stage::Pivot, "(change the root)")?,
+        false => {
+            // The old root comes to lie on the new one, where `.` finds it.
+            rustix::process::pivot_root(".", ".").at(Stage::Pivot, "(swap)")?;
+            rustix::mount::unmount(".", UnmountFlags::DETACH)
+                .at(Stage::Pivot, "(leave the old)")?;
+        }
+    }
     rustix::process::chdir("/").at(Stage::Pivot, "(enter /)")?;
     set_mount_attributes(
         root.descriptor(),

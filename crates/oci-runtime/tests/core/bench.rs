@@ -482,6 +482,7 @@ pub(crate) fn plan(args: &[&str]) -> ContainerPlan {
         cgroup: String::new(),
         resources: Resources::default(),
         process: process(args),
+        alone: oci_plan::Alone::default(),
     }
 }
 
@@ -512,6 +513,7 @@ pub(crate) fn process(args: &[&str]) -> Process {
         seccomp: None,
         terminal: None,
         labels: oci_plan::Labels::default(),
+        habits: oci_plan::Habits::default(),
     }
 }
 

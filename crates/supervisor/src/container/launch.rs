@@ -145,7 +145,7 @@ impl Supervisor {
                 &targets,
                 child_stdio,
                 pause.as_ref().map(|(host, at)| Pause {
-                    host: host.as_fd(),
+                    host: Some(host.as_fd()),
                     at,
                 }),
                 key,

@@ -193,6 +193,7 @@ impl Pod {
             cgroup: format!("{}/{id}", self.cgroup),
             resources: Resources::default(),
             process: process(&["/bin/sh", "-c", script]),
+            alone: oci_plan::Alone::default(),
         }
     }
 
@@ -563,6 +564,7 @@ pub(crate) fn process(args: &[&str]) -> Process {
         seccomp: None,
         terminal: None,
         labels: Labels::default(),
+        habits: oci_plan::Habits::default(),
     }
 }
 

@@ -1,0 +1,45 @@
+//! What only a plan may ask for that is executed by the process that made it: the command line's. None of it crosses a socket, and whoever makes
+//! plans for another process refuses it (`spec::Reach`).
+
+/// Of a container.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Alone {
+    /// NIS domain, set in the UTS namespace.
+    pub domainname: Option<String>,
+    /// A time namespace of the container's own, with these offsets.
+    pub time: Option<Vec<ClockOffset>>,
+    /// An existing one.
+    pub time_namespace: Option<crate::FdSlot>,
+}
+
+/// One line of `timens_offsets`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClockOffset {
+    /// `monotonic` or `boottime`.
+    pub clock: String,
+    pub seconds: i64,
+    pub nanoseconds: u32,
+}
+
+/// How a process lives with others, of init and of an exec.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Habits {
+    /// As `personality(2)` takes it.
+    pub personality: Option<u32>,
+    pub scheduling: Option<Scheduling>,
+    /// Class (1 real time, 2 best effort, 3 idle) and level, 0 to 7.
+    pub io_priority: Option<(u8, u8)>,
+}
+
+/// Fields of `struct sched_attr`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Scheduling {
+    pub policy: u32,
+    pub flags: u64,
+    pub nice: i32,
+    pub priority: u32,
+    /// Nanoseconds, as the two below.
+    pub runtime: u64,
+    pub deadline: u64,
+    pub period: u64,
+}
