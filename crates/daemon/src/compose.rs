@@ -57,6 +57,8 @@ pub(crate) async fn run(config: Config, arguments: &Arguments) -> anyhow::Result
     let address = config.address.clone();
     let runtime = Arc::new(build(config).await?);
     recover(&runtime).await;
+    // Clients' paths may hang, and nobody waits for what is undone.
+    tokio::spawn(checkpoint::settle(Arc::clone(&runtime)));
     nri::start(&runtime).await;
     tokio::spawn(stats::keep_fresh(Arc::downgrade(&runtime)));
     runtime.handlers.probe(&runtime.config).await;

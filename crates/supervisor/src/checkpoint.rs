@@ -76,6 +76,10 @@ impl Supervisor {
                 continue;
             };
             let key = key.key;
+            if self.is_dumped(key) {
+                self.abandon_dump(key);
+                continue;
+            }
             for frozen in &mut self.frozen {
                 frozen.keys.retain(|held| *held != key);
             }
@@ -135,6 +139,18 @@ impl Supervisor {
             }
         }
         self.settle_frozen();
+    }
+
+    /// Nobody wants to know what CRIU still writes down. Its container goes on when it has ended.
+    fn abandon_dump(&mut self, key: u32) {
+        for command in &self.commands {
+            if matches!(command.aim, Aim::Dump { key: of, .. } if of == key) {
+                command.kill();
+            }
+        }
+        let all = self.frozen.iter_mut();
+        all.filter(|frozen| frozen.keys.contains(&key))
+            .for_each(|frozen| frozen.ending = true);
     }
 
     /// Nobody is there who would let them go on. A dump under way comes to its own end: CRIU takes its hands off the processes better than

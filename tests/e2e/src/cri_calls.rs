@@ -3,17 +3,18 @@ use std::{path::Path, time::Duration};
 use cri::{
     client::Client,
     v1::{
-        AttachRequest, CheckpointContainerRequest, Container, ContainerConfig, ContainerFilter,
-        ContainerStats, ContainerStatsFilter, ContainerStatsRequest, ContainerStatus,
-        ContainerStatusRequest, ContainerStatusResponse, CreateContainerRequest, ExecRequest,
-        ExecSyncRequest, ExecSyncResponse, Image, ImageFsInfoRequest, ImageFsInfoResponse,
-        ImageSpec, ImageStatusRequest, LinuxContainerResources, ListContainerStatsRequest,
-        ListContainersRequest, ListImagesRequest, ListPodSandboxRequest, NetworkConfig, PodSandbox,
-        PodSandboxConfig, PodSandboxFilter, PodSandboxStatusRequest, PodSandboxStatusResponse,
-        PortForwardRequest, PullImageRequest, RemoveContainerRequest, RemoveImageRequest,
-        RemovePodSandboxRequest, ReopenContainerLogRequest, RunPodSandboxRequest, RuntimeConfig,
-        RuntimeConfigRequest, RuntimeConfigResponse, StartContainerRequest, StatusRequest,
-        StatusResponse, StopContainerRequest, StopPodSandboxRequest,
+        AttachRequest, CheckpointContainerRequest, CheckpointPodRequest, Container,
+        ContainerConfig, ContainerFilter, ContainerStats, ContainerStatsFilter,
+        ContainerStatsRequest, ContainerStatus, ContainerStatusRequest, ContainerStatusResponse,
+        CreateContainerRequest, ExecRequest, ExecSyncRequest, ExecSyncResponse, Image,
+        ImageFsInfoRequest, ImageFsInfoResponse, ImageSpec, ImageStatusRequest,
+        LinuxContainerResources, ListContainerStatsRequest, ListContainersRequest,
+        ListImagesRequest, ListPodSandboxRequest, NetworkConfig, PodSandbox, PodSandboxConfig,
+        PodSandboxFilter, PodSandboxStatusRequest, PodSandboxStatusResponse, PortForwardRequest,
+        PullImageRequest, RemoveContainerRequest, RemoveImageRequest, RemovePodSandboxRequest,
+        ReopenContainerLogRequest, RestorePodRequest, RestorePodResponse, RunPodSandboxRequest,
+        RuntimeConfig, RuntimeConfigRequest, RuntimeConfigResponse, StartContainerRequest,
+        StatusRequest, StatusResponse, StopContainerRequest, StopPodSandboxRequest,
         UpdateContainerResourcesRequest, UpdatePodSandboxResourcesRequest,
         UpdateRuntimeConfigRequest, VersionRequest, VersionResponse,
     },
@@ -136,6 +137,49 @@ impl Cri {
         };
         let call = async |mut rpc: Runtime, request| rpc.checkpoint_container(request).await;
         self.client.runtime(LIMIT, request, call).await.map(drop)
+    }
+
+    pub async fn checkpoint_pod(
+        &self,
+        pod_id: &str,
+        directory: &Path,
+        containers: &[&str],
+    ) -> Answer<()> {
+        self.checkpoint_pod_within(LIMIT, pod_id, directory, containers)
+            .await
+    }
+
+    pub async fn checkpoint_pod_within(
+        &self,
+        limit: Option<Duration>,
+        pod_id: &str,
+        directory: &Path,
+        containers: &[&str],
+    ) -> Answer<()> {
+        let request = CheckpointPodRequest {
+            pod_sandbox_id: pod_id.to_owned(),
+            output_path: directory.display().to_string(),
+            container_ids: containers.iter().map(|id| (*id).to_owned()).collect(),
+            ..Default::default()
+        };
+        let call = async |mut rpc: Runtime, request| rpc.checkpoint_pod(request).await;
+        self.client.runtime(limit, request, call).await.map(drop)
+    }
+
+    pub async fn restore_pod(
+        &self,
+        directory: &Path,
+        config: PodSandboxConfig,
+        containers: Vec<ContainerConfig>,
+    ) -> Answer<RestorePodResponse> {
+        let request = RestorePodRequest {
+            checkpoint_path: directory.display().to_string(),
+            config: Some(config),
+            container_configs: containers,
+            ..Default::default()
+        };
+        let call = async |mut rpc: Runtime, request| rpc.restore_pod(request).await;
+        self.client.runtime(LIMIT, request, call).await
     }
 
     pub async fn create(

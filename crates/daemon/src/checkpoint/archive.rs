@@ -12,6 +12,8 @@ use std::{
 use rustix::io::Errno;
 use tar::{Builder, EntryType, Header};
 
+use crate::id::random_hex;
+
 /// A file beside its place, taken away again unless it is put there.
 #[derive(Debug)]
 pub(super) struct Partial {
@@ -21,16 +23,19 @@ pub(super) struct Partial {
 }
 
 impl Partial {
-    /// `tag` makes its name different from other ones for the same place.
-    pub(super) fn create(place: &Path, tag: &str) -> io::Result<(Self, File)> {
+    /// A path for it that no other one has.
+    pub(super) fn beside(place: &Path) -> io::Result<PathBuf> {
         if place.is_dir() {
             return Err(Errno::ISDIR.into());
         }
         let name = place.file_name().ok_or(Errno::ISDIR)?;
         let mut hidden = OsString::from(".");
         hidden.push(name);
-        hidden.push(format!(".{tag}.partial"));
-        let path = place.with_file_name(hidden);
+        hidden.push(format!(".{}.partial", &random_hex()?[..12]));
+        Ok(place.with_file_name(hidden))
+    }
+
+    pub(super) fn create(path: PathBuf, place: &Path) -> io::Result<(Self, File)> {
         let file = OpenOptions::new()
             .write(true)
             .create_new(true)
@@ -130,19 +135,21 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let place = directory.path().join("c.tar");
         std::fs::write(&place, "before").unwrap();
-        let (partial, _file) = Partial::create(&place, "1").unwrap();
+        let path = Partial::beside(&place).unwrap();
+        assert_ne!(path, Partial::beside(&place).unwrap());
+        let (partial, _file) = Partial::create(path.clone(), &place).unwrap();
         drop(partial);
         assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1);
         assert_eq!(std::fs::read(&place).unwrap(), b"before");
 
-        let (partial, file) = Partial::create(&place, "1").unwrap();
-        let again = Partial::create(&place, "1").map(drop);
+        let (partial, file) = Partial::create(path.clone(), &place).unwrap();
+        let again = Partial::create(path, &place).map(drop);
         assert_eq!(again.unwrap_err().kind(), io::ErrorKind::AlreadyExists);
         partial.put(&file).unwrap();
         assert_eq!(std::fs::read(&place).unwrap(), b"");
         assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1);
-        assert!(Partial::create(directory.path(), "1").is_err());
-        assert!(Partial::create(Path::new("/"), "1").is_err());
+        assert!(Partial::beside(directory.path()).is_err());
+        assert!(Partial::beside(Path::new("/")).is_err());
     }
 
     #[test]

@@ -30,8 +30,8 @@ pub(super) struct Bounds {
     pub(super) seccomp: bool,
     /// The pod's network namespace, as `/proc` shows it.
     pub(super) network: Option<PathBuf>,
-    /// Where the writable layer of the container is.
-    pub(super) upper: PathBuf,
+    /// `MAJOR:MINOR` of the container's root file system.
+    pub(super) root: String,
     /// Places that must be hidden or read-only.
     pub(super) covered: Vec<PathBuf>,
     /// Places of mounts that are the request's.
@@ -44,7 +44,7 @@ const OWN: [&str; 7] = [
 ];
 
 impl Bounds {
-    pub(super) fn of(plan: &ContainerPlan, network: Option<PathBuf>, upper: PathBuf) -> Self {
+    pub(super) fn of(plan: &ContainerPlan, network: Option<PathBuf>, root: String) -> Self {
         let masked = plan.masked_paths.iter();
         let mounts = plan.mounts.iter();
         Self {
@@ -52,7 +52,7 @@ impl Bounds {
             no_new_privileges: plan.process.no_new_privileges,
             seccomp: plan.process.seccomp.is_some(),
             network,
-            upper,
+            root,
             covered: masked
                 .chain(&plan.readonly_paths)
                 .map(PathBuf::from)
@@ -123,12 +123,7 @@ impl Bounds {
             let point = line.point.clone();
             let shown = point.display().to_string();
             if point == Path::new("/") {
-                let is_layer = line.kind == "overlay"
-                    && line
-                        .options
-                        .split(',')
-                        .any(|option| option.strip_prefix("upperdir=") == self.upper.to_str());
-                if !is_layer {
+                if line.device != self.root || line.root != "/" {
                     return Err("has another root".to_owned());
                 }
             } else if !OWN.contains(&line.kind.as_str())

@@ -149,7 +149,7 @@ pub(super) fn json_file(directory: &Path, name: &str, value: &impl Serialize) ->
 }
 
 /// Nanoseconds since the epoch, as Go writes a time.
-fn rfc3339(time_ns: i64) -> String {
+pub(super) fn rfc3339(time_ns: i64) -> String {
     let time = Timestamp::from_nanosecond(i128::from(time_ns)).unwrap_or(Timestamp::MAX);
     format!("{time:.9}")
 }

@@ -6,6 +6,9 @@
 //!                └── any failure, the time is over, the daemon dies ──▶ Thaw ◀─────┘
 //! ```
 //!
+//! A pod's checkpoint ([`pod`]) is the same of several containers, all of which are frozen before the first is written down, in a directory of
+//! the client's instead of an archive.
+//!
 //! The archive is the one that the field knows: what CRI-O, containerd and podman write and `checkpointctl` shows. The processes
 //! are the supervisor's affair (`supervisor/src/checkpoint.rs`), which lets them go on whatever becomes of the daemon; files are ours. What
 //! CRIU writes lies in `ROOT/checkpoints/ID` meanwhile, swept when the daemon starts.
@@ -14,11 +17,16 @@ mod archive;
 mod audit;
 mod container;
 mod criu;
+mod journal;
 mod layer;
+mod manifest;
 mod metadata;
 mod mounts;
 mod opened;
+mod pod;
 mod restore;
+mod restore_pod;
+mod work;
 
 use std::{
     collections::BTreeSet,
@@ -32,8 +40,11 @@ use std::{
 
 pub(crate) use container::checkpoint;
 pub(crate) use criu::CriuError;
+pub(crate) use journal::settle;
 pub(crate) use opened::OpenError;
+pub(crate) use pod::{PodCheckpointError, checkpoint_pod};
 pub(crate) use restore::{RestoreError, Restoring, forget, make};
+pub(crate) use restore_pod::{PodRestore, PodRestoreError, restore_pod};
 
 use crate::{
     flight::Crashed,
@@ -97,6 +108,7 @@ pub(crate) enum CheckpointError {
 #[derive(Debug, Default)]
 pub(crate) struct Checkpoints {
     criu: criu::Known,
+    restores: restore_pod::Flights,
     busy: Mutex<BTreeSet<ContainerId>>,
 }
 
@@ -134,13 +146,20 @@ fn root(runtime: &Runtime) -> PathBuf {
     runtime.config.root.join("checkpoints")
 }
 
-/// Removes what a daemon that died has left, and makes the directory of all that is to come. Deleting needs no room; whatever goes
-/// wrong shows itself where it matters.
+/// Removes what a daemon that died has left here, and makes the directory of all that is to come; [`settle`] does the rest. Deleting needs no
+/// room; whatever goes wrong shows itself where it matters.
 pub(crate) fn sweep(root: &Path) {
     let directory = root.join("checkpoints");
-    let swept = match std::fs::remove_dir_all(&directory) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        Ok(()) | Err(_) => DirBuilder::new().mode(0o700).create(&directory),
+    let swept = match std::fs::read_dir(&directory) {
+        Ok(entries) => entries.flatten().try_for_each(|entry| {
+            let path = entry.path();
+            match path.is_dir() {
+                true => std::fs::remove_dir_all(path),
+                false if journal::is_journal(&path) => Ok(()),
+                false => std::fs::remove_file(path),
+            }
+        }),
+        Err(_never_made) => DirBuilder::new().mode(0o700).create(&directory),
     };
     if let Err(error) = swept {
         tracing::warn!(%error, directory = %directory.display(), "unfinished checkpoints stay on the disk");

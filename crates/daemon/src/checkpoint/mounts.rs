@@ -9,11 +9,11 @@ use oci_spec::runtime::{Mount, Spec};
 
 /// A line of `/proc/PID/mountinfo`, as far as it matters here.
 pub(super) struct Line {
-    root: String,
+    /// `MAJOR:MINOR` of the file system.
+    pub(super) device: String,
+    pub(super) root: String,
     pub(super) point: PathBuf,
     pub(super) kind: String,
-    /// Of the file system.
-    pub(super) options: String,
 }
 
 /// The external mounts among those of a container, by their places, in the order of the table.
@@ -65,17 +65,16 @@ pub(super) fn is_bind(mount: &Mount) -> bool {
 
 fn parse(line: &str) -> Option<Line> {
     let (before, after) = line.split_once(" - ")?;
-    let mut fields = before.split(' ').skip(3);
+    let mut fields = before.split(' ').skip(2);
+    let device = fields.next()?.to_owned();
     let root = unescape(fields.next()?);
     let point = PathBuf::from(unescape(fields.next()?));
-    let mut fields = after.split(' ');
-    let kind = fields.next()?.to_owned();
-    let options = unescape(fields.nth(1).unwrap_or_default());
+    let kind = after.split(' ').next()?.to_owned();
     Some(Line {
+        device,
         root,
         point,
         kind,
-        options,
     })
 }
 

@@ -18,7 +18,10 @@ use rustix::fs::{Mode, OFlags, ResolveFlags};
 use serde::Deserialize;
 use tar::{Archive, EntryType};
 
-use super::metadata::{CONFIG, DELETED, IMAGES, LAYER, SPEC};
+use super::{
+    manifest,
+    metadata::{CONFIG, DELETED, IMAGES, LAYER, SPEC},
+};
 use crate::runtime::Runtime;
 
 /// Images of CRIU that every checkpoint has.
@@ -40,6 +43,8 @@ pub(crate) enum OpenError {
     Compressed,
     #[error("it is no whole tar archive")]
     Archive(#[source] io::Error),
+    #[error("it is of version {found} of its format, and this daemon knows {known}")]
+    Version { found: u32, known: u32 },
     #[error("it has a member {0:?}, which no checkpoint has")]
     Member(String),
     #[error("it is no checkpoint: it has no {0}")]
@@ -65,6 +70,8 @@ pub(crate) enum OpenError {
 pub(crate) enum Origin {
     Archive(PathBuf),
     Image(Arc<Image>),
+    /// A container's part of a pod's checkpoint.
+    Directory(PathBuf),
 }
 
 /// What `config.dump` says of the image below the container.
@@ -107,21 +114,30 @@ pub(crate) fn describe(runtime: &Runtime, origin: &Origin) -> Result<Option<Desc
             let [layer] = image.layers.as_slice() else {
                 return Ok(None);
             };
-            // An image that has both is a checkpoint; nothing else is looked at.
             let view = runtime.overlay.view(std::slice::from_ref(layer));
             let view = view.map_err(|error| OpenError::Open(io::Error::other(error)))?;
-            let inventory = Path::new(IMAGES).join(ESSENTIAL[0]);
-            match (plain(&view, Path::new(CONFIG))?, plain(&view, &inventory)?) {
-                (Some(mut config), Some(_)) => small(CONFIG, &mut config)?,
-                _ => return Ok(None),
+            match described(&view)? {
+                Some(json) => json,
+                None => return Ok(None),
             }
         }
+        Origin::Directory(path) => described(&manifest::open(path)?)?
+            .ok_or_else(|| OpenError::NoCheckpoint(CONFIG.to_owned()))?,
     };
     let described = serde_json::from_slice(&json).map_err(|source| OpenError::Decode {
         name: CONFIG,
         source,
     })?;
     Ok(Some(described))
+}
+
+/// What describes the container, where a view holds a checkpoint: it has both that and CRIU's inventory.
+fn described(view: &OwnedFd) -> Result<Option<Vec<u8>>, OpenError> {
+    let inventory = Path::new(IMAGES).join(ESSENTIAL[0]);
+    match (plain(view, Path::new(CONFIG))?, plain(view, &inventory)?) {
+        (Some(mut config), Some(_)) => small(CONFIG, &mut config).map(Some),
+        _ => Ok(None),
+    }
 }
 
 /// Takes out what a restore needs, into a new directory. Blocks; what is there after an error is the caller's to remove.
@@ -152,17 +168,23 @@ pub(super) fn unpack(
         Origin::Image(image) => {
             let view = runtime.overlay.view(&image.layers);
             let view = view.map_err(|error| OpenError::Open(io::Error::other(error)))?;
-            for name in names(&view)? {
-                if let Some(mut file) = plain(&view, &name)? {
-                    copy(&mut file, &directory.join(&name))?;
-                }
-            }
+            take_from(&view, directory)?;
         }
+        Origin::Directory(path) => take_from(&manifest::open(path)?, directory)?,
     }
     for name in ESSENTIAL {
         let name = Path::new(IMAGES).join(name);
         if !directory.join(&name).exists() {
             return Err(OpenError::NoCheckpoint(name.display().to_string()));
+        }
+    }
+    Ok(())
+}
+
+fn take_from(view: &OwnedFd, directory: &Path) -> Result<(), OpenError> {
+    for name in names(view)? {
+        if let Some(mut file) = plain(view, &name)? {
+            copy(&mut file, &directory.join(&name))?;
         }
     }
     Ok(())
@@ -263,7 +285,7 @@ fn names(view: &OwnedFd) -> Result<Vec<PathBuf>, OpenError> {
 }
 
 /// A regular file of an image, by a path without links; `None` where there is none.
-fn plain(view: &OwnedFd, name: &Path) -> Result<Option<File>, OpenError> {
+pub(super) fn plain(view: &OwnedFd, name: &Path) -> Result<Option<File>, OpenError> {
     use rustix::io::Errno;
     let opened = rustix::fs::openat2(
         view,
@@ -281,7 +303,10 @@ fn plain(view: &OwnedFd, name: &Path) -> Result<Option<File>, OpenError> {
     Ok(found.is_file().then_some(file))
 }
 
-fn small(name: &'static str, from: &mut (impl Read + ?Sized)) -> Result<Vec<u8>, OpenError> {
+pub(super) fn small(
+    name: &'static str,
+    from: &mut (impl Read + ?Sized),
+) -> Result<Vec<u8>, OpenError> {
     let mut bytes = Vec::new();
     from.take(MOST_JSON_BYTES + 1)
         .read_to_end(&mut bytes)

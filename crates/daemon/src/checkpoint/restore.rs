@@ -20,8 +20,12 @@ use std::{
 };
 
 use image::{Image, LayerError};
+use oci_plan::ContainerPlan;
 use oci_spec::runtime::Spec;
-use rustix::fs::{Mode, OFlags};
+use rustix::{
+    fs::{Mode, OFlags},
+    io::Errno,
+};
 use supervisor_api::{Bundle, CreateContainer, Inherited, ReplyBody, RequestBody, Restore};
 
 use super::{
@@ -59,6 +63,8 @@ pub(crate) enum RestoreError {
     Open(#[from] OpenError),
     #[error("the checkpoint's image ({names}) is not on the node: pull it first")]
     NoImage { names: String },
+    #[error("the request's image is {asked}, and the checkpoint was made of {made_of}")]
+    OtherImage { asked: String, made_of: String },
     #[error(transparent)]
     Criu(CriuError),
     #[error("{0}")]
@@ -105,9 +111,10 @@ impl Restoring {
         config: &ContainerConfig,
     ) -> Result<Option<Self>, RestoreError> {
         let name = &config.image.image;
-        let origin = match name.starts_with('/') {
-            true => Origin::Archive(PathBuf::from(name)),
-            false => match runtime.images.find(name) {
+        let origin = match &config.checkpoint {
+            Some(directory) => Origin::Directory(directory.clone()),
+            None if name.starts_with('/') => Origin::Archive(PathBuf::from(name)),
+            None => match runtime.images.find(name) {
                 Ok(Some(image)) if image.layers.len() == 1 => Origin::Image(image),
                 // Whoever looks for the image will say what is wrong.
                 Ok(_) | Err(_) => return Ok(None),
@@ -123,6 +130,16 @@ impl Restoring {
         let image = base(runtime, &described).ok_or_else(|| RestoreError::NoImage {
             names: described.images().collect::<Vec<_>>().join(", "),
         })?;
+        // There the name is the image's; elsewhere it is the checkpoint's.
+        if config.checkpoint.is_some()
+            && let Some(asked) = runtime.images.find(name).ok().flatten()
+            && asked.id != image.id
+        {
+            return Err(RestoreError::OtherImage {
+                asked: name.clone(),
+                made_of: image.name().to_owned(),
+            });
+        }
         Ok(Some(Self { origin, image }))
     }
 
@@ -217,6 +234,7 @@ pub(crate) async fn make(
         blocking(BOUND, prepare).await??
     };
     let (arguments, mut inherited, given) = places;
+    let root_device = device(&create.plan, &given)?;
     descriptors = given;
     if own_network {
         inherited.push((NETWORK.to_owned(), Inherited::Network));
@@ -228,7 +246,7 @@ pub(crate) async fn make(
             true => Some(network(runtime, container).await?),
             false => None,
         },
-        runtime.overlay.container_dir(id.as_str()).join("upper"),
+        root_device,
     );
     let request = RequestBody::Restore(Box::new(Restore {
         create,
@@ -445,6 +463,21 @@ fn cgroup_places(
             .map(|(name, path)| (point.join(name), path))
             .collect(),
     })
+}
+
+/// `MAJOR:MINOR` of the root file system, which a plan has by its descriptor.
+fn device(plan: &ContainerPlan, descriptors: &[OwnedFd]) -> Result<String, RestoreError> {
+    let root = descriptors.get(usize::from(plan.rootfs.mount.0));
+    let found = root.ok_or(Errno::BADF).and_then(rustix::fs::fstat);
+    let found = found.map_err(|error| RestoreError::Files {
+        action: "look at its root file system",
+        source: error.into(),
+    })?;
+    let (major, minor) = (
+        rustix::fs::major(found.st_dev),
+        rustix::fs::minor(found.st_dev),
+    );
+    Ok(format!("{major}:{minor}"))
 }
 
 /// The pod's network namespace, as `/proc` names it.

@@ -2,7 +2,7 @@
 //!
 //! As in [`crate::pod::config`], names and numbers in JSON are CRI's.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
 
@@ -55,6 +55,9 @@ pub(crate) struct ContainerConfig {
     /// `None`: the image's, or SIGTERM.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) stop_signal: Option<Signal>,
+    /// Of no request for a container: the part of a pod's checkpoint that RestorePod makes this one from.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) checkpoint: Option<PathBuf>,
 }
 
 /// The two together name a container of a pod.

@@ -63,6 +63,12 @@ where
     }
 }
 
+/// How long the caller of an RPC will still wait, less what undoing and an answer take.
+pub(super) fn left<T>(request: &tonic::Request<T>) -> Option<Duration> {
+    let limit = timeout(request.metadata().as_ref())?;
+    Some(limit - (limit / 5).min(Duration::from_secs(5)))
+}
+
 /// gRPC over HTTP/2, "Timeout": at most eight digits and a unit. What is none is no deadline, as for tonic.
 fn timeout(headers: &HeaderMap) -> Option<Duration> {
     let text = headers.get(GRPC_TIMEOUT)?.to_str().ok()?;

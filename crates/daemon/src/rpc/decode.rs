@@ -9,6 +9,6 @@ mod pod;
 mod tests;
 
 pub(crate) use container::container_config;
-pub(crate) use field::{InvalidField, location};
+pub(crate) use field::{InvalidField, location, no_options};
 pub(crate) use linux::{container_change, pod_resources};
 pub(crate) use pod::{pod_config, stop_timeout};

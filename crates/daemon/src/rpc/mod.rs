@@ -8,6 +8,7 @@ mod attach;
 mod batch;
 mod check_store;
 mod checkpoint_container;
+mod checkpoint_pod;
 mod container_stats;
 mod container_status;
 mod create_container;
@@ -36,6 +37,7 @@ mod remove_container;
 mod remove_image;
 mod remove_pod_sandbox;
 mod reopen_container_log;
+mod restore_pod;
 mod run_pod_sandbox;
 mod runtime_config;
 mod save_images;
@@ -78,11 +80,6 @@ pub(crate) struct Cri {
 
 type Reply<T> = Result<Response<T>, Status>;
 type Streamed<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
-
-/// What every RPC answers that is not served yet.
-fn not_implemented(name: &str) -> Status {
-    Status::unimplemented(format!("not implemented: {name}"))
-}
 
 #[tonic::async_trait]
 impl RuntimeService for Cri {
@@ -347,16 +344,20 @@ impl RuntimeService for Cri {
 
     async fn checkpoint_pod(
         &self,
-        _request: Request<v1::CheckpointPodRequest>,
+        request: Request<v1::CheckpointPodRequest>,
     ) -> Reply<v1::CheckpointPodResponse> {
-        Err(not_implemented("CheckpointPod"))
+        checkpoint_pod::checkpoint_pod(&self.runtime, request)
+            .await
+            .map(Response::new)
     }
 
     async fn restore_pod(
         &self,
-        _request: Request<v1::RestorePodRequest>,
+        request: Request<v1::RestorePodRequest>,
     ) -> Reply<v1::RestorePodResponse> {
-        Err(not_implemented("RestorePod"))
+        restore_pod::restore_pod(&self.runtime, request)
+            .await
+            .map(Response::new)
     }
 
     async fn get_container_events(

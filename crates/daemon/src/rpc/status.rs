@@ -177,11 +177,30 @@ coded! {
         E::Late { .. } | E::Blocking(..) => Code::DeadlineExceeded,
         E::Files { .. } | E::Record(..) | E::Crashed(_) => os_code(error),
     }
+    checkpoint::PodCheckpointError: error {
+        E::NoContainers | E::Twice(_) | E::TwoOfAName(_) | E::Elsewhere { .. } => Code::InvalidArgument,
+        E::Find(error) => error.code(),
+        E::Directory { source, .. } => path_code(source),
+        E::Container(_, error) => error.code(),
+        E::Cancelled(_) => Code::Cancelled,
+        E::Blocking(..) => Code::DeadlineExceeded,
+        E::Crashed(_) => Code::Internal,
+    }
+    checkpoint::PodRestoreError: error {
+        E::Open { source, .. } => open_code(source),
+        E::NoConfig(_) | E::NotInCheckpoint(_) | E::Twice(_) | E::UnknownHandler { .. } => Code::InvalidArgument,
+        E::Handler { .. } | E::Criu(..) => Code::FailedPrecondition,
+        E::Exists { .. } => Code::AlreadyExists,
+        E::Run(_, error) => error.code(),
+        E::Create(_, error) => error.code(),
+        E::Late { .. } | E::Blocking(_) => Code::DeadlineExceeded,
+        E::Note { .. } | E::Crashed(_) => os_code(error),
+    }
     checkpoint::RestoreError: error {
         E::Open(error) => open_code(error),
         E::NoImage { .. } => Code::NotFound,
         E::Criu(_) | E::Unsupported(_) | E::Failed(_) => Code::FailedPrecondition,
-        E::NoMount(_) | E::NewMount(_) | E::Layer(_) => Code::InvalidArgument,
+        E::NoMount(_) | E::NewMount(_) | E::OtherImage { .. } | E::Layer(_) => Code::InvalidArgument,
         E::Excess(_) => Code::PermissionDenied,
         E::Supervisor(call) => call.code(),
         E::Blocking(_) => Code::DeadlineExceeded,
@@ -298,6 +317,7 @@ fn open_code(error: &checkpoint::OpenError) -> Code {
             Code::InvalidArgument
         }
         E::Decode { .. } | E::TooLarge { .. } => Code::InvalidArgument,
+        E::Version { .. } => Code::InvalidArgument,
         E::Take { .. } => os_code(error),
     }
 }

@@ -66,6 +66,7 @@ pub(crate) fn container_config(
         tty: config.tty,
         linux: linux(&at("linux"), config.linux.unwrap_or_default())?,
         stop_signal,
+        checkpoint: None,
     })
 }
 

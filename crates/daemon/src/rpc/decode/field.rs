@@ -1,6 +1,7 @@
 //! The refusal of a field, and the checks that several messages share.
 
 use std::{
+    collections::BTreeMap,
     fmt::Display,
     path::{Component, PathBuf},
 };
@@ -118,6 +119,21 @@ pub(crate) fn location(field: &str, value: String) -> Result<PathBuf, InvalidFie
             "use a path without `..`",
         )),
         false => Ok(path),
+    }
+}
+
+/// Options for the runtime, of which there are none: one that is not honoured must not be ignored.
+pub(crate) fn no_options(
+    field: &str,
+    options: BTreeMap<String, String>,
+) -> Result<(), InvalidField> {
+    match options.keys().next() {
+        None => Ok(()),
+        Some(key) => Err(invalid(
+            field,
+            format_args!("{key:?}"),
+            "this runtime has no options: leave it empty",
+        )),
     }
 }
 
