@@ -116,7 +116,7 @@ const SUITES: &[Suite] = &[
         package: "longshore-e2e",
         target: "e2e",
         v2: &[
-            "checkpoint::with_criu_a_checkpoint",
+            "with_criu_",
             "classes::a_class_of_block_io",
             "container::",
             "pod::",
@@ -135,7 +135,7 @@ const SUITES: &[Suite] = &[
         ],
         systemd: &[
             "systemd::",
-            "checkpoint::with_criu_a_checkpoint",
+            "checkpoint::with_criu_",
             "container::",
             "pod::",
             "stop::",

@@ -4,6 +4,8 @@ mod archives;
 mod bad_input;
 mod bench;
 mod checkpoint;
+mod checkpoint_image;
+mod checkpoint_pods;
 mod classes;
 mod cni;
 mod configuration;

@@ -3,7 +3,6 @@
 use std::os::unix::fs::PermissionsExt;
 
 use e2e::{PodSettings, scenario};
-use tonic::Code;
 
 #[test]
 fn version_and_status_are_honest() {
@@ -42,33 +41,6 @@ fn the_socket_is_for_root_and_its_group() {
             .permissions()
             .mode();
         assert_eq!(mode & 0o777, 0o660);
-        Ok(())
-    });
-}
-
-#[test]
-fn what_is_not_there_says_so() {
-    scenario(async |host| {
-        let mut rpc = host.cri.client.runtime_service();
-        let refusals = [
-            (
-                "CheckpointPod",
-                rpc.checkpoint_pod(cri::v1::CheckpointPodRequest::default())
-                    .await
-                    .map(drop),
-            ),
-            (
-                "RestorePod",
-                rpc.restore_pod(cri::v1::RestorePodRequest::default())
-                    .await
-                    .map(drop),
-            ),
-        ];
-        for (name, refusal) in refusals {
-            let refusal = refusal.unwrap_err();
-            assert_eq!(refusal.code(), Code::Unimplemented, "{name}: {refusal}");
-            assert_eq!(refusal.message(), format!("not implemented: {name}"));
-        }
         Ok(())
     });
 }

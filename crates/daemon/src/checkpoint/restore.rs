@@ -131,14 +131,17 @@ impl Restoring {
             names: described.images().collect::<Vec<_>>().join(", "),
         })?;
         // There the name is the image's; elsewhere it is the checkpoint's.
-        if config.checkpoint.is_some()
-            && let Some(asked) = runtime.images.find(name).ok().flatten()
-            && asked.id != image.id
-        {
-            return Err(RestoreError::OtherImage {
-                asked: name.clone(),
-                made_of: image.name().to_owned(),
-            });
+        if config.checkpoint.is_some() {
+            let asked = runtime.images.find(name).ok().flatten();
+            let asked = asked.ok_or_else(|| RestoreError::NoImage {
+                names: name.clone(),
+            })?;
+            if asked.id != image.id {
+                return Err(RestoreError::OtherImage {
+                    asked: name.clone(),
+                    made_of: image.name().to_owned(),
+                });
+            }
         }
         Ok(Some(Self { origin, image }))
     }
