@@ -76,6 +76,10 @@ pub(crate) enum Command {
     Stop(stop::Stop),
     Update(update::Update),
     Checkpoint(checkpoint::Checkpoint),
+    #[command(visible_alias = "checkpoint-pod")]
+    Checkpointp(checkpointp::Checkpointp),
+    #[command(visible_alias = "restore-pod")]
+    Restorep(restorep::Restorep),
     Wait(wait::Wait),
     Rm(rm::Rm),
     Ps(ps::Ps),
@@ -139,6 +143,8 @@ impl Command {
             Self::Stop(command) => command.run(session, out).await,
             Self::Update(command) => command.run(session, out).await,
             Self::Checkpoint(command) => command.run(session, out).await,
+            Self::Checkpointp(command) => command.run(session, out).await,
+            Self::Restorep(command) => command.run(session, out).await,
             Self::Wait(command) => command.run(session, out).await,
             Self::Rm(command) => command.run(session, out).await,
             Self::Ps(command) => command.run(session, out).await,

@@ -388,6 +388,50 @@ impl Session {
         .map(drop)
     }
 
+    /// `directory` is one that the runtime writes into. Unbounded, as for a container.
+    pub(crate) async fn checkpoint_pod(
+        &self,
+        id: &str,
+        directory: String,
+        containers: Vec<String>,
+    ) -> Result<(), Error> {
+        let request = CheckpointPodRequest {
+            pod_sandbox_id: id.to_owned(),
+            output_path: directory,
+            container_ids: containers,
+            ..CheckpointPodRequest::default()
+        };
+        call!(
+            self.runtime.checkpoint_pod(request),
+            None,
+            "checkpoint pod {id}"
+        )
+        .map(drop)
+    }
+
+    /// `directory` holds a checkpoint of a pod.
+    pub(crate) async fn restore_pod(
+        &self,
+        directory: String,
+        config: PodSandboxConfig,
+        handler: &str,
+        containers: Vec<ContainerConfig>,
+    ) -> Result<RestorePodResponse, Error> {
+        let name = pod_name(&config);
+        let request = RestorePodRequest {
+            checkpoint_path: directory,
+            config: Some(config),
+            runtime_handler: handler.to_owned(),
+            container_configs: containers,
+            ..RestorePodRequest::default()
+        };
+        call!(
+            self.runtime.restore_pod(request),
+            None,
+            "restore pod {name}"
+        )
+    }
+
     /// `timeout_seconds` of 0 lets the command take as long as it likes.
     pub(crate) async fn exec_sync(
         &self,

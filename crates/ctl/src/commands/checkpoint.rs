@@ -1,4 +1,4 @@
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 
@@ -26,16 +26,7 @@ impl Checkpoint {
                     .to_owned(),
             ));
         }
-        let export = std::path::absolute(&self.export).map_err(|source| Error::Io {
-            what: format!("find the directory of {}", self.export.display()),
-            source,
-        })?;
-        let Some(location) = export.to_str().map(str::to_owned) else {
-            return Err(Error::Usage(format!(
-                "checkpoint: {} is not UTF-8",
-                export.display()
-            )));
-        };
+        let location = absolute("checkpoint", &self.export)?;
         let targets = ids::containers(session, &self.ids).await?;
         each(session, out, 1, targets, async |id| {
             session.checkpoint_container(&id, location.clone()).await?;
@@ -43,4 +34,14 @@ impl Checkpoint {
         })
         .await
     }
+}
+
+/// A path as the runtime understands it, whose working directory is another.
+pub(super) fn absolute(command: &str, path: &Path) -> Result<String, Error> {
+    let whole = std::path::absolute(path).map_err(|source| Error::Io {
+        what: format!("find the directory of {}", path.display()),
+        source,
+    })?;
+    let text = whole.to_str().map(str::to_owned);
+    text.ok_or_else(|| Error::Usage(format!("{command}: {} is not UTF-8", whole.display())))
 }

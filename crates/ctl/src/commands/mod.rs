@@ -3,6 +3,7 @@
 pub(crate) mod attach;
 pub(crate) mod bench;
 pub(crate) mod checkpoint;
+pub(crate) mod checkpointp;
 pub(crate) mod completion;
 pub(crate) mod config;
 pub(crate) mod create;
@@ -31,6 +32,7 @@ pub(crate) mod port_forward;
 pub(crate) mod ps;
 pub(crate) mod pull;
 pub(crate) mod push;
+pub(crate) mod restorep;
 pub(crate) mod rm;
 pub(crate) mod rmi;
 pub(crate) mod rmp;

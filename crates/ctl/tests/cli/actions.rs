@@ -251,6 +251,42 @@ fn a_checkpoint_goes_to_a_whole_path() {
 }
 
 #[test]
+fn a_pods_checkpoint_goes_to_a_directory_and_comes_from_one() {
+    let bench = Bench::start();
+    let directory = tempfile::tempdir().unwrap();
+    let run = |arguments: &[&str]| {
+        let mut command = bench.command(arguments);
+        let output = command.current_dir(directory.path()).output().unwrap();
+        let text = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{arguments:?}: {text}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    run(&["checkpointp", "-e", "out", WEB_POD, CLIENT]);
+    // An empty one that is there already does too.
+    run(&["checkpoint-pod", "-e", "out", WEB_POD]);
+    let out = directory.path().join("out");
+    let calls = bench.fake.calls();
+    assert_eq!(
+        calls[0],
+        format!("checkpoint-pod {WEB_POD} {} {:?}", out.display(), [CLIENT])
+    );
+    assert!(calls[1].contains(SERVER), "{calls:?}");
+    assert_eq!(bench.run(&["checkpointp", WEB_POD]).code, 2);
+
+    let write = |name: &str, text: &str| std::fs::write(directory.path().join(name), text).unwrap();
+    write("pod.yaml", "metadata: {name: p, namespace: n}\n");
+    write("one.yaml", "metadata: {name: one}\nimage: {image: i}\n");
+    let shown = run(&["restorep", "-i", "out", "pod.yaml", "one.yaml"]);
+    let expected = format!("{}\n{} one\n", "b".repeat(64), "c".repeat(64));
+    assert_eq!(shown, expected);
+    assert_eq!(
+        bench.fake.calls()[0],
+        format!("restore-pod {} \"\"", out.display())
+    );
+    assert_eq!(bench.run(&["restorep", "-i", "out", "pod.yaml"]).code, 2);
+}
+
+#[test]
 fn waiting_ends_with_the_container_and_its_code() {
     let bench = Bench::start();
     // It has no events here, so it is looked at again.

@@ -220,6 +220,25 @@ service! {
             Ok(Response::new(CheckpointContainerResponse {}))
         }
 
+        async fn checkpoint_pod(&self, request: Request<CheckpointPodRequest>) -> Reply<CheckpointPodResponse> {
+            let request = request.into_inner();
+            self.called(format!("checkpoint-pod {} {} {:?}", request.pod_sandbox_id, request.output_path, request.container_ids));
+            Ok(Response::new(CheckpointPodResponse {}))
+        }
+
+        async fn restore_pod(&self, request: Request<RestorePodRequest>) -> Reply<RestorePodResponse> {
+            let request = request.into_inner();
+            self.called(format!("restore-pod {} {:?}", request.checkpoint_path, request.runtime_handler));
+            let containers = request.container_configs.into_iter().map(|config| RestoredContainer {
+                name: config.metadata.unwrap_or_default().name,
+                container_id: "c".repeat(64),
+            });
+            Ok(Response::new(RestorePodResponse {
+                pod_sandbox_id: "b".repeat(64),
+                restored_containers: containers.collect(),
+            }))
+        }
+
         async fn runtime_config(&self, _: Request<RuntimeConfigRequest>) -> Reply<RuntimeConfigResponse> {
             let linux = LinuxRuntimeConfiguration { cgroup_driver: CgroupDriver::Cgroupfs.into() };
             Ok(Response::new(RuntimeConfigResponse { linux: Some(linux) }))
@@ -245,8 +264,6 @@ service! {
     pod_sandbox_stats(PodSandboxStatsRequest) -> PodSandboxStatsResponse;
     list_pod_sandbox_stats(ListPodSandboxStatsRequest) -> ListPodSandboxStatsResponse;
     stream_pod_sandbox_stats(StreamPodSandboxStatsRequest) -> Self::StreamPodSandboxStatsStream;
-    checkpoint_pod(CheckpointPodRequest) -> CheckpointPodResponse;
-    restore_pod(RestorePodRequest) -> RestorePodResponse;
     get_container_events(GetEventsRequest) -> Self::GetContainerEventsStream;
     list_metric_descriptors(ListMetricDescriptorsRequest) -> ListMetricDescriptorsResponse;
     list_pod_sandbox_metrics(ListPodSandboxMetricsRequest) -> ListPodSandboxMetricsResponse;
