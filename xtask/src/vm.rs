@@ -135,7 +135,7 @@ const SUITES: &[Suite] = &[
         ],
         systemd: &[
             "systemd::",
-            "checkpoint::with_criu_",
+            "checkpoint::with_criu_a_checkpoint",
             "container::",
             "pod::",
             "stop::",

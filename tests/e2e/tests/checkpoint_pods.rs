@@ -37,7 +37,7 @@ fn counters() -> [ContainerSettings; 2] {
     ["left", "right"].map(|name| ContainerSettings::sh(name, COUNTER).edited(unlabelled))
 }
 
-fn last(host: &Host, pod: &PodSettings, counter: &ContainerSettings) -> u32 {
+pub(crate) fn last(host: &Host, pod: &PodSettings, counter: &ContainerSettings) -> u32 {
     let output = host.output(pod, counter).unwrap_or_default();
     let lines = output.lines();
     let counts = lines.filter_map(|line| line.strip_prefix("count ")?.parse().ok());
