@@ -55,7 +55,8 @@ pub(super) async fn side_by_side<T>(
     poll_fn(move |context| {
         bell.task.register(context.waker());
         for _ in 0..MOST {
-            bell.state.store(POLLED, Ordering::Release);
+            // A swap, not a store: what was written before a wake-up that this one forgets is seen by the round that follows.
+            bell.state.swap(POLLED, Ordering::AcqRel);
             if let Poll::Ready(outcome) = both.as_mut().poll(&mut Context::from_waker(&waker)) {
                 return Poll::Ready(outcome);
             }
