@@ -2,6 +2,8 @@ use std::path::PathBuf;
 
 use rustix::io::Errno;
 
+use crate::NoLimits;
+
 /// Why the store of layers and containers could not be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
@@ -42,6 +44,15 @@ pub enum ContainerError {
     Id {
         /// The refused id.
         id: String,
+    },
+    /// Its writable layer was to be limited.
+    #[error("the writable layer of container {id} cannot be limited")]
+    NoLimits {
+        /// The container.
+        id: String,
+        /// Why.
+        #[source]
+        source: NoLimits,
     },
     /// A layer is not on disk.
     #[error("layer {key} of container {id} is missing")]
@@ -163,7 +174,7 @@ impl ContainerError {
     /// Whether the reason is that there is no space, no inode or no memory left.
     pub fn is_exhausted(&self) -> bool {
         match self {
-            Self::Id { .. } | Self::MissingLayer { .. } => false,
+            Self::Id { .. } | Self::MissingLayer { .. } | Self::NoLimits { .. } => false,
             Self::System { source, .. } => exhausted(*source),
             Self::Mount { source, .. } => source.is_exhausted(),
         }

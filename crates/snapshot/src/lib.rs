@@ -16,6 +16,7 @@ mod error;
 mod key;
 mod mount;
 mod overlay;
+mod projects;
 mod trash;
 mod tree;
 
@@ -23,4 +24,5 @@ pub use error::{ContainerError, MountError, OpenError};
 pub use key::{LayerKey, LayerKeyError};
 pub use mount::{MountMethod, UserMapping};
 pub use overlay::{IMPLIED_ROOT_XATTR, Overlay};
+pub use projects::NoLimits;
 pub use tree::{Meter, Usage, measure, remove_tree, remove_tree_at};

@@ -2,13 +2,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rustix::fs::{CWD, Gid, Mode, OFlags, Stat, Uid};
 use rustix::io::Errno;
 
 use crate::mount::{self, MountMethod, Stack, UserMapping};
+use crate::projects::Projects;
 use crate::trash::Trash;
-use crate::{ContainerError, LayerKey, MountError, OpenError, Usage, tree};
+use crate::{ContainerError, LayerKey, MountError, NoLimits, OpenError, Usage, tree};
 
 /// Marks a layer whose archive says nothing of its root directory: the root's owner and mode are then those of a layer below.
 pub const IMPLIED_ROOT_XATTR: &str = "trusted.longshore.implied";
@@ -19,6 +21,10 @@ pub struct Overlay {
     root: PathBuf,
     method: MountMethod,
     trash: Trash,
+    /// Counts what containers write, where the file system does.
+    projects: Option<Arc<Projects>>,
+    /// Whether it limits that too, or why not.
+    limits: Result<(), NoLimits>,
     /// Layers of other stores.
     elsewhere: BTreeMap<LayerKey, PathBuf>,
 }
@@ -35,10 +41,12 @@ impl Overlay {
     /// As [`Overlay::open`], with a method of mounting instead of the best one.
     pub fn open_with(root: &Path, method: MountMethod) -> Result<Self, OpenError> {
         let root = absolute(root)?;
-        let overlay = Self {
+        let mut overlay = Self {
             trash: Trash::new(root.join("trash")),
             root,
             method,
+            projects: None,
+            limits: Ok(()),
             elsewhere: BTreeMap::new(),
         };
         for (name, mode) in [
@@ -56,6 +64,7 @@ impl Overlay {
             make_directory(&path, mode).map_err(|source| OpenError::Directory { path, source })?;
         }
         overlay.probe()?;
+        overlay.open_projects();
         overlay
             .trash
             .empty()
@@ -64,6 +73,30 @@ impl Overlay {
                 source,
             })?;
         Ok(overlay)
+    }
+
+    fn open_projects(&mut self) {
+        let trash = self.root.join("trash");
+        let opened = Projects::open(&self.root, &[&self.root.join("containers"), &trash]);
+        self.limits = match opened {
+            Ok((projects, enforced)) => {
+                let projects = Arc::new(projects);
+                self.trash = Trash::with_projects(trash, Arc::clone(&projects));
+                self.projects = Some(projects);
+                match enforced {
+                    true => Ok(()),
+                    false => Err(NoLimits::NotEnforced {
+                        root: self.root.display().to_string(),
+                    }),
+                }
+            }
+            Err(why) => Err(why),
+        };
+    }
+
+    /// Whether writable layers can be limited, or why not.
+    pub fn limits(&self) -> Result<(), &NoLimits> {
+        self.limits.as_ref().copied()
     }
 
     /// Mounts the layers of other stores too, where this one has none of that name; `roots` are as [`Overlay::root`] is, and the first that
@@ -142,7 +175,25 @@ impl Overlay {
         layers: &[LayerKey],
         mapping: Option<&UserMapping<'_>>,
     ) -> Result<(), ContainerError> {
+        self.create_limited(container_id, layers, mapping, None)
+    }
+
+    /// As [`Overlay::create`], for a writable layer that never takes more than `limit` bytes: writing fails with EDQUOT (ext4) or ENOSPC (xfs)
+    /// then. Refused where [`Overlay::limits`] says that nothing can be limited.
+    pub fn create_limited(
+        &self,
+        container_id: &str,
+        layers: &[LayerKey],
+        mapping: Option<&UserMapping<'_>>,
+        limit: Option<u64>,
+    ) -> Result<(), ContainerError> {
         let container = self.checked_dir(container_id)?;
+        if let (Some(_), Err(why)) = (limit, &self.limits) {
+            return Err(ContainerError::NoLimits {
+                id: container_id.to_owned(),
+                source: why.clone(),
+            });
+        }
         let (mode, uid, gid) = match self.root_of(container_id, layers)? {
             Some(stat) => (stat.st_mode & 0o7777, stat.st_uid, stat.st_gid),
             None => (0o755, 0, 0),
@@ -165,6 +216,12 @@ impl Overlay {
             }
         };
         make_directory(&container, 0o700).map_err(failed("make the directory", &container))?;
+        if let Some(projects) = &self.projects {
+            // What is made in it from here on belongs to the project too.
+            projects
+                .assign(&container, limit)
+                .map_err(failed("count and limit the writable layer", &container))?;
+        }
         let upper = container.join("upper");
         make_directory(&upper, mode).map_err(failed("make the writable layer", &upper))?;
         rustix::fs::chownat(
@@ -271,9 +328,16 @@ impl Overlay {
             })
     }
 
-    /// What a container has written. Walks its writable layer; nothing, if it has none.
+    /// What a container has written; nothing, if it has no writable layer. Where the file system counts it, with the few directories that
+    /// overlayfs keeps beside it; else the layer is walked.
     pub fn usage(&self, container_id: &str) -> Result<Usage, ContainerError> {
-        let upper = self.checked_dir(container_id)?.join("upper");
+        let container = self.checked_dir(container_id)?;
+        if let Some(projects) = &self.projects
+            && let Ok(Some(usage)) = projects.usage(&container)
+        {
+            return Ok(usage);
+        }
+        let upper = container.join("upper");
         match tree::measure(&upper) {
             Err(Errno::NOENT) => Ok(Usage::default()),
             Ok(usage) => Ok(usage),

@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rustix::io::Errno;
 
+use crate::projects::Projects;
 use crate::{overlay, tree};
 
 /// Removes trees behind the caller's back: a rename now, the rest in the background.
@@ -14,6 +15,8 @@ use crate::{overlay, tree};
 pub(crate) struct Trash {
     directory: PathBuf,
     queue: Arc<Mutex<Queue>>,
+    /// Those of the trees are free when the trees are gone.
+    projects: Option<Arc<Projects>>,
 }
 
 #[derive(Debug, Default)]
@@ -28,6 +31,14 @@ impl Trash {
         Self {
             directory,
             queue: Arc::default(),
+            projects: None,
+        }
+    }
+
+    pub(crate) fn with_projects(directory: PathBuf, projects: Arc<Projects>) -> Self {
+        Self {
+            projects: Some(projects),
+            ..Self::new(directory)
         }
     }
 
@@ -45,7 +56,7 @@ impl Trash {
             }
             Err(Errno::NOENT) => Ok(()),
             // A full disk may have no room for the name, and what an earlier process left may have it.
-            Err(_) => tree::remove_tree(tree),
+            Err(_) => remove(tree, self.projects.as_deref()),
         }
     }
 
@@ -65,18 +76,18 @@ impl Trash {
                 return;
             }
         }
-        let queue = Arc::clone(&self.queue);
+        let (queue, projects) = (Arc::clone(&self.queue), self.projects.clone());
         let thread = std::thread::Builder::new()
             .name("overlay-trash".into())
             .stack_size(128 * 1024)
-            .spawn(move || work(&queue));
+            .spawn(move || work(&queue, projects.as_deref()));
         if thread.is_err() {
-            work(&self.queue);
+            work(&self.queue, self.projects.as_deref());
         }
     }
 }
 
-fn work(queue: &Mutex<Queue>) {
+fn work(queue: &Mutex<Queue>, projects: Option<&Projects>) {
     loop {
         let tree = {
             let mut queue = lock(queue);
@@ -89,8 +100,17 @@ fn work(queue: &Mutex<Queue>) {
             }
         };
         // What cannot be removed now is tried again when the root is opened.
-        let _ = tree::remove_tree(&tree);
+        let _ = remove(&tree, projects);
     }
+}
+
+fn remove(tree: &Path, projects: Option<&Projects>) -> Result<(), Errno> {
+    let project = projects.and_then(|projects| Some((projects, projects.of(tree)?)));
+    tree::remove_tree(tree)?;
+    if let Some((projects, project)) = project {
+        projects.release(project);
+    }
+    Ok(())
 }
 
 fn lock(queue: &Mutex<Queue>) -> MutexGuard<'_, Queue> {

@@ -13,6 +13,7 @@ mod math;
 mod mount_attributes;
 mod namespaces;
 mod personality;
+mod quota;
 mod replace;
 mod scheduling;
 mod seccomp;
@@ -34,6 +35,10 @@ pub use limits::{Limit, get_limit, set_limit};
 pub use mount_attributes::{MountAttributes, set_mount_attributes};
 pub use namespaces::unshare;
 pub use personality::set_personality;
+pub use quota::{
+    ProjectQuotas, ProjectUsage, limit_project, next_project, project_of, project_quotas,
+    project_usage, set_project,
+};
 pub use replace::{Durability, replace_file};
 pub use scheduling::{Scheduling, set_io_priority, set_scheduling};
 pub use seccomp::load_filter;
