@@ -51,6 +51,7 @@ const TESTS: &[(&str, &str)] = &[
         "the oracle that seccomp programs are tested against",
     ),
     ("e2fsprogs", "makes the small disks that tests fill up"),
+    ("xfsprogs", "makes one whose quotas limit writable layers"),
     ("criu", "writes containers down, where the kernel suits it"),
 ];
 

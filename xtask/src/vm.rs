@@ -100,6 +100,12 @@ const SUITES: &[Suite] = &[
         systemd: NONE,
     },
     Suite {
+        package: "longshore-snapshot",
+        target: "quota",
+        v2: EVERY,
+        systemd: NONE,
+    },
+    Suite {
         package: "longshore-oci-runtime",
         target: "core",
         v2: EVERY,
@@ -128,6 +134,7 @@ const SUITES: &[Suite] = &[
             "kernel::nothing_newer",
             "kernel::layers",
             "kernel::a_file_system",
+            "kernel::writable_layers",
             "node::",
             "recovery::",
             "service::supervisors",

@@ -158,6 +158,10 @@ async fn build(config: Config) -> anyhow::Result<Runtime> {
     let overlay = Overlay::open(&config.root)?
         .with_stores(&config.images.additional_stores)
         .context("open the stores of images.additional_stores")?;
+    if config.containers.writable_layer_limit.is_some() {
+        let limits = overlay.limits().map_err(Clone::clone);
+        limits.context("containers.writable_layer_limit is set")?;
+    }
     let overlay = Arc::new(overlay);
     let images = Images::open(images(&config), Arc::clone(&overlay)).await?;
     let network = Bridge::open(bridge(&config)).await?;

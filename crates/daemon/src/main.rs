@@ -24,6 +24,7 @@ mod operations;
 mod paths;
 mod pod;
 mod pod_cidr;
+mod quantity;
 mod resctrl;
 mod rpc;
 mod runtime;

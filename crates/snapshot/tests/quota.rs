@@ -193,11 +193,11 @@ fn on(kind: &'static Kind) {
 }
 
 #[test]
-fn quota_on_ext4() {
+fn writable_layers_on_ext4() {
     on(&EXT4);
 }
 
 #[test]
-fn quota_on_xfs() {
+fn writable_layers_on_xfs() {
     on(&XFS);
 }

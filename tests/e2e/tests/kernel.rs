@@ -235,3 +235,118 @@ fn a_missing_system_call_is_named() {
         start_without(host, &[]).await
     });
 }
+
+/// An ext4 of its own for the daemon, with quotas where the kernel has any; says whether it has.
+fn mount_with_quotas(host: &Host, place: &str) -> anyhow::Result<bool> {
+    let said = host.sandbox.sh(&format!(
+        "mkdir {place}; truncate -s 128M {place}.disk
+         mkfs.ext4 -q -m 0 -O quota,project -E quotatype=prjquota {place}.disk
+         if mount -o loop,prjquota {place}.disk {place} 2>/dev/null; then echo quotas; else
+             mkfs.ext4 -q -F -m 0 {place}.disk; mount -o loop {place}.disk {place}
+         fi"
+    ))?;
+    Ok(said.trim() == "quotas")
+}
+
+fn asking_for(limit: &'static str) -> ContainerSettings {
+    ContainerSettings::sleeper("asking").edited(move |config| {
+        let name = "longshore.io/writable-layer-limit".to_owned();
+        config.annotations.insert(name, limit.to_owned());
+    })
+}
+
+async fn restart_with(host: &mut Host, settings: &str) -> anyhow::Result<()> {
+    host.daemon.kill();
+    let directory = host.sandbox.directory().join("conf.d");
+    fs::create_dir_all(&directory)?;
+    fs::write(directory.join("10-limit.toml"), settings)?;
+    host.start_daemon().await
+}
+
+const NODE_S_LIMIT: &str = "containers.writable_layer_limit = \"8Mi\"\n";
+
+#[test]
+fn writable_layers_are_limited_where_the_file_system_can() {
+    scenario(async |host| {
+        let place = host.sandbox.directory().join("limited");
+        let place = place.display().to_string();
+        let can = mount_with_quotas(host, &place)?;
+        host.daemon.set_flag(&format!("--root={place}/lib"));
+        match can {
+            true => limited(host).await?,
+            false => unlimited(host).await?,
+        }
+        host.remove_all_pods().await?;
+        host.daemon.kill();
+        fs::remove_dir_all(host.sandbox.directory().join("conf.d"))?;
+        let own = host.sandbox.directory().join("lib");
+        host.daemon.set_flag(&format!("--root={}", own.display()));
+        host.sandbox
+            .sh(&format!("umount {place}; rmdir {place}; rm {place}.disk"))?;
+        host.start_daemon().await
+    });
+}
+
+/// Nothing that wants a limit is run without one, and the reason is there to be read.
+async fn unlimited(host: &mut Host) -> anyhow::Result<()> {
+    let started = restart_with(host, NODE_S_LIMIT).await;
+    ensure!(started.is_err(), "it starts");
+    let log = host.daemon.log_tail();
+    for said in ["containers.writable_layer_limit", "prjquota"] {
+        ensure!(log.contains(said), "{log}");
+    }
+    restart_with(host, "").await?;
+    host.cri.pull(&host.image).await?;
+    let info = &host.cri.status(true).await?.info["info"];
+    ensure!(info.contains("\"quota\":false"), "{info}");
+    ensure!(info.contains("has no project quotas"), "{info}");
+    let pod = PodSettings::new("unlimited");
+    let pod_id = host.run_pod(&pod).await?;
+    let refused = host.create(&pod_id, &pod, &asking_for("1Mi")).await;
+    let refused = refused.unwrap_err();
+    assert_eq!(refused.code(), Code::FailedPrecondition, "{refused}");
+    ensure!(refused.message().contains("prjquota"), "{refused}");
+    live(host, "free").await
+}
+
+async fn limited(host: &mut Host) -> anyhow::Result<()> {
+    restart_with(host, NODE_S_LIMIT).await?;
+    host.cri.pull(&host.image).await?;
+    let info = &host.cri.status(true).await?.info["info"];
+    ensure!(info.contains("\"quota\":true"), "{info}");
+    ensure!(info.contains("\"limit\":\"8Mi\""), "{info}");
+    let pod = PodSettings::new("limited");
+    let pod_id = host.run_pod(&pod).await?;
+    for (asked, said) in [("9Mi", "more than the 8Mi"), ("much", "at least 64Ki")] {
+        let refused = host.create(&pod_id, &pod, &asking_for(asked)).await;
+        let refused = refused.unwrap_err();
+        assert_eq!(refused.code(), Code::InvalidArgument, "{refused}");
+        ensure!(refused.message().contains(said), "{refused}");
+    }
+    let less = host.run(&pod_id, &pod, &asking_for("1Mi")).await?;
+    let usual = ContainerSettings::sleeper("usual");
+    let usual = host.run(&pod_id, &pod, &usual).await?;
+    let write = "head -c $((6 << 20)) /dev/zero >/file 2>&1 && echo all";
+    let size = "df -P / | tail -n 1 | awk '{print $2}'";
+    for round in ["this daemon", "the next"] {
+        for (id, size_kb, fits) in [(&less, "1024", false), (&usual, "8192", true)] {
+            let script = format!("{write}; sync; rm /file; {size}");
+            let said = host.cri.sh(id, &script).await?;
+            assert_eq!(said.contains("all\n"), fits, "{round}: {said}");
+            ensure!(said.trim_end().ends_with(size_kb), "{round}: {said}");
+        }
+        host.cri
+            .sh(&usual, "head -c $((4 << 20)) /dev/zero >/kept")
+            .await?;
+        host.restart_daemon().await?;
+    }
+    // The kernel counts: nobody walks, and nobody waits.
+    let stats = host.cri.container_stats(&usual).await?;
+    let layer = stats.and_then(|stats| stats.writable_layer);
+    let used = layer.and_then(|layer| layer.used_bytes).map(|it| it.value);
+    ensure!(
+        used.is_some_and(|used| (4 << 20..8 << 20).contains(&used)),
+        "{used:?}"
+    );
+    host.remove_all_pods().await
+}

@@ -16,7 +16,7 @@ const LIMIT: Duration = Duration::from_secs(600);
 const SUITE: &str = "bookworm";
 
 /// Beside what the tests of every machine need.
-const PACKAGES: &[&str] = &["systemd", "dbus", "kmod", "procps", "criu"];
+const PACKAGES: &[&str] = &["systemd", "dbus", "kmod", "procps", "criu", "xfsprogs"];
 
 /// What nobody reads in there.
 const LEFT_OUT: &str = "path-exclude=/usr/share/doc/*";

@@ -10,7 +10,7 @@ use super::{
     live::Live,
     runtimes::Runtimes,
     schema::settings,
-    value::{CgroupDriver, CgroupParent, InRange, InterfaceName, LogFilter, NriField},
+    value::{CgroupDriver, CgroupParent, InRange, InterfaceName, LayerLimit, LogFilter, NriField},
 };
 
 settings! {
@@ -85,6 +85,13 @@ settings! {
 
         /// A socket that serves images alone, for a kubelet with `--image-service-endpoint`; the CRI socket serves them all the same.
         address: Option<PathBuf> = "";
+    }
+
+    /// What containers may take.
+    containers: Containers {
+        /// The most that a container may write to its root file system, as in `10Gi`; a pod may ask for less, by annotation. Needs project
+        /// quotas (see the guide on images); without them the daemon does not start. Empty: no limit but those that pods ask for.
+        writable_layer_limit: Option<LayerLimit> = "";
     }
 
     /// The built-in bridge network.

@@ -40,8 +40,8 @@ use errors::Problem;
 use files::Source;
 use merge::Merged;
 use schema::{Effect, Key};
-pub(crate) use value::CgroupDriver;
 use value::Value;
+pub(crate) use value::{CgroupDriver, LayerLimit};
 
 /// The configuration, with where each of its values comes from.
 #[derive(Debug)]

@@ -13,6 +13,7 @@ use toml::{Spanned, de::DeValue};
 use tracing_subscriber::filter::Targets;
 
 use super::Effect;
+use crate::quantity;
 
 /// A kind of value.
 ///
@@ -373,6 +374,51 @@ fn parse_duration(mut text: &str) -> Option<Duration> {
         millis = millis.checked_add(count.checked_mul(*factor)?)?;
     }
     Some(Duration::from_millis(millis))
+}
+
+/// Bytes that a writable layer may take: not fewer than overlayfs needs for its own directories, and to spare.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct LayerLimit(u64);
+
+impl LayerLimit {
+    pub(crate) const EXPECTED: &str = "a size of at least 64Ki, such as \"10Gi\"";
+
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        let bytes = quantity::parse(text)?;
+        // The kernel counts in signed numbers.
+        ((64 << 10)..=i64::MAX as u64)
+            .contains(&bytes)
+            .then_some(Self(bytes))
+    }
+
+    pub(crate) const fn bytes(self) -> u64 {
+        self.0
+    }
+}
+
+impl fmt::Display for LayerLimit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let units = [("Ti", 40), ("Gi", 30), ("Mi", 20), ("Ki", 10)];
+        let whole = units.iter().find(|(_, bits)| self.0 % (1 << bits) == 0);
+        match whole {
+            Some((unit, bits)) => write!(f, "{}{unit}", self.0 >> bits),
+            None => write!(f, "{}", self.0),
+        }
+    }
+}
+
+impl Value for LayerLimit {
+    fn expected() -> String {
+        Self::EXPECTED.to_owned()
+    }
+
+    fn read(value: &Spanned<DeValue<'_>>) -> Result<Self, Wrong> {
+        quoted(value, Self::parse)
+    }
+
+    fn write(&self) -> toml::Value {
+        self.to_string().into()
+    }
 }
 
 /// Values that are strings of a certain form.

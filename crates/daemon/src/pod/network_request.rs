@@ -7,6 +7,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::config::{PodConfig, Protocol};
+use crate::quantity;
 
 /// The kubelet's documentation has had these for bandwidth since before CNI had a capability for it.
 const INGRESS: &str = "kubernetes.io/ingress-bandwidth";
@@ -132,7 +133,7 @@ fn bandwidth(annotations: &BTreeMap<String, String>) -> Result<Option<Value>, An
         let Some(text) = annotations.get(name) else {
             continue;
         };
-        let rate = rate(text).filter(|rate| (LEAST_RATE..=GREATEST_RATE).contains(rate));
+        let rate = quantity::parse(text).filter(|rate| (LEAST_RATE..=GREATEST_RATE).contains(rate));
         let rate = rate.ok_or_else(|| AnnotationError {
             name,
             value: text.clone(),
@@ -142,40 +143,6 @@ fn bandwidth(annotations: &BTreeMap<String, String>) -> Result<Option<Value>, An
         bandwidth.insert(burst_key.to_owned(), BURST.into());
     }
     Ok((!bandwidth.is_empty()).then_some(Value::Object(bandwidth)))
-}
-
-/// A Kubernetes quantity, a whole number in the end.
-fn rate(text: &str) -> Option<u64> {
-    const SUFFIXES: [(&str, u128); 11] = [
-        ("Ki", 1 << 10),
-        ("Mi", 1 << 20),
-        ("Gi", 1 << 30),
-        ("Ti", 1 << 40),
-        ("Pi", 1 << 50),
-        ("k", 1_000),
-        ("M", 1_000_000),
-        ("G", 1_000_000_000),
-        ("T", 1_000_000_000_000),
-        ("P", 1_000_000_000_000_000),
-        ("", 1),
-    ];
-    let (digits, factor) = SUFFIXES
-        .into_iter()
-        .find_map(|(suffix, factor)| Some((text.strip_suffix(suffix)?, factor)))?;
-    let (whole, fraction) = digits.split_once('.').unwrap_or((digits, ""));
-    let only_digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
-    let short = whole.len() <= 18 && fraction.len() <= 18;
-    if (whole.is_empty() && fraction.is_empty())
-        || !only_digits(whole)
-        || !only_digits(fraction)
-        || !short
-    {
-        return None;
-    }
-    let scale = 10_u128.pow(fraction.len().try_into().ok()?);
-    let number: u128 = format!("{whole}{fraction}").parse().ok()?;
-    // As quantities are: rounded up.
-    number.checked_mul(factor)?.div_ceil(scale).try_into().ok()
 }
 
 /// A network selection element, as far as it concerns us.
@@ -338,7 +305,7 @@ mod tests {
             ("1G", 1_000_000_000),
             ("1500", 1_500),
         ] {
-            assert_eq!(rate(text), Some(bits), "{text}");
+            assert_eq!(quantity::parse(text), Some(bits), "{text}");
         }
     }
 }

@@ -5,7 +5,7 @@ use cri::v1;
 use serde_json::json;
 use tonic::{Request, Status};
 
-use super::container_status::verbose;
+use super::{container_status::verbose, status::chain};
 use crate::{
     config::{Cni, RuntimeKind, RuntimeSettings},
     handlers::{Handlers, Proven},
@@ -54,6 +54,7 @@ pub(super) async fn status(
                 "cgroupMode": format!("{:?}", runtime.hierarchies.mode()),
                 // Where one is false, RuntimeDefault and labels are taken and change nothing.
                 "security": { "apparmor": runtime.host.apparmor, "selinux": runtime.host.selinux },
+                "writableLayers": writable_layers(runtime),
                 "network": {
                     "bridge": &*runtime.config.network.bridge,
                     "ipv4": runtime.network.ranges().ipv4.to_string(),
@@ -74,6 +75,17 @@ pub(super) async fn status(
             // Seen in a container by `e2e/volumes::mounts_are_restricted_as_asked`; handlers of OCI command lines have them in the specification.
             mount_options: true,
         }),
+    })
+}
+
+/// Whether what containers write can be limited, or why not, and to how much it is.
+fn writable_layers(runtime: &Runtime) -> serde_json::Value {
+    let limits = runtime.overlay.limits();
+    let limit = runtime.config.containers.writable_layer_limit;
+    json!({
+        "quota": limits.is_ok(),
+        "reason": limits.err().map(|why| chain(why)),
+        "limit": limit.map(|limit| limit.to_string()),
     })
 }
 
