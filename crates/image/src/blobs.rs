@@ -71,21 +71,6 @@ impl Shelf {
             names,
         }
     }
-
-    /// Removes what nobody wants. Blocks.
-    pub(crate) fn sweep_blobs(&self) -> Result<(), StoreError> {
-        let garbage = self.write().take_garbage_blobs();
-        for name in garbage {
-            let path = directory(&self.overlay).join(name);
-            match fs::remove_file(&path) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                    return Err(StoreError::path("remove", &path)(error));
-                }
-                _ => {}
-            }
-        }
-        Ok(())
-    }
 }
 
 /// See [`Shelf::reserve_blobs`].

@@ -194,19 +194,43 @@ impl Catalogue {
     }
 
     /// Takes out the layers that neither an image nor a pull needs.
-    pub(crate) fn take_garbage(&mut self) -> Vec<LayerKey> {
+    pub(crate) fn take_garbage(&mut self) -> Vec<(LayerKey, LayerState)> {
+        let garbage = self.unneeded_without(&[]);
+        let taken = garbage.into_iter().filter_map(|key| {
+            let state = self.layers.remove(&key)?;
+            Some((key, state))
+        });
+        taken.collect()
+    }
+
+    /// The recorded layers that would be garbage if these images were not.
+    pub(crate) fn recorded_of_only(&self, images: &[String]) -> Vec<LayerKey> {
+        let mut unneeded = self.unneeded_without(images);
+        unneeded.retain(|key| self.layers.get(key).is_some_and(|state| state.recorded));
+        unneeded
+    }
+
+    fn unneeded_without(&self, images: &[String]) -> Vec<LayerKey> {
         let used: BTreeSet<&LayerKey> = (self.images.values())
+            .filter(|entry| !images.contains(&entry.record.id))
             .flat_map(|entry| &entry.image.layers)
             .chain(self.reserved.keys())
             .collect();
-        let garbage: Vec<LayerKey> = (self.layers.keys())
-            .filter(|key| !used.contains(key))
-            .cloned()
-            .collect();
-        for key in &garbage {
-            self.layers.remove(key);
+        let unneeded = self.layers.keys().filter(|key| !used.contains(key));
+        unneeded.cloned().collect()
+    }
+
+    /// The records of images and of layers have gone in one step. A layer that a pull has come to count on meanwhile is recorded again with
+    /// that pull's image.
+    pub(crate) fn forget(&mut self, images: &[String], layers: &[LayerKey]) {
+        for id in images {
+            self.drop_image(id);
         }
-        garbage
+        for key in layers {
+            if let Some(state) = self.layers.get_mut(key) {
+                state.recorded = false;
+            }
+        }
     }
 
     pub(crate) fn usage(&self) -> Usage {

@@ -233,8 +233,10 @@ impl LayerContext {
         self.shelf
             .blocking("put a layer into its place", move || {
                 let blob = made.ingest.blob_path();
+                shelf.failpoints.reach("layer-made")?;
                 if blob.exists() {
                     shelf.keep_blob(&blob, digest.as_str())?;
+                    shelf.failpoints.reach("blob-kept")?;
                 }
                 shelf.publish(made.ingest, &place, made.usage)
             })

@@ -173,7 +173,7 @@ fn recover(
     let garbage = catalogue.take_garbage();
     change
         .drop_layers
-        .extend(garbage.iter().map(LayerKey::to_string));
+        .extend(garbage.iter().map(|(key, _)| key.to_string()));
     let nothing = change.drop_layers.is_empty() && change.drop_images.is_empty();
     if !nothing {
         store.apply(&change)?;

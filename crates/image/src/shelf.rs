@@ -11,6 +11,7 @@ use std::sync::{
 use snapshot::{LayerKey, Overlay, Usage};
 use tokio::runtime::Handle;
 
+use crate::blobs;
 use crate::catalogue::{Catalogue, Entry, LayerState};
 use crate::failpoint::Failpoints;
 use crate::pins::Pins;
@@ -369,29 +370,23 @@ impl Shelf {
                 Some(entry) if !entry.record.removed => entry.clone(),
                 _ => return Ok(()),
             };
-            let mut change = Change::default();
             let mut record = entry.record;
             // Even if a pin goes meanwhile, the record is dropped when that is noticed.
-            let pinned = shelf.read().is_pinned(&id);
-            if pinned {
+            if shelf.read().is_pinned(&id) {
                 record.removed = true;
                 record.tags.clear();
                 record.digests.clear();
-                change.put_images.push(record.clone());
-            } else {
-                change.drop_images.push(id.clone());
+                let change = Change {
+                    put_images: vec![record.clone()],
+                    ..Change::default()
+                };
+                shelf.apply(change, "image-unrecorded").await?;
+                let config = entry.image.config.clone();
+                let mut catalogue = shelf.write();
+                catalogue.put_if_some(Entry::with_config(record, config));
+                return Ok(());
             }
-            shelf.apply(change, "image-unrecorded").await?;
-            let mut catalogue = shelf.write();
-            match pinned {
-                true => {
-                    let config = entry.image.config.clone();
-                    catalogue.put_if_some(Entry::with_config(record, config));
-                }
-                false => catalogue.drop_image(&id),
-            }
-            drop(catalogue);
-            Ok(())
+            shelf.forget(vec![id], "image-unrecorded").await
         });
         let result = task.await.map_err(|source| StoreError::Task {
             action: "remove an image",
@@ -414,53 +409,55 @@ impl Shelf {
         });
     }
 
+    /// Drops images with the layers that only they have: one change, and so one wait for the disk. The caller is the writer.
+    async fn forget(
+        self: &Arc<Self>,
+        images: Vec<String>,
+        step: &'static str,
+    ) -> Result<(), StoreError> {
+        let layers = self.read().recorded_of_only(&images);
+        let change = Change {
+            drop_images: images.clone(),
+            drop_layers: layers.iter().map(LayerKey::to_string).collect(),
+            ..Change::default()
+        };
+        self.apply(change, step).await?;
+        self.write().forget(&images, &layers);
+        Ok(())
+    }
+
     async fn sweep(self: &Arc<Self>) -> Result<(), StoreError> {
         let writer = self.writer.lock().await;
         let forsaken = self.read().forsaken();
         if !forsaken.is_empty() {
-            let change = Change {
-                drop_images: forsaken.clone(),
-                ..Change::default()
-            };
-            self.apply(change, "image-forgotten").await?;
-            let mut catalogue = self.write();
-            for id in &forsaken {
-                catalogue.drop_image(id);
-            }
+            self.forget(forsaken, "image-forgotten").await?;
         }
-        let shelf = Arc::clone(self);
-        self.blocking("remove unused blobs", move || shelf.sweep_blobs())
-            .await?;
-        let free = self.write().take_free_retired();
-        self.blocking("remove replaced layers", move || {
-            for retired in free {
-                let path = &retired.path;
-                snapshot::remove_tree(path)
-                    .map_err(|errno| StoreError::path("remove", path)(errno.into()))?;
-            }
-            Ok(())
-        })
-        .await?;
         let shelf = Arc::clone(self);
         let garbage = self
-            .blocking("move unused layers away", move || shelf.move_garbage())
+            .blocking("move what is unused away", move || shelf.move_garbage())
             .await?;
-        if garbage.is_empty() {
+        if garbage.trees.is_empty() && garbage.recorded.is_empty() {
             return Ok(());
         }
-        self.failpoints.reach("layers-moved")?;
-        let change = Change {
-            drop_layers: garbage.iter().map(|(key, _)| key.to_string()).collect(),
-            ..Change::default()
+        self.failpoints.reach("garbage-moved")?;
+        let applied = match garbage.recorded.is_empty() {
+            true => Ok(()),
+            false => {
+                let change = Change {
+                    drop_layers: garbage.recorded,
+                    ..Change::default()
+                };
+                self.apply(change, "layers-unrecorded").await
+            }
         };
-        let applied = self.apply(change, "layers-unrecorded").await;
         // Nobody else sees what has been moved away, and it may take a while.
         drop(writer);
         let shelf = Arc::clone(self);
-        self.blocking("remove unused layers", move || {
-            for (_, path) in garbage {
+        self.blocking("remove what is unused", move || {
+            for path in garbage.trees {
                 snapshot::remove_tree(&path)
                     .map_err(|errno| StoreError::path("remove", &path)(errno.into()))?;
+                shelf.failpoints.reach("garbage-removed")?;
             }
             shelf.store.fill_ballast();
             Ok(())
@@ -469,33 +466,46 @@ impl Shelf {
         applied
     }
 
-    /// Out of the catalogue and out of the layers' place, so that a new pull of a layer meets neither half.
-    fn move_garbage(&self) -> Result<Vec<(LayerKey, PathBuf)>, StoreError> {
+    /// Out of the catalogue, and layers and blobs out of their places too, so that a new pull meets none of them by halves. Blocks.
+    fn move_garbage(&self) -> Result<Garbage, StoreError> {
         static GONE: AtomicU64 = AtomicU64::new(0);
         self.failpoints.reach("sweep")?;
         let _placement = self.placement();
-        let keys = self.write().take_garbage();
-        let mut moved = Vec::with_capacity(keys.len());
-        for key in keys {
-            let from = self.overlay.layer_dir(&key);
+        let (layers, blobs, retired) = {
+            let mut catalogue = self.write();
+            (
+                catalogue.take_garbage(),
+                catalogue.take_garbage_blobs(),
+                catalogue.take_free_retired(),
+            )
+        };
+        let mut garbage = Garbage {
+            trees: retired.into_iter().map(|retired| retired.path).collect(),
+            recorded: Vec::new(),
+        };
+        let mut move_away = |from: PathBuf| {
             let number = GONE.fetch_add(1, Ordering::Relaxed);
-            let target = self
-                .overlay
-                .ingest_dir()
-                .join(format!("gone-{number}-{key}"));
+            let name = from.file_name().unwrap_or_default().to_string_lossy();
+            let name = format!("gone-{number}-{name}");
+            let target = self.overlay.ingest_dir().join(name);
             match std::fs::rename(&from, &target) {
+                Ok(()) => garbage.trees.push(target),
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-                result => result.map_err(StoreError::path("rename", &from))?,
+                Err(error) => return Err(StoreError::path("rename", &from)(error)),
             }
-            match std::fs::remove_file(self.index_path(&key)) {
-                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                    return Err(StoreError::path("remove", self.index_path(&key))(error));
-                }
-                _ => {}
+            self.failpoints.reach("garbage-moving")
+        };
+        for (key, state) in layers {
+            move_away(self.overlay.layer_dir(&key))?;
+            move_away(self.index_path(&key))?;
+            if state.recorded {
+                garbage.recorded.push(key.to_string());
             }
-            moved.push((key, target));
         }
-        Ok(moved)
+        for name in blobs {
+            move_away(blobs::directory(&self.overlay).join(name))?;
+        }
+        Ok(garbage)
     }
 
     /// Sees to it, in the background, that new layers reach the disk, and then notes that they have.
@@ -534,7 +544,9 @@ impl Shelf {
         self.failpoints.reach("before-commit-of-sync")?;
         let mut change = Change::default();
         for key in &keys {
-            if let Some(state) = self.read().layers.get(key) {
+            if let Some(state) = self.read().layers.get(key)
+                && state.recorded
+            {
                 let mut record = self.layer_record(state);
                 record.unsynced_since = None;
                 change.put_layers.push((key.to_string(), record));
@@ -591,6 +603,15 @@ impl Shelf {
             keys,
         }
     }
+}
+
+/// What nobody needs any more.
+#[derive(Debug)]
+struct Garbage {
+    /// In places where nobody looks for anything.
+    trees: Vec<PathBuf>,
+    /// Layers whose records have not gone yet.
+    recorded: Vec<String>,
 }
 
 /// Where the indexes of layers are, each by the name of its layer.

@@ -10,8 +10,18 @@ use testkit::registry::Registry;
 use crate::{Image, Images, ImagesConfig, PullError, PullRequest};
 
 async fn open(root: &std::path::Path) -> (Images, Arc<Overlay>) {
-    let overlay = Arc::new(Overlay::open(root).unwrap());
+    open_with(root, ImagesConfig::new(root)).await
+}
+
+/// Compressed layers stay too.
+async fn open_keeping(root: &std::path::Path) -> (Images, Arc<Overlay>) {
     let mut config = ImagesConfig::new(root);
+    config.keep_blobs = true;
+    open_with(root, config).await
+}
+
+async fn open_with(root: &std::path::Path, mut config: ImagesConfig) -> (Images, Arc<Overlay>) {
+    let overlay = Arc::new(Overlay::open(root).unwrap());
     config.timeouts.backoff = Duration::from_millis(1);
     // Background work of the store that has just died may still hold the metadata for a moment.
     for _ in 0..500 {
@@ -61,8 +71,13 @@ fn consistent(images: &Images, overlay: &Overlay) {
             },
         }
     };
-    let measured: Usage = (expected.iter())
-        .flat_map(|key| [overlay.layers_dir().join(key), indexes.join(key)])
+    let blobs = overlay.root().join("blobs");
+    let kept = names(&blobs);
+    assert!(kept.is_empty() || kept.len() == expected.len(), "{kept:?}");
+    let of_layers =
+        (expected.iter()).flat_map(|key| [overlay.layers_dir().join(key), indexes.join(key)]);
+    let measured: Usage = of_layers
+        .chain(kept.iter().map(|name| blobs.join(name)))
         .map(measure)
         .sum();
     assert_eq!(images.usage(), measured);
@@ -84,76 +99,236 @@ fn images_of(registry: &Registry) -> (String, String) {
     )
 }
 
+/// A disk that is never waited for: what it forgets is simulated.
+fn in_memory() -> tempfile::TempDir {
+    tempfile::tempdir_in("/dev/shm").unwrap()
+}
+
+/// How the daemon ends.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum End {
+    Killed,
+    /// And what had not been synced is lost.
+    PowerCut,
+}
+
+const ENDS: [End; 2] = [End::Killed, End::PowerCut];
+
+async fn until_crashed(images: &Images, step: &str) {
+    for _ in 0..2000 {
+        if images.failpoints().crashed() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    panic!("{step} is never reached");
+}
+
+/// What a power cut leaves of files that were written and not synced: their names.
+fn empty_files(directory: &std::path::Path, but: &[String]) {
+    for name in names(directory).iter().filter(|name| !but.contains(name)) {
+        let path = directory.join(name);
+        let stat = std::fs::symlink_metadata(&path).unwrap();
+        match stat.is_dir() {
+            true => empty_files(&path, &[]),
+            false if stat.is_file() => std::fs::write(&path, "").unwrap(),
+            false => {}
+        }
+    }
+}
+
+fn copy(from: &std::path::Path, to: &std::path::Path) {
+    let copied = std::process::Command::new("cp")
+        .args(["-a", "--no-clobber"])
+        .arg(from.join("."))
+        .arg(to)
+        .status();
+    assert!(copied.unwrap().success());
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_pull_that_dies_leaves_nothing_half_made() {
     let registry = Registry::start().unwrap();
     let (one, two) = images_of(&registry);
     let steps = [
+        "ingest-made",
+        "layer-made",
+        "blob-kept",
         "layer-verified",
+        "index-placed",
         "layer-published",
         "layers-placed",
         "before-commit",
         "image-recorded",
+        "before-commit-of-sync",
         "layers-synced",
     ];
-    for step in steps {
-        let root = tempfile::tempdir().unwrap();
-        let (images, _) = open(root.path()).await;
+    for (step, end) in steps.iter().flat_map(|step| ENDS.map(|end| (*step, end))) {
+        let root = in_memory();
+        let (images, overlay) = open_keeping(root.path()).await;
         pull(&images, &one).await.unwrap();
         until_settled(&images).await;
+        let synced = names(&overlay.layers_dir());
         images.failpoints().arm(step);
         // The step after the record may come after the answer.
         let outcome = pull(&images, &two).await;
-        let recorded = matches!(step, "image-recorded" | "layers-synced");
+        let recorded = matches!(
+            step,
+            "image-recorded" | "before-commit-of-sync" | "layers-synced"
+        );
         assert!(outcome.is_err() || recorded, "{step}");
-        drop(images);
+        until_crashed(&images, step).await;
+        drop((images, overlay));
 
-        let (images, overlay) = open(root.path()).await;
+        if end == End::PowerCut {
+            crate::recovery::pretend_boot(root.path(), "another");
+            if step != "layers-synced" {
+                empty_files(&root.path().join("layers"), &synced);
+                empty_files(&root.path().join("indexes"), &synced);
+            }
+        }
+        let (images, overlay) = open_keeping(root.path()).await;
         consistent(&images, &overlay);
-        assert_eq!(images.list().len(), 1 + usize::from(recorded), "{step}");
+        let survives = match end {
+            End::Killed => recorded,
+            End::PowerCut => step == "layers-synced",
+        };
+        let left = images.list().len();
+        assert_eq!(left, 1 + usize::from(survives), "{step} {end:?}");
         pull(&images, &two).await.unwrap();
         consistent(&images, &overlay);
         assert_eq!(images.list().len(), 2);
+        nothing_leaks(&images, &overlay, &[&one, &two]).await;
     }
+}
+
+/// The last images go, and all that was theirs.
+async fn nothing_leaks(images: &Images, overlay: &Overlay, left: &[&str]) {
+    for image in left {
+        images.remove(image).await.unwrap();
+    }
+    assert!(images.list().is_empty());
+    let all = ["layers", "indexes", "blobs", "ingest", "retired"];
+    for _ in 0..2000 {
+        let mut held = all.iter().map(|name| names(&overlay.root().join(name)));
+        if held.all(|names| names.is_empty()) {
+            assert_eq!(images.usage(), Usage::default());
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    panic!("something stays");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_removal_that_dies_is_done_or_not_done() {
     let registry = Registry::start().unwrap();
     let (one, two) = images_of(&registry);
-    for step in [
+    let steps = [
         "before-commit",
         "image-unrecorded",
-        "layers-moved",
-        "layers-unrecorded",
-    ] {
-        let root = tempfile::tempdir().unwrap();
-        let (images, overlay) = open(root.path()).await;
+        "sweep",
+        "garbage-moving",
+        "garbage-moved",
+        "garbage-removed",
+    ];
+    for (step, end) in steps.iter().flat_map(|step| ENDS.map(|end| (*step, end))) {
+        let root = in_memory();
+        let (images, overlay) = open_keeping(root.path()).await;
         pull(&images, &one).await.unwrap();
         pull(&images, &two).await.unwrap();
         // Until nothing else is going on that could reach the step.
         until_settled(&images).await;
+        let before = in_memory();
+        copy(root.path(), before.path());
         images.failpoints().arm(step);
         let outcome = images.remove(&two).await;
-        for _ in 0..500 {
-            if images.failpoints().crashed() {
-                break;
-            }
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-        assert!(images.failpoints().crashed(), "{step}");
+        until_crashed(&images, step).await;
         drop((images, overlay));
 
-        let (images, overlay) = open(root.path()).await;
+        if end == End::PowerCut {
+            undo_renames(before.path(), root.path());
+        }
+        let (images, overlay) = open_keeping(root.path()).await;
         consistent(&images, &overlay);
         let left = images.list().len();
         let done = step != "before-commit";
-        assert_eq!(left, 2 - usize::from(done), "{step}");
+        assert_eq!(left, 2 - usize::from(done), "{step} {end:?}");
         assert!(done || outcome.is_err());
-        images.remove(&one).await.unwrap();
-        images.remove(&two).await.unwrap();
-        assert!(images.list().is_empty());
+        nothing_leaks(&images, &overlay, &[&one, &two]).await;
     }
+}
+
+/// The records are on the disk, and what was renamed or removed since is back: nobody has synced the directories.
+fn undo_renames(before: &std::path::Path, root: &std::path::Path) {
+    crate::recovery::pretend_boot(root, "another");
+    for name in ["layers", "indexes", "blobs"] {
+        copy(&before.join(name), &root.join(name));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_end_of_the_last_container_that_dies_is_taken_up_again() {
+    let registry = Registry::start().unwrap();
+    let (one, two) = images_of(&registry);
+    let steps = [
+        "before-commit",
+        "image-forgotten",
+        "sweep",
+        "garbage-moving",
+        "garbage-moved",
+        "garbage-removed",
+    ];
+    for (step, end) in steps.iter().flat_map(|step| ENDS.map(|end| (*step, end))) {
+        let root = in_memory();
+        let (images, overlay) = open_keeping(root.path()).await;
+        pull(&images, &one).await.unwrap();
+        let pulled = pull(&images, &two).await.unwrap();
+        until_settled(&images).await;
+        images.pin("c", &pulled.id).unwrap();
+        images.remove(&two).await.unwrap();
+        assert_eq!(names(&overlay.layers_dir()).len(), 3);
+        let before = in_memory();
+        copy(root.path(), before.path());
+        images.failpoints().arm(step);
+        images.unpin("c").unwrap();
+        until_crashed(&images, step).await;
+        drop((images, overlay));
+
+        if end == End::PowerCut {
+            undo_renames(before.path(), root.path());
+        }
+        let (images, overlay) = open_keeping(root.path()).await;
+        consistent(&images, &overlay);
+        assert_eq!(images.list().len(), 1, "{step} {end:?}");
+        nothing_leaks(&images, &overlay, &[&one]).await;
+    }
+}
+
+/// What a pull has reserved while the last image of it was being removed is recorded again with the new one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_layer_that_is_wanted_again_while_its_record_goes_is_recorded_again() {
+    let registry = Registry::start().unwrap();
+    let (one, two) = images_of(&registry);
+    let root = in_memory();
+    let (images, overlay) = open(root.path()).await;
+    for _ in 0..20 {
+        pull(&images, &one).await.unwrap();
+        let (removed, pulled) = tokio::join!(images.remove(&one), pull(&images, &two));
+        removed.unwrap();
+        pulled.unwrap();
+        until_settled(&images).await;
+        images.remove(&two).await.unwrap();
+    }
+    pull(&images, &one).await.unwrap();
+    let (removed, pulled) = tokio::join!(images.remove(&one), pull(&images, &two));
+    removed.unwrap();
+    pulled.unwrap();
+    until_settled(&images).await;
+    drop((images, overlay));
+    let (images, overlay) = open(root.path()).await;
+    consistent(&images, &overlay);
+    assert!(images.find(&two).unwrap().is_some());
 }
 
 async fn until_settled(images: &Images) {

@@ -24,8 +24,8 @@ const STORES: u32 = 1 << 14;
 
 const PER_STORE: u32 = 1 << 16;
 
-/// Of other stores' numbers, as many are tried.
-const MOST_TAKEN: usize = 4096;
+/// Numbers that still count something are passed over, as many as this.
+const MOST_TRIED: usize = 4096;
 
 /// Why writable layers cannot be limited.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -57,7 +57,7 @@ pub(crate) struct Projects {
     /// Any directory of the file system.
     root: OwnedFd,
     first: u32,
-    /// In use, by us or by others.
+    /// In use.
     taken: Mutex<BTreeSet<u32>>,
 }
 
@@ -136,25 +136,23 @@ impl Projects {
     }
 
     fn allocate(&self) -> Result<u32, Errno> {
-        for _ in 0..MOST_TAKEN {
+        let mut from = self.first;
+        for _ in 0..MOST_TRIED {
             let candidate = {
                 let mut taken = self.taken();
-                let free = (self.first..self.end()).find(|number| !taken.contains(number));
+                let free = (from..self.end()).find(|number| !taken.contains(number));
                 let candidate = free.ok_or(Errno::NOSPC)?;
                 taken.insert(candidate);
                 candidate
             };
-            let usage = match sys::project_usage(self.root(), candidate) {
-                Ok(usage) => usage,
-                Err(errno) => {
-                    self.taken().remove(&candidate);
-                    return Err(errno);
-                }
-            };
-            // What somebody else uses stays taken.
-            if usage == sys::ProjectUsage::default() {
+            let usage = sys::project_usage(self.root(), candidate);
+            if usage == Ok(sys::ProjectUsage::default()) {
                 return Ok(candidate);
             }
+            self.taken().remove(&candidate);
+            usage?;
+            // Somebody else's, or xfs has yet to come to its last files.
+            from = candidate + 1;
         }
         Err(Errno::NOSPC)
     }

@@ -31,6 +31,7 @@ impl Ingest {
         // The process's umask may have taken bits away.
         fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o755))
             .map_err(StoreError::path("set the mode of", &path))?;
+        failpoints.reach("ingest-made")?;
         Ok(Self {
             path,
             published: false,
@@ -60,6 +61,7 @@ impl Ingest {
         }
         fs::rename(self.index_path(), index)
             .map_err(StoreError::path("rename an index to", index))?;
+        self.failpoints.reach("index-placed")?;
         match fs::rename(&self.path, target) {
             Ok(()) => {
                 self.published = true;
