@@ -303,7 +303,7 @@ async fn unlimited(host: &mut Host) -> anyhow::Result<()> {
     let pod = PodSettings::new("unlimited");
     let pod_id = host.run_pod(&pod).await?;
     let refused = host.create(&pod_id, &pod, &asking_for("1Mi")).await;
-    let refused = refused.unwrap_err();
+    let refused = refused.expect_err("it is refused");
     assert_eq!(refused.code(), Code::FailedPrecondition, "{refused}");
     ensure!(refused.message().contains("prjquota"), "{refused}");
     live(host, "free").await
@@ -319,7 +319,7 @@ async fn limited(host: &mut Host) -> anyhow::Result<()> {
     let pod_id = host.run_pod(&pod).await?;
     for (asked, said) in [("9Mi", "more than the 8Mi"), ("much", "at least 64Ki")] {
         let refused = host.create(&pod_id, &pod, &asking_for(asked)).await;
-        let refused = refused.unwrap_err();
+        let refused = refused.expect_err("it is refused");
         assert_eq!(refused.code(), Code::InvalidArgument, "{refused}");
         ensure!(refused.message().contains(said), "{refused}");
     }

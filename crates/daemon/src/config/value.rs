@@ -399,7 +399,9 @@ impl LayerLimit {
 impl fmt::Display for LayerLimit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let units = [("Ti", 40), ("Gi", 30), ("Mi", 20), ("Ki", 10)];
-        let whole = units.iter().find(|(_, bits)| self.0 % (1 << bits) == 0);
+        let whole = units
+            .iter()
+            .find(|(_, bits)| self.0.is_multiple_of(1 << bits));
         match whole {
             Some((unit, bits)) => write!(f, "{}{unit}", self.0 >> bits),
             None => write!(f, "{}", self.0),
