@@ -1,6 +1,7 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
+use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::process::Signal;
 
 use crate::arguments::Delete;
@@ -13,6 +14,11 @@ use crate::store::{Held, Place, Store};
 /// How long processes may take to go once they are killed.
 const END: Duration = Duration::from_secs(10);
 
+const BREATH: Timespec = Timespec {
+    tv_sec: 0,
+    tv_nsec: 100_000_000,
+};
+
 /// Takes a stopped container away, or with `--force` any.
 pub(crate) fn delete(store: &Store, given: &Delete, log: &mut Log) -> anyhow::Result<u8> {
     let place = match (store.look(&given.id)?, given.force) {
@@ -21,7 +27,7 @@ pub(crate) fn delete(store: &Store, given: &Delete, log: &mut Log) -> anyhow::Re
         (None, false) => bail!("container {} does not exist", given.id),
     };
     let held = place.hold()?;
-    let status = place.record()?.map(|record| record.status(&place));
+    let status = place.record()?.map(|record| settled(&place, &record));
     match status {
         // Nobody has seen its program run.
         Some(Status::Stopped | Status::Created) => {}
@@ -36,6 +42,21 @@ pub(crate) fn delete(store: &Store, given: &Delete, log: &mut Log) -> anyhow::Re
     }
     take_away(&place, held, log)?;
     Ok(0)
+}
+
+/// One that was killed a moment ago may be on its way out still: callers kill and delete in one breath.
+fn settled(place: &Place, record: &Record) -> Status {
+    let status = record.status(place);
+    let init = record.init.and_then(crate::record::Init::open);
+    match (status, init) {
+        (Status::Running, Some(init)) => {
+            let mut ended = [PollFd::new(&init, PollFlags::IN)];
+            // Where it cannot be waited for it is what it was.
+            let _ = rustix::io::retry_on_intr(|| rustix::event::poll(&mut ended, Some(&BREATH)));
+            record.status(place)
+        }
+        (status, _) => status,
+    }
 }
 
 /// Kills what is left, and removes everything.

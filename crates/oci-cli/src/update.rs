@@ -24,7 +24,7 @@ pub(crate) fn update(store: &Store, given: &Update) -> anyhow::Result<u8> {
         Some(path) => read(path)?,
         None => serde_json::from_value(options(given))?,
     };
-    let mut resources = oci_plan::spec::resources(&resources)?;
+    let mut resources = oci_plan::spec::resources_here(&resources)?;
     // Its devices are what they were.
     resources.devices.clear();
     record.cgroup()?.update(&resources)?;

@@ -10,6 +10,8 @@ pub struct Alone {
     pub time: Option<Vec<ClockOffset>>,
     /// An existing one.
     pub time_namespace: Option<crate::FdSlot>,
+    /// An existing mount namespace, whose root becomes the container's.
+    pub mount_namespace: Option<crate::FdSlot>,
 }
 
 /// One line of `timens_offsets`.

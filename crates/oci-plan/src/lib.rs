@@ -21,7 +21,7 @@ pub use mounts::{DeviceNode, Mount, MountFlags, MountSource, NodeType, Propagati
 pub use process::{
     Capabilities, Labels, OomScoreAdj, Process, Rlimit, Seccomp, TerminalSize, User,
 };
-pub use resources::{BlockIoWeight, DeviceRule, HugepageLimit, Resources};
+pub use resources::{BlockIoWeight, DeviceRule, FurtherLimit, HugepageLimit, Resources};
 
 use serde::{Deserialize, Serialize};
 

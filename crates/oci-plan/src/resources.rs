@@ -23,6 +23,21 @@ pub struct Resources {
     pub devices: Vec<DeviceRule>,
     /// cgroup v2 files by name.
     pub unified: Vec<(String, String)>,
+    /// Only of a plan that is executed where it was made.
+    #[serde(skip)]
+    pub further: Vec<FurtherLimit>,
+}
+
+/// A limit that has a file and no other meaning here.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FurtherLimit {
+    /// As `config.json` calls it.
+    pub field: &'static str,
+    /// By its name in v1.
+    pub controller: &'static str,
+    /// File and text of either version; `None`: it has no such limit.
+    pub v1: Option<(&'static str, String)>,
+    pub v2: Option<(&'static str, String)>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

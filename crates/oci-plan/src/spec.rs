@@ -10,6 +10,7 @@
 
 mod alone;
 mod capability;
+mod further;
 mod mount;
 mod process;
 mod refusal;
@@ -18,7 +19,7 @@ mod resource;
 mod tests;
 
 pub use process::{exec_process, process, rlimits};
-pub use resource::resources;
+pub use resource::{resources, resources_here};
 
 use std::path::{Path, PathBuf};
 
@@ -150,6 +151,7 @@ pub fn container_plan(spec: &Spec, context: Context<'_>) -> Result<ContainerPlan
         sysctls: sysctls(linux),
         cgroup: cgroup(linux)?,
         resources: match linux.resources() {
+            Some(given) if here => resource::resources_here(given)?,
             Some(given) => resource::resources(given)?,
             None => crate::Resources::default(),
         },
@@ -199,7 +201,7 @@ fn namespaces(
             LinuxNamespaceType::Uts => &mut namespaces.uts,
             LinuxNamespaceType::User => &mut namespaces.user,
             LinuxNamespaceType::Cgroup => &mut namespaces.cgroup,
-            LinuxNamespaceType::Mount if source == NamespaceSource::New => {
+            LinuxNamespaceType::Mount if here || source == NamespaceSource::New => {
                 mount_namespace = true;
                 continue;
             }

@@ -127,5 +127,6 @@ pub(crate) fn entries<'a>(plan: ExecPlan<'a>) -> Entries<'a> {
         user: Entry::Keep,
         cgroup: Entry::Keep,
         time: Time::Keep,
+        mount: None,
     }
 }

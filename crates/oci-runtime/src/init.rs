@@ -73,7 +73,9 @@ impl Init<'_> {
         }
         sysctls::write(self.host, &plan.sysctls)?;
 
-        let root = rootfs::build(self.root, plan, self.mounts, self.pause)?;
+        // Who looks at a container from its caller's side looks at the order of its mounts.
+        let in_order = self.alone.gate.is_some();
+        let root = rootfs::build(self.root, plan, self.mounts, self.pause, in_order)?;
         let process = &plan.process;
         let owner = (process.user.uid, process.user.gid);
         root.ensure(&process.cwd, Leaf::Directory, Some(owner))

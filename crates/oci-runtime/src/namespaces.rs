@@ -31,6 +31,8 @@ pub(crate) struct Entries<'a> {
     pub(crate) user: Entry<'a>,
     pub(crate) cgroup: Entry<'a>,
     pub(crate) time: Time<'a>,
+    /// An existing mount namespace in place of a new one.
+    pub(crate) mount: Option<BorrowedFd<'a>>,
 }
 
 /// The time namespace, which no clone makes.
@@ -83,13 +85,20 @@ impl<'a> Entries<'a> {
                 (Some(offsets), None) => Time::New(offsets),
                 (None, None) => Time::Keep,
             },
+            mount: match plan.alone.mount_namespace {
+                Some(slot) => Some(slots.get(slot, "namespaces.mount")?),
+                None => None,
+            },
         })
     }
 
-    /// New ones that `clone3(2)` or `unshare(2)` makes: the mount namespace always, the cgroup namespace never (its root is the cgroup at that
+    /// New ones that `clone3(2)` or `unshare(2)` makes: the mount namespace unless one is given, the cgroup namespace never (its root is the cgroup at that
     /// moment, which is not the right one yet).
     pub(crate) fn new_flags(&self) -> CloneFlags {
-        let mut flags = CloneFlags::NEWNS;
+        let mut flags = match self.mount {
+            Some(_) => CloneFlags::empty(),
+            None => CloneFlags::NEWNS,
+        };
         for (entry, flag) in [
             (self.net, CloneFlags::NEWNET),
             (self.ipc, CloneFlags::NEWIPC),
@@ -121,6 +130,9 @@ impl<'a> Entries<'a> {
             if let Entry::Join(descriptor) = entry {
                 join(descriptor, kind, name)?;
             }
+        }
+        if let Some(mount) = self.mount {
+            join(mount, ThreadNameSpaceType::MOUNT, "mnt")?;
         }
         Ok(())
     }

@@ -6,6 +6,7 @@ mod controllers;
 mod cpu;
 mod cpuset;
 mod devices;
+mod further;
 mod hugetlb;
 mod journal;
 mod memory;
@@ -110,6 +111,7 @@ impl<'a> Target<'a> {
         pids(self, resources.pids_limit)?;
         hugetlb::apply(self, &resources.hugepage_limits)?;
         blkio::apply(self, resources.blkio_weight)?;
+        further::apply(self, &resources.further)?;
         devices::apply(self, &resources.devices)?;
         unified::apply(self, &resources.unified)
     }

@@ -15,8 +15,11 @@ pub(super) fn alone(
     linux: &Linux,
     known: &[(PathBuf, NamespaceSource)],
 ) -> Result<Alone, SpecError> {
-    let mut namespaces = linux.namespaces().iter().flatten();
-    let time = namespaces.find(|one| one.typ() == LinuxNamespaceType::Time);
+    let find = |kind| {
+        let mut namespaces = linux.namespaces().iter().flatten();
+        namespaces.find(|one| one.typ() == kind)
+    };
+    let time = find(LinuxNamespaceType::Time);
     let offsets = offsets(linux);
     let path = time.and_then(|time| time.path().as_ref());
     if !offsets.is_empty() && (time.is_none() || path.is_some()) {
@@ -26,16 +29,18 @@ pub(super) fn alone(
             "offsets need a new time namespace",
         ));
     }
-    let existing = path.and_then(|path| {
+    let opened = |path: &PathBuf| {
         known.iter().find_map(|(listed, source)| match source {
             NamespaceSource::Fd(slot) if listed == path => Some(*slot),
             _ => None,
         })
-    });
+    };
+    let mount = find(LinuxNamespaceType::Mount).and_then(|mount| mount.path().as_ref());
     Ok(Alone {
         domainname: spec.domainname().clone().filter(|name| !name.is_empty()),
         time: (time.is_some() && path.is_none()).then_some(offsets),
-        time_namespace: existing,
+        time_namespace: path.and_then(opened),
+        mount_namespace: mount.and_then(opened),
     })
 }
 

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use oci_spec::runtime::{Linux, Mount as SpecMount, Spec};
 
-use super::{Context, SpecError, id_mappings, invalid, text};
+use super::{Context, Reach, SpecError, id_mappings, invalid, text};
 use crate::{Mount, MountFlags, MountSource, Propagation};
 
 pub(super) fn mounts(spec: &Spec, context: &Context<'_>) -> Result<Vec<Mount>, SpecError> {
@@ -73,7 +73,9 @@ fn mount(index: usize, mount: &SpecMount, context: &Context<'_>) -> Result<Mount
     }
     let source = match bind {
         Some((path, _)) => {
-            if let Some((name, _)) = options.data.first() {
+            // mount(2) does not look at a file system's parameters where it binds, and bundles have them.
+            let far = context.reach == Reach::Supervisor;
+            if let (Some((name, _)), true) = (options.data.first(), far) {
                 return Err(SpecError::Unsupported {
                     field: format!("{} {name:?} of a bind mount", field("options")),
                 });

@@ -64,7 +64,8 @@ pub(super) fn check_process(process: &Process, reach: Reach) -> Result<(), SpecE
     ])
 }
 
-pub(super) fn check_resources(resources: &LinuxResources) -> Result<(), SpecError> {
+pub(super) fn check_resources(resources: &LinuxResources, reach: Reach) -> Result<(), SpecError> {
+    let far = reach == Reach::Supervisor;
     let memory = resources.memory().as_ref();
     let cpu = resources.cpu().as_ref();
     let block_io = resources.block_io().as_ref();
@@ -72,27 +73,27 @@ pub(super) fn check_resources(resources: &LinuxResources) -> Result<(), SpecErro
     refuse(&[
         (
             "linux.resources.memory.reservation",
-            memory.is_some_and(|memory| memory.reservation().is_some()),
+            far && memory.is_some_and(|memory| memory.reservation().is_some()),
         ),
         (
             "linux.resources.memory.kernel",
-            memory.is_some_and(|memory| memory.kernel().is_some()),
+            far && memory.is_some_and(|memory| memory.kernel().is_some()),
         ),
         (
             "linux.resources.memory.kernelTCP",
-            memory.is_some_and(|memory| memory.kernel_tcp().is_some()),
+            far && memory.is_some_and(|memory| memory.kernel_tcp().is_some()),
         ),
         (
             "linux.resources.memory.swappiness",
-            memory.is_some_and(|memory| memory.swappiness().is_some()),
+            far && memory.is_some_and(|memory| memory.swappiness().is_some()),
         ),
         (
             "linux.resources.memory.disableOOMKiller",
-            memory.is_some_and(|memory| memory.disable_oom_killer() == Some(true)),
+            far && memory.is_some_and(|memory| memory.disable_oom_killer() == Some(true)),
         ),
         (
             "linux.resources.memory.useHierarchy",
-            memory.is_some_and(|memory| memory.use_hierarchy() == Some(true)),
+            far && memory.is_some_and(|memory| memory.use_hierarchy() == Some(true)),
         ),
         (
             "linux.resources.memory.checkBeforeUpdate",
@@ -100,43 +101,43 @@ pub(super) fn check_resources(resources: &LinuxResources) -> Result<(), SpecErro
         ),
         (
             "linux.resources.cpu.idle",
-            cpu.is_some_and(|cpu| cpu.idle().is_some()),
+            far && cpu.is_some_and(|cpu| cpu.idle().is_some()),
         ),
         (
             "linux.resources.cpu.burst",
-            cpu.is_some_and(|cpu| cpu.burst().is_some()),
+            far && cpu.is_some_and(|cpu| cpu.burst().is_some()),
         ),
         (
             "linux.resources.cpu.realtimeRuntime",
-            cpu.is_some_and(|cpu| cpu.realtime_runtime().is_some()),
+            far && cpu.is_some_and(|cpu| cpu.realtime_runtime().is_some()),
         ),
         (
             "linux.resources.cpu.realtimePeriod",
-            cpu.is_some_and(|cpu| cpu.realtime_period().is_some()),
+            far && cpu.is_some_and(|cpu| cpu.realtime_period().is_some()),
         ),
         (
             "linux.resources.blockIO.leafWeight",
-            block_io.is_some_and(|block_io| block_io.leaf_weight().is_some()),
+            far && block_io.is_some_and(|block_io| block_io.leaf_weight().is_some()),
         ),
         (
             "linux.resources.blockIO.weightDevice",
-            block_io.is_some_and(|block_io| some(block_io.weight_device())),
+            far && block_io.is_some_and(|block_io| some(block_io.weight_device())),
         ),
         (
             "linux.resources.blockIO.throttleReadBpsDevice",
-            block_io.is_some_and(|block_io| some(block_io.throttle_read_bps_device())),
+            far && block_io.is_some_and(|block_io| some(block_io.throttle_read_bps_device())),
         ),
         (
             "linux.resources.blockIO.throttleWriteBpsDevice",
-            block_io.is_some_and(|block_io| some(block_io.throttle_write_bps_device())),
+            far && block_io.is_some_and(|block_io| some(block_io.throttle_write_bps_device())),
         ),
         (
             "linux.resources.blockIO.throttleReadIOPSDevice",
-            block_io.is_some_and(|block_io| some(block_io.throttle_read_iops_device())),
+            far && block_io.is_some_and(|block_io| some(block_io.throttle_read_iops_device())),
         ),
         (
             "linux.resources.blockIO.throttleWriteIOPSDevice",
-            block_io.is_some_and(|block_io| some(block_io.throttle_write_iops_device())),
+            far && block_io.is_some_and(|block_io| some(block_io.throttle_write_iops_device())),
         ),
         (
             "linux.resources.network.classID",

@@ -2,7 +2,7 @@
 
 use oci_spec::runtime::{LinuxDeviceCgroup, LinuxDeviceType, LinuxResources};
 
-use super::{SpecError, invalid, refusal};
+use super::{Reach, SpecError, further, invalid, refusal};
 use crate::{BlockIoWeight, DeviceRule, HugepageLimit, Resources};
 
 /// The kernel's least `cpu.shares`; less reads as that.
@@ -10,7 +10,20 @@ const LEAST_SHARES: u64 = 2;
 
 /// Limits of a cgroup from `linux.resources`; what the embedded core does not implement is refused.
 pub fn resources(given: &LinuxResources) -> Result<Resources, SpecError> {
-    refusal::check_resources(given)?;
+    refusal::check_resources(given, Reach::Supervisor)?;
+    translate(given)
+}
+
+/// The same, for a cgroup that this process limits: with what needs a file and no more.
+pub fn resources_here(given: &LinuxResources) -> Result<Resources, SpecError> {
+    refusal::check_resources(given, Reach::Here)?;
+    Ok(Resources {
+        further: further::further(given),
+        ..translate(given)?
+    })
+}
+
+fn translate(given: &LinuxResources) -> Result<Resources, SpecError> {
     let cpu = given.cpu().as_ref();
     let memory = given.memory().as_ref();
     let mut hugepage_limits = Vec::new();
@@ -77,6 +90,7 @@ pub fn resources(given: &LinuxResources) -> Result<Resources, SpecError> {
             .map(BlockIoWeight),
         devices,
         unified,
+        further: Vec::new(),
     })
 }
 

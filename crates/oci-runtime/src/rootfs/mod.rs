@@ -33,6 +33,7 @@ pub(crate) fn build<'r>(
     plan: &ContainerPlan,
     mounts: &[Prepared<'_>],
     pause: Option<Pause<'_>>,
+    in_order: bool,
 ) -> Result<Root<'r>, Error> {
     if let Some(host) = pause.and_then(|pause| pause.host) {
         enter_host(host)?;
@@ -52,7 +53,7 @@ pub(crate) fn build<'r>(
     rustix::mount::move_mount(root, "", CWD, at, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
         .at(Stage::AttachRoot, "(its detached mount)")?;
     let root = Root::new(root);
-    let late_readonly = mounts::mount_all(&root, mounts)?;
+    let late_readonly = mounts::mount_all(&root, mounts, in_order)?;
     device::make_outside_dev(&root, plan)?;
     mask::mask(&root, &plan.masked_paths)?;
     mask::make_readonly(&root, &plan.readonly_paths)?;

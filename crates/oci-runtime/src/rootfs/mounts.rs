@@ -252,6 +252,7 @@ fn shape(tree: BorrowedFd<'_>, mount: &Mount, idmap: Option<BorrowedFd<'_>>) -> 
 pub(super) fn mount_all<'m>(
     root: &Root<'_>,
     mounts: &'m [Prepared<'_>],
+    in_order: bool,
 ) -> Result<Vec<(&'m str, OwnedFd)>, Error> {
     let mut late_readonly = Vec::new();
     for prepared in mounts {
@@ -264,11 +265,16 @@ pub(super) fn mount_all<'m>(
                 late_readonly: late,
             } => {
                 let place = place(root, target, *leaf)?;
-                attach(mount.as_fd(), place.as_fd())
+                let younger = match in_order {
+                    true => younger(mount.as_fd()),
+                    false => None,
+                };
+                let mount = younger.as_ref().map_or(mount.as_fd(), AsFd::as_fd);
+                attach(mount, place.as_fd())
                     .at(Stage::Mount, format_args!("{words} on {target}"))?;
                 if *late {
-                    let kept = rustix::io::fcntl_dupfd_cloexec(mount.as_fd(), 0)
-                        .at(Stage::Mount, target)?;
+                    let kept =
+                        rustix::io::fcntl_dupfd_cloexec(mount, 0).at(Stage::Mount, target)?;
                     late_readonly.push((target, kept));
                 }
             }
@@ -286,6 +292,16 @@ pub(super) fn mount_all<'m>(
         }
     }
     Ok(late_readonly)
+}
+
+/// A copy of a detached tree. Since Linux 6.8 `mountinfo` has mounts by their age, and these are older than what is mounted below them. Before
+/// 6.15 no detached tree could be copied, nor can one of another user namespace: then they come first, and nothing else differs.
+fn younger(tree: BorrowedFd<'_>) -> Option<OwnedFd> {
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE
+        | OpenTreeFlags::OPEN_TREE_CLOEXEC
+        | OpenTreeFlags::AT_RECURSIVE
+        | OpenTreeFlags::AT_EMPTY_PATH;
+    open_tree(tree, "", flags).ok()
 }
 
 fn mount_filesystem(
