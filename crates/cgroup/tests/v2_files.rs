@@ -88,6 +88,7 @@ fn every_limit_has_its_file() {
         blkio_weight: Some(BlockIoWeight(1000)),
         devices: Vec::new(),
         unified: vec![("memory.high".to_owned(), "90".to_owned())],
+        further: Vec::new(),
     };
     cgroup.update(&resources).unwrap();
     let read = |file: &str| tree.read(&format!("p/c/{file}"));
