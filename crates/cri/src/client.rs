@@ -212,6 +212,11 @@ impl Client {
         &self.endpoint
     }
 
+    /// The connection itself, for methods that no generated client has.
+    pub fn channel(&self) -> Channel {
+        self.channel.clone()
+    }
+
     /// The generated client of the runtime service, for streams; calls with one reply go through [`Client::runtime`].
     pub fn runtime_service(&self) -> RuntimeServiceClient<Channel> {
         RuntimeServiceClient::new(self.channel.clone())

@@ -106,6 +106,7 @@ pub(crate) enum Command {
     Import(import::Import),
     Push(push::Push),
     Bench(bench::Bench),
+    Check(check::Check),
     Config(config::Config),
     Completion(completion::Completion),
     Man(man::Man),
@@ -172,6 +173,7 @@ impl Command {
             Self::Import(command) => command.run(session, out).await,
             Self::Push(command) => command.run(session, out).await,
             Self::Bench(command) => command.run(session, out).await,
+            Self::Check(command) => command.run(session, out).await,
             // They need no runtime, and were done before one was looked for.
             Self::Config(_) | Self::Completion(_) | Self::Man(_) => Ok(()),
         }

@@ -35,6 +35,8 @@ pub(crate) enum Error {
     },
     #[error(transparent)]
     Bench(validator::bench::BenchError),
+    #[error(transparent)]
+    Check(validator::check::CheckError),
     #[error("{operation}")]
     Streaming {
         operation: String,

@@ -13,14 +13,13 @@
 #[cfg(feature = "daemon")]
 pub mod daemon;
 pub mod file_server;
-#[cfg(feature = "registry")]
-pub mod image;
 pub mod ledger;
 #[cfg(feature = "daemon")]
 pub mod nri_plugin;
-#[cfg(feature = "registry")]
-pub mod registry;
 pub mod sandbox;
 #[cfg(feature = "registry")]
 pub mod signer;
 pub mod terminal;
+
+#[cfg(feature = "registry")]
+pub use registry::{self, image};

@@ -1,4 +1,5 @@
 //! What can be found out about a container runtime from outside, through the Container Runtime Interface: [`mod@bench`] measures any endpoint,
-//! ours or another's. It asserts nothing about time, and is no test.
+//! ours or another's, and asserts nothing about time; [`mod@check`] says whether it keeps to the interface.
 
 pub mod bench;
+pub mod check;

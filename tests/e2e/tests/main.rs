@@ -3,6 +3,7 @@
 mod archives;
 mod bad_input;
 mod bench;
+mod check;
 mod checkpoint;
 mod checkpoint_image;
 mod checkpoint_pods;

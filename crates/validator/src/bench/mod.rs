@@ -25,6 +25,7 @@ pub use images::{
     StageReport, run_images,
 };
 pub use lists::ListsReport;
+pub(crate) use pods::machine;
 pub use pods::{PodsSettings, Subject, run_pods};
 pub use report::{Machine, PodsReport, SubjectReport};
 pub use samples::Summary;

@@ -1,4 +1,4 @@
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::{crowd::CrowdReport, floor::FloorReport, lists::ListsReport, sequence::NetworkReport};
 
@@ -18,7 +18,7 @@ pub struct PodsReport {
 }
 
 /// The machine of a run.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Machine {
     /// `uname -r`.
     pub kernel: String,

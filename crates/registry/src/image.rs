@@ -1,7 +1,7 @@
 //! OCI images made from given files.
 //!
 //! ```
-//! use testkit::image::{ImageBuilder, Layer};
+//! use registry::image::{ImageBuilder, Layer};
 //!
 //! let image = ImageBuilder::new()
 //!     .layer(Layer::new().file("etc/motd", 0o644, "hello\n"))
@@ -15,7 +15,7 @@
 mod busybox;
 mod layer;
 
-pub use busybox::{busybox, busybox_layer};
+pub use busybox::{BusyboxError, busybox, busybox_layer, busybox_of, find_busybox};
 pub use layer::{Compression, Layer};
 
 use bytes::Bytes;
@@ -220,7 +220,7 @@ impl ImageBuilder {
             "os": "linux",
             "config": self.config,
             "rootfs": { "type": "layers", "diff_ids": diff_ids },
-            "history": self.layers.iter().map(|_| json!({ "created_by": "testkit" })).collect::<Vec<_>>(),
+            "history": self.layers.iter().map(|_| json!({ "created_by": "longshore" })).collect::<Vec<_>>(),
         });
         let config = Blob::new(
             if self.docker {
@@ -257,7 +257,9 @@ impl ImageBuilder {
             (Compression::None, _) => "",
             (Compression::Gzip, false) => "+gzip",
             (Compression::Gzip, true) => ".gzip",
+            #[cfg(feature = "zstd")]
             (Compression::Zstd, false) => "+zstd",
+            #[cfg(feature = "zstd")]
             (Compression::Zstd, true) => ".zstd",
         };
         let base = if self.docker { DOCKER_LAYER } else { OCI_LAYER };

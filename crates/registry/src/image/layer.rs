@@ -8,6 +8,7 @@ pub enum Compression {
     None,
     #[default]
     Gzip,
+    #[cfg(feature = "zstd")]
     Zstd,
 }
 
@@ -21,6 +22,7 @@ impl Compression {
                 encoder.write_all(tar).expect("writing to memory");
                 encoder.finish().expect("writing to memory")
             }
+            #[cfg(feature = "zstd")]
             Self::Zstd => zstd::encode_all(tar, 3).expect("writing to memory"),
         }
     }

@@ -1,15 +1,13 @@
-//! A small registry: the pull side of the distribution specification 1.1, from memory, over plain HTTP.
+//! Images made from given files ([`image`]), and a small registry for them: the pull side of the distribution specification 1.1, from memory, over plain HTTP.
 //!
 //! It runs on a thread and an async runtime of its own, so that blocking and async tests use it alike, and stops when dropped.
-//! To serve inside a [`Sandbox`](crate::sandbox::Sandbox), bind the listener there:
+//! To serve in another network namespace, bind the listener there:
 //!
 //! ```no_run
-//! # fn main() -> anyhow::Result<()> {
-//! use testkit::{image, registry::Registry, sandbox::Sandbox};
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! use registry::{Registry, image};
 //!
-//! let sandbox = Sandbox::new()?;
-//! let listener = sandbox.on_network(|| std::net::TcpListener::bind("127.0.0.1:5000"))??;
-//! let registry = Registry::serve(listener)?;
+//! let registry = Registry::serve(std::net::TcpListener::bind("127.0.0.1:5000")?)?;
 //! registry.push("library/busybox", "latest", &image::busybox()?.build());
 //! # Ok(())
 //! # }
@@ -17,6 +15,7 @@
 
 mod answer;
 mod fault;
+pub mod image;
 mod store;
 
 use std::{
@@ -108,7 +107,7 @@ impl Registry {
         let (stop, stopped) = oneshot::channel();
         let service = Arc::clone(&shared);
         let thread = thread::Builder::new()
-            .name("testkit-registry".into())
+            .name("registry".into())
             .spawn(move || {
                 runtime.block_on(async {
                     tokio::select! {

@@ -6,9 +6,9 @@ use std::{
     time::Duration,
 };
 
-use testkit::{
+use registry::{
+    Auth, Fault, Registry, Rule,
     image::{self, Compression, ImageBuilder, Layer},
-    registry::{Auth, Fault, Registry, Rule},
 };
 
 #[test]
