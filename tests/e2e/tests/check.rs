@@ -89,17 +89,16 @@ fn the_daemon_recovers() {
             log.display()
         );
         // In the sandbox there is no other.
-        let kill = "--kill-command=pid=$(pidof longshored); kill -9 $pid; while kill -0 $pid 2>/dev/null; do sleep 0.02; done";
-        let output = check(
-            host,
-            &[
-                "--strict",
-                "--output=json",
-                "--focus=^recovery: ",
-                kill,
-                &restart,
-            ],
-        )?;
+        let killing = "pid=$(pidof longshored); kill -9 $pid; while kill -0 $pid 2>/dev/null; do sleep 0.02; done";
+        let kill = format!("--kill-command={killing}");
+        let arguments = [
+            "--strict",
+            "--output=json",
+            "--focus=^recovery: ",
+            &kill,
+            &restart,
+        ];
+        let output = check(host, &arguments)?;
         let report = passed(&output);
         let report = report.with_context(|| std::fs::read_to_string(&log).unwrap_or_default())?;
         let all = (

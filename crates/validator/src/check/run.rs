@@ -1,7 +1,6 @@
 use std::{
     any::Any,
     panic::AssertUnwindSafe,
-    pin::pin,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
@@ -64,11 +63,11 @@ pub async fn run(
         let both = [(together, settings.parallel.max(1)), (alone, 1)];
         for (cases, at_once) in both {
             let stop = || stopped.peek().is_some();
-            let mut running = pin!(
+            let mut running = Box::pin(
                 stream::iter(cases)
                     .take_while(|_| std::future::ready(!stop()))
                     .map(|case| one(&bed, case, round, began, stopped.clone()))
-                    .buffer_unordered(at_once)
+                    .buffer_unordered(at_once),
             );
             while let Some(ended) = running.next().await {
                 told(&Told::Ended(&ended));

@@ -221,12 +221,16 @@ async fn filters(scene: &Scene<'_>) -> Verdict {
         id: created.clone(),
         ..Default::default()
     };
-    ensure_eq!(ids(by_id).await?, [created.clone()], "containers by id");
+    ensure_eq!(ids(by_id).await?, [created.as_str()], "containers by id");
     let by_pod = ContainerFilter {
         pod_sandbox_id: other.id.clone(),
         ..Default::default()
     };
-    ensure_eq!(ids(by_pod).await?, [elsewhere.clone()], "containers by pod");
+    ensure_eq!(
+        ids(by_pod).await?,
+        [elsewhere.as_str()],
+        "containers by pod"
+    );
     let state = Some(ContainerStateValue {
         state: ContainerState::ContainerRunning.into(),
     });
@@ -237,7 +241,7 @@ async fn filters(scene: &Scene<'_>) -> Verdict {
     };
     ensure_eq!(
         ids(by_state).await?,
-        [running.clone()],
+        [running.as_str()],
         "running containers of this case"
     );
     let mut labels = scene.labels();

@@ -91,7 +91,7 @@ async fn without_tag(scene: &Scene<'_>) -> Verdict {
     let reference = scene.push("one", "latest", &scene.recipe("one").build());
     let bare = reference.trim_end_matches(":latest");
     let image = comes_and_goes(scene, bare).await?;
-    ensure_eq!(image.repo_tags, [reference.clone()], "its tags");
+    ensure_eq!(image.repo_tags, [reference.as_str()], "its tags");
     Ok(())
 }
 

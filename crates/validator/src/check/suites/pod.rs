@@ -105,7 +105,7 @@ async fn filters(scene: &Scene<'_>) -> Verdict {
         id: second.id.clone(),
         ..Default::default()
     };
-    ensure_eq!(ids(by_id).await?, [second.id.clone()], "pods by id");
+    ensure_eq!(ids(by_id).await?, [second.id.as_str()], "pods by id");
     for (state, wanted) in [
         (PodSandboxState::SandboxReady, &first.id),
         (PodSandboxState::SandboxNotready, &second.id),
@@ -119,7 +119,7 @@ async fn filters(scene: &Scene<'_>) -> Verdict {
         };
         ensure_eq!(
             ids(filter).await?,
-            [wanted.clone()],
+            [wanted.as_str()],
             "pods of this case that are {state:?}"
         );
     }
@@ -131,7 +131,7 @@ async fn filters(scene: &Scene<'_>) -> Verdict {
     };
     ensure_eq!(
         ids(by_label).await?,
-        [first.id.clone()],
+        [first.id.as_str()],
         "pods by two labels"
     );
     labels.insert("which".to_owned(), "other".to_owned());

@@ -136,12 +136,12 @@ async fn lists(scene: &Scene<'_>) -> Verdict {
         id: one.clone(),
         ..Default::default()
     };
-    ensure_eq!(ids(Some(filter)).await?, [one.clone()], "stats by id");
+    ensure_eq!(ids(Some(filter)).await?, [one.as_str()], "stats by id");
     let filter = ContainerStatsFilter {
         pod_sandbox_id: other.id.clone(),
         ..Default::default()
     };
-    ensure_eq!(ids(Some(filter)).await?, [two.clone()], "stats by pod");
+    ensure_eq!(ids(Some(filter)).await?, [two.as_str()], "stats by pod");
     let filter = ContainerStatsFilter {
         label_selector: scene.labels(),
         ..Default::default()
@@ -223,7 +223,7 @@ async fn pods(scene: &Scene<'_>) -> Verdict {
         id: one.id.clone(),
         ..Default::default()
     };
-    ensure_eq!(ids(filter).await?, [one.id.clone()], "stats by id");
+    ensure_eq!(ids(filter).await?, [one.id.as_str()], "stats by id");
     let mut both = vec![one.id, two.id];
     both.sort();
     let filter = PodSandboxStatsFilter {
