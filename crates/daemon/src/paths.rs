@@ -321,6 +321,13 @@ fn cached(path: &Path) -> Option<OwnedFd> {
     rustix::fs::openat2(CWD, path, flags, Mode::empty(), ResolveFlags::CACHED).ok()
 }
 
+/// Whether the kernel remembers that there is nothing at a path. Does not wait: what it does not remember may be there.
+pub(crate) fn is_known_missing(path: &Path) -> bool {
+    let flags = OFlags::PATH | OFlags::CLOEXEC;
+    let opened = rustix::fs::openat2(CWD, path, flags, Mode::empty(), ResolveFlags::CACHED);
+    matches!(opened, Err(Errno::NOENT))
+}
+
 /// The number of a file system, from memory.
 fn device_of(file: &OwnedFd) -> Option<u64> {
     let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;

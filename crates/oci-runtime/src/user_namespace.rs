@@ -26,17 +26,17 @@ pub(crate) fn make(host: &Host, mappings: &IdMappings) -> Result<OwnedFd, Error>
             sys::exit_process(0)
         }
     };
-    let namespace =
-        write_mappings(host, pid, mappings).and_then(|()| open_namespace(host, pid, "user"));
+    let namespace = write_mappings(host, pid, mappings)
+        .and_then(|()| open_namespace(host, &pid.to_string(), "user"));
     // It waits in recv(2) and has nothing to lose: this takes microseconds.
     let _ = rustix::process::pidfd_send_signal(&pidfd, Signal::KILL);
     let _ = rustix::process::waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED);
     namespace
 }
 
-/// Opens a namespace of a process by its name in `/proc/PID/ns`.
-pub(crate) fn open_namespace(host: &Host, pid: i32, name: &str) -> Result<OwnedFd, Error> {
-    let path = format!("{pid}/ns/{name}");
+/// Opens a namespace of a process by its name in `/proc/PROCESS/ns`.
+pub(crate) fn open_namespace(host: &Host, process: &str, name: &str) -> Result<OwnedFd, Error> {
+    let path = format!("{process}/ns/{name}");
     let flags = OFlags::RDONLY | OFlags::CLOEXEC;
     rustix::fs::openat(host.proc(), path.as_str(), flags, Mode::empty())
         .at(Stage::Prepare, format_args!("/proc/{path}"))

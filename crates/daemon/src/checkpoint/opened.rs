@@ -22,7 +22,7 @@ use super::{
     manifest,
     metadata::{CONFIG, DELETED, IMAGES, LAYER, SPEC},
 };
-use crate::runtime::Runtime;
+use crate::{paths::is_known_missing, runtime::Runtime};
 
 /// Images of CRIU that every checkpoint has.
 const ESSENTIAL: [&str; 2] = ["inventory.img", "pstree.img"];
@@ -97,6 +97,15 @@ impl Described {
     }
 }
 
+/// Whether an image may be a checkpoint, as far as the kernel's cache can tell: each container is asked for, and none waits for the disk to learn
+/// that its image is one like others.
+pub(super) fn may_be(runtime: &Runtime, image: &Image) -> bool {
+    let [layer] = image.layers.as_slice() else {
+        return false;
+    };
+    !is_known_missing(&runtime.overlay.found_dir(layer).join(CONFIG))
+}
+
 /// Reads what a checkpoint says of itself. Blocks. `None`: the image is no checkpoint.
 pub(crate) fn describe(runtime: &Runtime, origin: &Origin) -> Result<Option<Described>, OpenError> {
     let json = match origin {
@@ -114,8 +123,10 @@ pub(crate) fn describe(runtime: &Runtime, origin: &Origin) -> Result<Option<Desc
             let [layer] = image.layers.as_slice() else {
                 return Ok(None);
             };
-            let view = runtime.overlay.view(std::slice::from_ref(layer));
-            let view = view.map_err(|error| OpenError::Open(io::Error::other(error)))?;
+            // The view of one layer is its directory, which costs no mount.
+            let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let view = rustix::fs::open(runtime.overlay.found_dir(layer), flags, Mode::empty());
+            let view = view.map_err(|error| OpenError::Open(error.into()))?;
             match described(&view)? {
                 Some(json) => json,
                 None => return Ok(None),

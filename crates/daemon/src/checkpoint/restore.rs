@@ -115,7 +115,7 @@ impl Restoring {
             Some(directory) => Origin::Directory(directory.clone()),
             None if name.starts_with('/') => Origin::Archive(PathBuf::from(name)),
             None => match runtime.images.find(name) {
-                Ok(Some(image)) if image.layers.len() == 1 => Origin::Image(image),
+                Ok(Some(image)) if opened::may_be(runtime, &image) => Origin::Image(image),
                 // Whoever looks for the image will say what is wrong.
                 Ok(_) | Err(_) => return Ok(None),
             },

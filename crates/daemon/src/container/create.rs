@@ -357,22 +357,20 @@ async fn build(
     hooks::add_the_node_s(runtime, container, &mut specified.spec.spec)
         .await
         .map_err(hooked)?;
-    let spec = specified.spec.clone();
-    confinable(runtime, &spec)
+    confinable(runtime, &specified.spec)
         .await
         .map_err(|error| CreateError::AppArmor(id.clone(), error))?;
-    flight::stage("open what it mounts");
-    let (plan, mut descriptors) = translate(runtime, container, specified).await?;
-    let log = match &container.log_path {
-        None => None,
-        Some(path) => {
-            let log = log::open(&runtime.paths, path)
-                .await
-                .map_err(|error| CreateError::Log(id.clone(), error))?;
-            descriptors.push(log);
-            Some(slot(descriptors.len() - 1))
-        }
-    };
+    flight::stage("open its log, and what it mounts");
+    let (log, translated) = tokio::join!(
+        log::open_for(&runtime.paths, container),
+        translate(runtime, container, specified)
+    );
+    let (spec, plan, mut descriptors) = translated?;
+    let log = log.map_err(|error| CreateError::Log(id.clone(), error))?;
+    let log = log.map(|log| {
+        descriptors.push(log);
+        slot(descriptors.len() - 1)
+    });
     if let Some(made_with) = &container.pod.made_with {
         let annotations = [
             &container.pod.config.annotations,
@@ -645,12 +643,12 @@ fn namespace_paths(runtime: &Runtime, container: &Container) -> NamespacePaths {
     }
 }
 
-/// The plan, and the descriptors that its slots count.
+/// The specification, its plan, and the descriptors that the plan's slots count.
 async fn translate(
     runtime: &Runtime,
     container: &Container,
     specified: Specified,
-) -> Result<(ContainerPlan, Vec<OwnedFd>), CreateError> {
+) -> Result<(ContainerSpec, ContainerPlan, Vec<OwnedFd>), CreateError> {
     let Specified {
         spec: made,
         root,
@@ -704,5 +702,5 @@ async fn translate(
         reach: oci_plan::spec::Reach::Supervisor,
     };
     let plan = container_plan(&outside::planned(&made.spec), context).map_err(planned)?;
-    Ok((plan, descriptors))
+    Ok((made, plan, descriptors))
 }

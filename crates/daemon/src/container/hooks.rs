@@ -79,6 +79,9 @@ pub(super) async fn add_the_node_s(
     container: &Container,
     spec: &mut Spec,
 ) -> Result<(), HookError> {
+    if runtime.hooks.are_known_missing() {
+        return Ok(());
+    }
     let runtime = Arc::clone(runtime);
     let hooks = blocking(DISK_BOUND, move || runtime.hooks.look()).await??;
     if hooks.is_empty() {

@@ -59,8 +59,19 @@ pub(super) fn path(log_directory: &str, log_path: &str) -> Result<Option<PathBuf
     Ok(Some(Path::new(log_directory).join(relative)))
 }
 
+/// Opens a container's log, where it has one.
+pub(super) async fn open_for(
+    paths: &Paths,
+    container: &Container,
+) -> Result<Option<OwnedFd>, LogError> {
+    match &container.log_path {
+        Some(path) => open(paths, path).await.map(Some),
+        None => Ok(None),
+    }
+}
+
 /// Opens a log for appending, making it and its directory where they are missing.
-pub(super) async fn open(paths: &Paths, path: &Path) -> Result<OwnedFd, LogError> {
+async fn open(paths: &Paths, path: &Path) -> Result<OwnedFd, LogError> {
     let opened = paths.log(path).await;
     opened.map_err(|source| LogError::Open {
         path: path.to_owned(),

@@ -13,6 +13,7 @@ use regex_lite::Regex;
 use serde::Deserialize;
 
 use super::{Stage, add};
+use crate::paths::is_known_missing;
 
 /// Where they are.
 #[derive(Debug)]
@@ -126,12 +127,24 @@ impl HookDirectories {
         trouble.unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// Whether the kernel remembers that there is no such directory: most nodes have none. Does not wait.
+    pub(crate) fn are_known_missing(&self) -> bool {
+        let missing = self.directories.iter().all(|path| is_known_missing(path));
+        if missing {
+            self.set_trouble(None);
+        }
+        missing
+    }
+
     /// What is there now. Blocks.
     pub(crate) fn look(&self) -> Result<NodeHooks, DirectoryError> {
         let read = self.read();
-        let told = read.as_ref().err().map(ToString::to_string);
-        *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = told;
+        self.set_trouble(read.as_ref().err().map(ToString::to_string));
         read.map(NodeHooks)
+    }
+
+    fn set_trouble(&self, told: Option<String>) {
+        *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = told;
     }
 
     fn read(&self) -> Result<Vec<Checked>, DirectoryError> {

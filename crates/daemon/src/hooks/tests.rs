@@ -238,3 +238,20 @@ fn files_say_for_which_containers_they_are() {
     directories.look().unwrap();
     assert_eq!(directories.trouble(), None);
 }
+
+#[test]
+fn a_directory_that_is_there_is_never_known_to_be_missing() {
+    let place = tempfile::tempdir().unwrap();
+    let (first, second) = (place.path().join("first"), place.path().join("second"));
+    let directories = HookDirectories::new(vec![first.clone(), second.clone()]);
+    // What the kernel remembers of them is its own affair.
+    let _either = directories.are_known_missing();
+    assert!(directories.look().unwrap().is_empty());
+    let _either = directories.are_known_missing();
+    fs::create_dir(&second).unwrap();
+    assert!(!directories.are_known_missing());
+    fs::create_dir(&first).unwrap();
+    assert!(!directories.are_known_missing());
+    fs::remove_dir(&second).unwrap();
+    assert!(!directories.are_known_missing());
+}

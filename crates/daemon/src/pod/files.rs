@@ -45,22 +45,21 @@ impl PodFiles {
     }
 
     /// Writes all three. `ips` is empty on the host's network.
-    pub(crate) async fn write(
+    pub(crate) fn write(
         &self,
-        paths: &Paths,
         config: &PodConfig,
+        node: NodeFiles,
         ips: &[IpAddr],
     ) -> Result<(), FilesError> {
         let hostname = hostname(config)?;
         let resolv_conf = match &config.dns_config {
             Some(dns) => resolv_conf(dns),
-            None => node_s(paths, "/etc/resolv.conf").await.unwrap_or_default(),
+            None => node.resolv_conf.unwrap_or_default(),
         };
         let hosts = if config.namespaces().net {
             hosts(&hostname, ips)
         } else {
-            let own = node_s(paths, "/etc/hosts").await;
-            own.unwrap_or_else(|| hosts("", &[]))
+            node.hosts.unwrap_or_else(|| hosts("", &[]))
         };
         for (path, text) in [
             (&self.resolv_conf, resolv_conf),
@@ -73,6 +72,27 @@ impl PodFiles {
             })?;
         }
         Ok(())
+    }
+}
+
+/// What the node has for a pod's files. They are read while the pod's namespaces are made.
+#[derive(Debug, Default)]
+pub(crate) struct NodeFiles {
+    resolv_conf: Option<String>,
+    hosts: Option<String>,
+}
+
+impl NodeFiles {
+    /// Reads those that the pod needs.
+    pub(crate) async fn read(paths: &Paths, config: &PodConfig) -> Self {
+        let mut files = Self::default();
+        if config.dns_config.is_none() {
+            files.resolv_conf = node_s(paths, "/etc/resolv.conf").await;
+        }
+        if !config.namespaces().net {
+            files.hosts = node_s(paths, "/etc/hosts").await;
+        }
+        files
     }
 }
 

@@ -10,7 +10,7 @@ use supervisor_api::{ReplyBody, RequestBody};
 use super::{
     Phase, Pod, Turn,
     config::PodConfig,
-    files::{FilesError, hostname},
+    files::{FilesError, NodeFiles, hostname},
     follow, lost,
     network::{self, NetworkError},
     parent::{self, ParentError},
@@ -303,11 +303,16 @@ impl<'a> Reserved<'a> {
         if let Err(error) = use_runtime(runtime, pod, &link).await {
             return Err(self.undo(error).await);
         }
-        match ask(&link, plan).await {
+        let (made, files) = tokio::join!(
+            ask(&link, plan),
+            NodeFiles::read(&runtime.paths, &pod.config)
+        );
+        match made {
             Ok((ReplyBody::Sandbox, mut descriptors)) => {
                 failpoint::reach("pod.made", pod);
                 Ok(Supervised {
                     netns: descriptors.pop(),
+                    files,
                     reserved: self,
                 })
             }
@@ -372,6 +377,7 @@ async fn ask(link: &Link, plan: SandboxPlan) -> Result<(ReplyBody, Vec<OwnedFd>)
 struct Supervised<'a> {
     reserved: Reserved<'a>,
     netns: Option<OwnedFd>,
+    files: NodeFiles,
 }
 
 impl<'a> Supervised<'a> {
@@ -410,7 +416,9 @@ struct Networked<'a> {
 impl Networked<'_> {
     async fn ready(self) -> Result<(), RunError> {
         let Networked {
-            supervised: Supervised { reserved, .. },
+            supervised: Supervised {
+                reserved, files, ..
+            },
             network,
         } = self;
         let (runtime, pod, turn) = (reserved.runtime, reserved.pod, reserved.turn);
@@ -420,8 +428,7 @@ impl Networked<'_> {
             .as_ref()
             .map(|network| network.ips.clone())
             .unwrap_or_default();
-        let files = pod.files();
-        let finished = match files.write(&runtime.paths, &pod.config, &ips).await {
+        let finished = match pod.files().write(&pod.config, files, &ips) {
             Err(error) => Err(RunError::Files(pod.id.clone(), error)),
             Ok(()) => pod
                 .update(turn, &runtime.records, |record| {

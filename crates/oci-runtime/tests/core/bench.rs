@@ -97,23 +97,15 @@ impl Bench {
     /// A pod with the namespaces that are asked for, and `/dev/shm` on the host's.
     pub(crate) fn pod(namespaces: PodNamespaces, user: Option<IdMappings>) -> Self {
         let mut bench = Self::new();
-        let plan = SandboxPlan {
-            id: "pod".to_owned(),
-            hostname: "pod-host".to_owned(),
-            namespaces,
-            user,
-            sysctls: match namespaces.net {
-                true => vec![("net.ipv4.ip_forward".to_owned(), "1".to_owned())],
-                false => Vec::new(),
-            },
-            cgroup: String::new(),
-            resources: Resources::default(),
-            shm_bytes: Some(1 << 20),
-        };
+        let plan = sandbox_plan(namespaces, user);
+        bench.pod = bench.make_pod(&plan).unwrap();
+        bench
+    }
+
+    pub(crate) fn make_pod(&self, plan: &SandboxPlan) -> Result<PodHandles, Error> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let place = rustix::fs::open("/dev/shm", flags, Mode::empty()).unwrap();
-        bench.pod = PodHandles::create(&bench.host, &plan, place.as_fd()).unwrap();
-        bench
+        PodHandles::create(&self.host, plan, place.as_fd())
     }
 
     /// Containers get cgroups.
@@ -557,5 +549,22 @@ pub(crate) fn mappings() -> IdMappings {
     IdMappings {
         uids: vec![map],
         gids: vec![map],
+    }
+}
+
+/// A pod with the namespaces that are asked for, which forwards packets if it has a network.
+pub(crate) fn sandbox_plan(namespaces: PodNamespaces, user: Option<IdMappings>) -> SandboxPlan {
+    SandboxPlan {
+        id: "pod".to_owned(),
+        hostname: "pod-host".to_owned(),
+        namespaces,
+        user,
+        sysctls: match namespaces.net {
+            true => vec![("net.ipv4.ip_forward".to_owned(), "1".to_owned())],
+            false => Vec::new(),
+        },
+        cgroup: String::new(),
+        resources: Resources::default(),
+        shm_bytes: Some(1 << 20),
     }
 }

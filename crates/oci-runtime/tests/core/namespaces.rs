@@ -5,11 +5,15 @@ use std::os::fd::AsFd;
 use oci_plan::{NamespaceSource, Namespaces, PodNamespaces};
 use oci_runtime::Kind;
 
-use crate::bench::{Bench, plan, rootfs};
+use crate::bench::{Bench, plan, rootfs, sandbox_plan};
 
 pub(crate) const CASES: &[crate::Case] = &[
     ("namespaces::new_or_the_hosts", new_or_the_hosts),
     ("namespaces::the_pods", the_pods),
+    (
+        "namespaces::whoever_makes_a_pod_stays_outside",
+        whoever_makes_a_pod_stays_outside,
+    ),
     (
         "namespaces::a_pods_pid_namespace_has_an_init",
         a_pods_pid_namespace_has_an_init,
@@ -88,6 +92,32 @@ fn the_pods() {
         "namespaces.pid: the pod has none of its own"
     );
     assert_eq!(error.kind(), Kind::InvalidArgument);
+}
+
+fn whoever_makes_a_pod_stays_outside() {
+    let namespaces = PodNamespaces {
+        net: true,
+        ipc: true,
+        uts: true,
+        pid: false,
+    };
+    let (before, hostname) = (hosts(), rustix::system::uname().nodename().to_owned());
+    let bench = Bench::pod(namespaces, None);
+    assert_eq!(hosts(), before);
+    let mut broken = sandbox_plan(namespaces, None);
+    broken.hostname = "elsewhere".to_owned();
+    let parameter = (
+        "net.ipv4.ip_forward".to_owned(),
+        "a word, and no number".to_owned(),
+    );
+    broken.sysctls.push(parameter);
+    let error = bench.make_pod(&broken).unwrap_err();
+    assert!(
+        error.to_string().contains("net.ipv4.ip_forward=a word"),
+        "{error}"
+    );
+    assert_eq!(hosts(), before);
+    assert_eq!(rustix::system::uname().nodename(), hostname.as_c_str());
 }
 
 fn a_pods_pid_namespace_has_an_init() {
