@@ -82,6 +82,11 @@ impl Count {
         self.guest_status = other.guest_status.or(self.guest_status);
     }
 
+    /// Whether any test has come to an end.
+    pub(crate) fn has_begun(&self) -> bool {
+        self.passed + self.failed + self.ignored > 0 || self.guest_status.is_some()
+    }
+
     /// One line for each test that failed, and for each that was run nowhere.
     pub(crate) fn notes(&self) -> Vec<String> {
         let failed = self.failures.iter().map(|name| format!("failed: {name}"));

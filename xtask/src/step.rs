@@ -50,6 +50,27 @@ pub(crate) fn run(command: &mut Command, limit: Duration) -> anyhow::Result<()> 
     Ok(())
 }
 
+/// What depends on others, mirrors above all, and may come right by itself: `work` is done at most `times` times, with a pause between. The error is
+/// the last one, and says what was tried, and what to look at.
+pub(crate) fn retry<T>(
+    times: u32,
+    pause: Duration,
+    what: &str,
+    mut work: impl FnMut() -> anyhow::Result<T>,
+) -> anyhow::Result<T> {
+    for attempt in 1..times {
+        match work() {
+            Ok(value) => return Ok(value),
+            Err(error) => println!(
+                "    {what}: attempt {attempt} of {times} failed ({error:#}); again in {} s",
+                pause.as_secs()
+            ),
+        }
+        thread::sleep(pause);
+    }
+    work().with_context(|| format!("{what}: {times} attempts failed, the last with"))
+}
+
 /// Starts a command, for [`wait`]. It stays in our process group, so that Ctrl-C reaches it.
 pub(crate) fn start(command: &mut Command) -> anyhow::Result<Child> {
     command
@@ -114,4 +135,30 @@ fn describe(command: &Command) -> String {
         .map(|word| word.to_string_lossy())
         .collect::<Vec<_>>()
         .join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_fails_is_tried_again_and_no_more_often_than_said() {
+        for (good, tries, expected) in [(1, 1, Ok(1)), (3, 3, Ok(3)), (4, 3, Err(()))] {
+            let mut tried = 0;
+            let result = retry(3, Duration::ZERO, "fetch", || {
+                tried += 1;
+                ensure!(tried >= good, "the mirror is dead");
+                Ok(tried)
+            });
+            assert_eq!(tried, tries);
+            match (result, expected) {
+                (Ok(value), Ok(expected)) => assert_eq!(value, expected),
+                (Err(error), Err(())) => assert_eq!(
+                    format!("{error:#}"),
+                    "fetch: 3 attempts failed, the last with: the mirror is dead"
+                ),
+                (result, _) => panic!("{result:?}"),
+            }
+        }
+    }
 }

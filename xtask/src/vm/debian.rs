@@ -13,6 +13,10 @@ use crate::{packages, step};
 
 const LIMIT: Duration = Duration::from_secs(600);
 
+/// How often a machine's Debian is asked for.
+const ATTEMPTS: u32 = 3;
+const PAUSE: Duration = Duration::from_secs(15);
+
 const SUITE: &str = "bookworm";
 
 /// Beside what the tests of every machine need.
@@ -116,7 +120,47 @@ fn packages() -> String {
 
 fn make(directory: &Path) -> anyhow::Result<()> {
     let root = directory.join("root");
-    let mut bootstrap = Command::new("mmdebstrap");
+    bootstrap("mmdebstrap", &root, &sources(), PAUSE)?;
+
+    fs::rename(root.join("kernel/vmlinuz"), directory.join("vmlinuz"))
+        .context("keep the kernel")?;
+    fs::remove_dir_all(root.join("kernel")).context("remove what else came with the kernel")?;
+    initial_ram(&root, directory)?;
+    let image = directory.join("root.img");
+    disk(&image, "2G", Some(&root))?;
+    fs::remove_dir_all(&root).context("remove the root's directory")
+}
+
+/// Has `program`, mmdebstrap, make Debian in `root`. Mirrors have bad minutes: it is tried again from the beginning.
+fn bootstrap(
+    program: &str,
+    root: &Path,
+    sources: &[PathBuf],
+    pause: Duration,
+) -> anyhow::Result<()> {
+    let from: Vec<_> = sources
+        .iter()
+        .map(|path| path.display().to_string())
+        .collect();
+    let from = match from.is_empty() {
+        true => "Debian's public mirror".to_owned(),
+        false => from.join(", "),
+    };
+    step::retry(
+        ATTEMPTS,
+        pause,
+        &format!("make Debian from {from}, which must be reachable"),
+        || {
+            if root.exists() {
+                fs::remove_dir_all(root).with_context(|| format!("remove {}", root.display()))?;
+            }
+            step::run(&mut mmdebstrap(program, root, sources), LIMIT)
+        },
+    )
+}
+
+fn mmdebstrap(program: &str, root: &Path, sources: &[PathBuf]) -> Command {
+    let mut bootstrap = Command::new(program);
     bootstrap
         .args([
             "--quiet",
@@ -128,19 +172,11 @@ fn make(directory: &Path) -> anyhow::Result<()> {
         .arg(format!("--dpkgopt={LEFT_OUT}"))
         .arg(format!("--customize-hook={KERNEL}"))
         .arg(SUITE)
-        .arg(&root)
-        .args(sources())
+        .arg(root)
+        .args(sources)
         .current_dir("/")
         .stdin(Stdio::null());
-    step::run(&mut bootstrap, LIMIT)?;
-
-    fs::rename(root.join("kernel/vmlinuz"), directory.join("vmlinuz"))
-        .context("keep the kernel")?;
-    fs::remove_dir_all(root.join("kernel")).context("remove what else came with the kernel")?;
-    initial_ram(&root, directory)?;
-    let image = directory.join("root.img");
-    disk(&image, "2G", Some(&root))?;
-    fs::remove_dir_all(&root).context("remove the root's directory")
+    bootstrap
 }
 
 /// This machine's own sources of Debian, mirrors and all; mmdebstrap knows the public ones.
@@ -202,4 +238,69 @@ pub(super) fn disk(image: &Path, size: &str, content: Option<&Path>) -> anyhow::
     step::run(make.arg(image).arg(size), LIMIT)?;
     ensure!(image.exists(), "mke2fs made no {}", image.display());
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    /// In mmdebstrap's place: leaves something behind each time, and what it was called with in `calls`.
+    fn program(directory: &Path, succeeds_at: u32) -> PathBuf {
+        let path = directory.join("bootstrap");
+        let script = format!(
+            "#!/bin/sh\necho \"$@\" >> {calls}\nwhile [ \"$1\" != {SUITE} ]; do shift; done\n\
+             mkdir \"$2\" && [ $(wc -l < {calls}) -ge {succeeds_at} ]\n",
+            calls = directory.join("calls").display()
+        );
+        fs::write(&path, script).unwrap();
+        fs::set_permissions(&path, PermissionsExt::from_mode(0o755)).unwrap();
+        path
+    }
+
+    fn tried(succeeds_at: u32) -> (anyhow::Result<()>, usize) {
+        let directory = std::env::temp_dir().join(format!(
+            "longshore-xtask-{}-{succeeds_at}",
+            std::process::id()
+        ));
+        fs::create_dir(&directory).unwrap();
+        let program = program(&directory, succeeds_at);
+        let mirror = PathBuf::from("/etc/apt/dead-mirror.sources");
+        let result = bootstrap(
+            program.to_str().unwrap(),
+            &directory.join("root"),
+            &[mirror],
+            Duration::ZERO,
+        );
+        let calls = fs::read_to_string(directory.join("calls")).unwrap();
+        fs::remove_dir_all(&directory).unwrap();
+        assert!(
+            calls
+                .lines()
+                .all(|line| line.ends_with("/root /etc/apt/dead-mirror.sources")),
+            "{calls}"
+        );
+        (result, calls.lines().count())
+    }
+
+    #[test]
+    fn a_mirror_that_fails_for_a_moment_is_asked_again() {
+        let (result, calls) = tried(3);
+        result.unwrap();
+        assert_eq!(calls, 3);
+    }
+
+    #[test]
+    fn a_dead_mirror_is_named() {
+        let (result, calls) = tried(100);
+        let error = format!("{:#}", result.unwrap_err());
+        assert!(
+            error.starts_with(
+                "make Debian from /etc/apt/dead-mirror.sources, which must be reachable: 3 attempts failed"
+            ) && error.contains("exit status: 1"),
+            "{error}"
+        );
+        assert_eq!(calls, 3);
+    }
 }

@@ -1,6 +1,7 @@
 //! Networks of CNI plugins: Debian's real ones, and one of our own that does as it is told, wrongly too.
 
 mod broken;
+mod capabilities;
 mod configuration;
 mod ranges;
 mod real;
@@ -66,7 +67,12 @@ impl<'a> Site<'a> {
 
     /// With a network that serves, and a ledger that has what its first pod leaves for the others.
     async fn with(host: &'a mut Host, network: &str) -> anyhow::Result<Self> {
-        let site = Self::new(host)?;
+        Self::new(host)?.serving(network).await
+    }
+
+    /// As [`Self::with`], once it has the plugins.
+    async fn serving(self, network: &str) -> anyhow::Result<Self> {
+        let site = self;
         site.configure("10-net.conflist", network)?;
         site.until_ready(true, "CNIConfiguration").await?;
         let id = site.host.run_pod(&first_pod()).await?;
