@@ -250,7 +250,7 @@ mod tests {
     fn program(directory: &Path, succeeds_at: u32) -> PathBuf {
         let path = directory.join("bootstrap");
         let script = format!(
-            "#!/bin/sh\necho \"$@\" >> {calls}\nwhile [ \"$1\" != {SUITE} ]; do shift; done\n\
+            "#!/bin/sh\nwhile [ \"$1\" != {SUITE} ]; do shift; done\necho \"$@\" >> {calls}\n\
              mkdir \"$2\" && [ $(wc -l < {calls}) -ge {succeeds_at} ]\n",
             calls = directory.join("calls").display()
         );

@@ -23,7 +23,7 @@ use super::{
     devices::DevicesError,
     found::{Found, confinable, look},
     hooks::{self, HookError},
-    images::Sources,
+    images::{ImageConfigError, Sources, image_config},
     limit::{self, LimitError},
     log,
     mounts::{self, MountError},
@@ -162,16 +162,6 @@ pub(crate) enum CreateError {
     Blocking(ContainerId, #[source] BlockingError),
     #[error(transparent)]
     Crashed(#[from] Crashed),
-}
-
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum ImageConfigError {
-    #[error(transparent)]
-    Store(#[from] image::StoreError),
-    #[error("the store has none for {0}")]
-    Missing(String),
-    #[error("it does not decode")]
-    Decode(#[source] serde_json::Error),
 }
 
 /// Makes a container, or returns the one that the same request made. Cancellation: the container is made to the end; the same
@@ -603,15 +593,6 @@ fn specify(
         namespaces,
         trees,
     })
-}
-
-fn image_config(
-    runtime: &Runtime,
-    image: &Image,
-) -> Result<oci_spec::image::ImageConfiguration, ImageConfigError> {
-    let json = runtime.images.config_json(&image.id)?;
-    let json = json.ok_or_else(|| ImageConfigError::Missing(image.id.clone()))?;
-    serde_json::from_slice(&json).map_err(ImageConfigError::Decode)
 }
 
 /// Namespaces as a specification names them. The network's path is real; for the others, which the supervisor holds by

@@ -22,6 +22,16 @@ use crate::{
     supervisor::Link,
 };
 
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ImageConfigError {
+    #[error(transparent)]
+    Store(#[from] image::StoreError),
+    #[error("the store has none for {0}")]
+    Missing(String),
+    #[error("it does not decode")]
+    Decode(#[source] serde_json::Error),
+}
+
 /// What is needed of a container's images to make it.
 #[derive(Debug, Clone)]
 pub(super) struct Sources {
@@ -198,6 +208,16 @@ fn find(runtime: &Runtime, field: &str, spec: &ImageSpec) -> Result<Arc<Image>, 
             field: field.to_owned(),
             image: image.clone(),
         })
+}
+
+/// What an image says of the containers made from it. Blocks.
+pub(super) fn image_config(
+    runtime: &Runtime,
+    image: &Image,
+) -> Result<oci_spec::image::ImageConfiguration, ImageConfigError> {
+    let json = runtime.images.config_json(&image.id)?;
+    let json = json.ok_or_else(|| ImageConfigError::Missing(image.id.clone()))?;
+    serde_json::from_slice(&json).map_err(ImageConfigError::Decode)
 }
 
 /// Lets go of all of a container's images.
