@@ -34,7 +34,6 @@ use super::{
 use crate::{
     checkpoint::{self, RestoreError},
     classes::ClassError,
-    config::LayerLimit,
     events::Kind,
     failpoint,
     flight::{self, Crashed},
@@ -185,7 +184,7 @@ pub(crate) async fn create(
             let sources = Sources::find(runtime, &config).await?;
             // The policy may have changed since the pull, and the image may have been pulled for somebody else.
             sources.admit(runtime, pod, &config).await?;
-            layer_limit(runtime, pod, &config)?;
+            limit::of(runtime, pod, &config)?;
             let fresh = prepare(pod, &config, sources)?;
             match runtime.inventory.claim_container_name(&fresh) {
                 Ok(()) => fresh,
@@ -213,22 +212,6 @@ pub(crate) async fn create(
             async move { make(&runtime, container).await.map_err(Arc::new) }
         });
     joined.await.map_err(|crashed| Arc::new(crashed.into()))?
-}
-
-/// The most that the container's writable layer may take, bytes.
-fn layer_limit(
-    runtime: &Runtime,
-    pod: &Pod,
-    config: &ContainerConfig,
-) -> Result<Option<u64>, CreateError> {
-    let node = runtime.config.containers.writable_layer_limit;
-    let (of_pod, own) = (&pod.config.annotations, &config.annotations);
-    let limit = limit::of(&runtime.overlay, node, of_pod, own);
-    let limit = limit.map_err(|source| CreateError::Limit {
-        name: config.metadata.name.clone(),
-        source,
-    })?;
-    Ok(limit.map(LayerLimit::bytes))
 }
 
 /// A container that has nothing yet but its names and its image.
@@ -533,7 +516,7 @@ fn specify(
             id.as_str(),
             &image.layers,
             mapping.as_ref(),
-            layer_limit(runtime, pod, &container.config)?,
+            limit::of(runtime, pod, &container.config)?,
         )
         .map_err(failed)?;
     if let Some(checkpoint) = &sources.checkpoint {

@@ -1,10 +1,9 @@
 //! How much a container may write to its root file system.
 
-use std::collections::BTreeMap;
+use snapshot::NoLimits;
 
-use snapshot::{NoLimits, Overlay};
-
-use crate::config::LayerLimit;
+use super::{config::ContainerConfig, create::CreateError};
+use crate::{config::LayerLimit, pod::Pod, runtime::Runtime};
 
 /// On a container, or on its pod for each of its containers.
 const ANNOTATION: &str = "longshore.io/writable-layer-limit";
@@ -25,22 +24,29 @@ pub(crate) enum LimitError {
     },
 }
 
-/// What is asked for, or else the node's own limit; `None` is no limit. Less than what is asked for is never granted without a word.
+/// The most that a container's writable layer may take, bytes: what is asked for, or else the node's own limit. `None` is no limit. Less
+/// than what is asked for is never granted without a word.
 pub(super) fn of(
-    overlay: &Overlay,
-    node: Option<LayerLimit>,
-    pod: &BTreeMap<String, String>,
-    container: &BTreeMap<String, String>,
-) -> Result<Option<LayerLimit>, LimitError> {
-    let asked = container.get(ANNOTATION).or_else(|| pod.get(ANNOTATION));
-    let limit = judge(asked.map(String::as_str), node)?;
-    match (limit, overlay.limits()) {
-        (Some(asked), Err(why)) => Err(LimitError::Unavailable {
-            asked,
-            source: why.clone(),
-        }),
-        (limit, _) => Ok(limit),
-    }
+    runtime: &Runtime,
+    pod: &Pod,
+    config: &ContainerConfig,
+) -> Result<Option<u64>, CreateError> {
+    let mut annotations = [&config.annotations, &pod.config.annotations].into_iter();
+    let asked = annotations.find_map(|all| all.get(ANNOTATION));
+    let node = runtime.config.containers.writable_layer_limit;
+    let limit = judge(asked.map(String::as_str), node).and_then(|limit| {
+        match (limit, runtime.overlay.limits()) {
+            (Some(asked), Err(why)) => Err(LimitError::Unavailable {
+                asked,
+                source: why.clone(),
+            }),
+            (limit, _) => Ok(limit.map(LayerLimit::bytes)),
+        }
+    });
+    limit.map_err(|source| CreateError::Limit {
+        name: config.metadata.name.clone(),
+        source,
+    })
 }
 
 fn judge(asked: Option<&str>, node: Option<LayerLimit>) -> Result<Option<LayerLimit>, LimitError> {
