@@ -317,8 +317,13 @@ fn with_handler() -> String {
         Ok(name) if name != "native" => {
             let path = program(&name).unwrap_or_default();
             let path = path.display().to_string();
+            // The platform that needs no more than ptrace(2), and the pod's own network.
+            let options = match name.as_str() {
+                "runsc" => "\"--platform=ptrace\", \"--network=host\"",
+                _ => "",
+            };
             format!(
-                "default_handler = {name:?}\nruntimes.{name} = {{ kind = \"oci\", path = {path:?} }}\n"
+                "default_handler = {name:?}\nruntimes.{name} = {{ kind = \"oci\", path = {path:?}, options = [{options}] }}\n"
             )
         }
         Ok(_) | Err(_) => String::new(),

@@ -79,5 +79,18 @@ fn row(handler: &Map<String, Value>) -> Vec<String> {
         "path",
         "trouble",
     ];
-    std::iter::once(name).chain(keys.map(text)).collect()
+    let mut cells: Vec<String> = std::iter::once(name).chain(keys.map(text)).collect();
+    let missing = handler.get("missing").and_then(Value::as_array);
+    let missing: Vec<&str> = missing
+        .into_iter()
+        .flatten()
+        .filter_map(Value::as_str)
+        .collect();
+    if let (Some(last), false) = (
+        cells.last_mut().filter(|last| *last == "-"),
+        missing.is_empty(),
+    ) {
+        *last = missing.join(", ");
+    }
+    cells
 }

@@ -10,7 +10,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use oci_plan::{ContainerPlan, MountSource, TerminalSize};
+use oci_plan::{ContainerPlan, Mount, MountSource, NamespaceSource, Propagation, TerminalSize};
 use oci_spec::runtime::{
     Box as ConsoleSize, BoxBuilder, LinuxNamespaceType, PosixRlimit, PosixRlimitBuilder,
     PosixRlimitType, Process, Spec,
@@ -42,6 +42,16 @@ pub(crate) enum BundleError {
     },
     #[error("the specification has no process")]
     NoProcess,
+    /// Security fails closed.
+    #[error(
+        "handler {handler} does not load seccomp profiles: use another, or ask for {}",
+        if *.own_kernel { "RuntimeDefault, for which its own kernel stands" } else { "Unconfined" }
+    )]
+    NoSeccomp { handler: String, own_kernel: bool },
+    #[error(
+        "handler {handler} gives each container a kernel of its own: {what} is not to be had with it"
+    )]
+    OwnKernel { handler: String, what: &'static str },
 }
 
 /// Writes the bundle of a container below `bundles`. `descriptors` are those of the plan; `annotations` are what the pod and the container have.
@@ -56,6 +66,11 @@ pub(crate) fn write_bundle<'a>(
 ) -> Result<(), BundleError> {
     let (bundle, mut spec) = make_places(bundles, spec, plan, descriptors)?;
     spec.set_version(VERSION.to_owned());
+    confine(made_with, &mut spec, plan)?;
+    if made_with.own_kernel {
+        check_alone(made_with, plan)?;
+        alone(&mut spec);
+    }
     if let Some(linux) = spec.linux_mut() {
         // A relative one would be below the runtime's own.
         linux.set_cgroups_path(Some(PathBuf::from(format!("/{}", plan.cgroup))));
@@ -68,6 +83,63 @@ pub(crate) fn write_bundle<'a>(
     all.extend(shown.map(|(name, value)| (name.clone(), value.clone())));
     spec.set_annotations(Some(all));
     write_json(&bundle.config(), &spec)
+}
+
+/// A profile that the runtime would pass over is refused. In place of the default one stands a kernel of the container's own.
+fn confine(made_with: &MadeWith, spec: &mut Spec, plan: &ContainerPlan) -> Result<(), BundleError> {
+    let Some(linux) = spec.linux_mut().as_mut().filter(|_| !made_with.seccomp) else {
+        return Ok(());
+    };
+    let Some(profile) = linux.seccomp() else {
+        return Ok(());
+    };
+    let default = seccomp::default_profile(plan.process.capabilities.bounding);
+    if made_with.own_kernel && *profile == default {
+        linux.set_seccomp(None);
+        return Ok(());
+    }
+    Err(BundleError::NoSeccomp {
+        handler: made_with.name.clone(),
+        own_kernel: made_with.own_kernel,
+    })
+}
+
+/// What it would pass over in silence.
+fn check_alone(made_with: &MadeWith, plan: &ContainerPlan) -> Result<(), BundleError> {
+    let shared = |source: &NamespaceSource| match source {
+        NamespaceSource::Pod | NamespaceSource::Container(_) | NamespaceSource::Fd(_) => true,
+        NamespaceSource::Host | NamespaceSource::New => false,
+    };
+    let propagates = |mount: &Mount| {
+        matches!(
+            mount.propagation,
+            Some(Propagation::Shared | Propagation::Slave)
+        )
+    };
+    let what = if shared(&plan.namespaces.pid) {
+        "a PID namespace with other containers in it"
+    } else if shared(&plan.namespaces.user) {
+        "the pod's user namespace"
+    } else if plan.mounts.iter().any(propagates) {
+        "mount propagation"
+    } else {
+        return Ok(());
+    };
+    Err(BundleError::OwnKernel {
+        handler: made_with.name.clone(),
+        what,
+    })
+}
+
+/// By these annotations gVisor would look for a sandbox that the container belongs to.
+fn alone(spec: &mut Spec) {
+    const OF_A_SANDBOX: [&str; 2] = [
+        "io.kubernetes.cri.container-type",
+        "io.kubernetes.cri.sandbox-id",
+    ];
+    let mut annotations = spec.annotations().clone().unwrap_or_default();
+    annotations.retain(|name, _| !OF_A_SANDBOX.contains(&name.as_str()));
+    spec.set_annotations(Some(annotations));
 }
 
 /// Makes the places of a bundle, and nothing that is in them. Returns the specification with the bundle's paths.

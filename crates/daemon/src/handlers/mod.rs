@@ -40,6 +40,16 @@ pub(crate) struct MadeWith {
     pub(crate) settings: RuntimeSettings,
     /// Its `exec` knows `--cgroup`.
     pub(crate) exec_cgroup: bool,
+    /// It loads seccomp profiles. So did all that records of an earlier version are of.
+    #[serde(default = "yes")]
+    pub(crate) seccomp: bool,
+    /// Each container is in a sandbox of its own, with a kernel of its own.
+    #[serde(default)]
+    pub(crate) own_kernel: bool,
+}
+
+fn yes() -> bool {
+    true
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -93,11 +103,17 @@ impl Handlers {
         };
         match settings.kind {
             RuntimeKind::Native => Ok(None),
-            RuntimeKind::Oci => Ok(Some(MadeWith {
-                name: name.to_owned(),
-                settings: settings.clone(),
-                exec_cgroup: self.probed(name).is_some_and(|probe| probe.exec_cgroup()),
-            })),
+            RuntimeKind::Oci => {
+                let probe = self.probed(name);
+                let probe = probe.as_deref();
+                Ok(Some(MadeWith {
+                    name: name.to_owned(),
+                    settings: settings.clone(),
+                    exec_cgroup: probe.is_some_and(Probe::exec_cgroup),
+                    seccomp: probe.is_some_and(|probe| probe.seccomp),
+                    own_kernel: probe.is_some_and(Probe::own_kernel),
+                }))
+            }
         }
     }
 

@@ -20,6 +20,8 @@ pub(crate) struct Probe {
     /// What `features` prints; many know no such command.
     pub(crate) features: Option<serde_json::Value>,
     pub(crate) proven: Proven,
+    /// It says that it loads seccomp profiles.
+    pub(crate) seccomp: bool,
     /// Why no pod can be made with it.
     pub(crate) trouble: Option<String>,
 }
@@ -34,10 +36,12 @@ pub(crate) struct Proven {
 impl Probe {
     pub(super) async fn run(settings: &RuntimeSettings) -> Self {
         let mut probe = Self::default();
+        let mut said = String::new();
         match ask(settings, &["--version"]).await {
             Ok(text) => match text.lines().next().map(str::trim) {
                 Some(line) if line.len() <= 200 && line.contains(|c: char| c.is_ascii_digit()) => {
                     probe.version = Some(line.to_owned());
+                    said.clone_from(&text);
                 }
                 Some(_) | None => {
                     probe.trouble = Some(format!(
@@ -56,7 +60,29 @@ impl Probe {
                 .ok()
                 .filter(serde_json::Value::is_object);
         }
+        probe.seccomp = loads_profiles(&said, probe.features.as_ref());
         probe
+    }
+
+    /// gVisor's: each container has a kernel of its own, which is not the pod's.
+    pub(crate) fn own_kernel(&self) -> bool {
+        let version = self.version.as_deref().unwrap_or_default();
+        version.starts_with("runsc ")
+    }
+
+    /// What pods with this handler go without.
+    pub(crate) fn missing(&self) -> Vec<&'static str> {
+        let mut missing = Vec::new();
+        if self.trouble.is_some() {
+            return missing;
+        }
+        if !self.seccomp {
+            missing.push("seccomp");
+        }
+        if self.own_kernel() {
+            missing.extend(["one sandbox for all containers of a pod", "user namespaces"]);
+        }
+        missing
     }
 
     /// Those whose `exec` is known to put its process into a cgroup below the container's.
@@ -66,6 +92,16 @@ impl Probe {
             .iter()
             .any(|name| version.starts_with(name))
     }
+}
+
+/// By `features`, or, of a runtime that has no such command, by what `--version` tells: runc names its libseccomp, crun has a list.
+fn loads_profiles(version: &str, features: Option<&serde_json::Value>) -> bool {
+    let told = features.and_then(|all| all.pointer("/linux/seccomp/enabled")?.as_bool());
+    told.unwrap_or_else(|| {
+        version.lines().any(|line| {
+            line.starts_with("libseccomp:") || line.split(' ').any(|word| word == "+SECCOMP")
+        })
+    })
 }
 
 fn program(settings: &RuntimeSettings) -> String {
@@ -134,5 +170,30 @@ async fn ask(settings: &RuntimeSettings, arguments: &[&str]) -> Result<String, S
         }
         Ok(Err(error)) => Err(format!("wait for {name}: {error}")),
         Err(_elapsed) => Err(format!("{name} did not end within {} s", BOUND.as_secs())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn seccomp_is_known_by_features_or_by_the_version() {
+        let none = serde_json::json!({ "linux": { "seccomp": { "enabled": false } } });
+        let some = serde_json::json!({ "linux": { "seccomp": { "enabled": true } } });
+        let runc = "runc version 1.1.5\nspec: 1.0.2-dev\nlibseccomp: 2.5.4\n";
+        let crun = "crun version 1.8.1\n+SYSTEMD +CAP +SECCOMP +EBPF +YAJL\n";
+        assert!(loads_profiles(runc, None));
+        assert!(loads_profiles(crun, None));
+        assert!(!loads_profiles(
+            "crun version 1.8.1\n+SYSTEMD -SECCOMP\n",
+            None
+        ));
+        assert!(!loads_profiles(
+            "runsc version release\nspec: 1.0.2\n",
+            None
+        ));
+        assert!(!loads_profiles(runc, Some(&none)));
+        assert!(loads_profiles("other 1.0", Some(&some)));
     }
 }

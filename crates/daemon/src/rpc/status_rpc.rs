@@ -118,6 +118,8 @@ fn descriptions(runtime: &Runtime) -> Vec<serde_json::Value> {
             "recursiveReadOnlyMounts": proven.recursive_read_only,
             "userNamespaces": proven.user_namespaces,
             "trouble": trouble,
+            "seccomp": native || probe.as_ref().is_some_and(|probe| probe.seccomp),
+            "missing": probe.as_ref().map(|probe| probe.missing()),
             "features": probe.and_then(|probe| probe.features.clone()),
         })
     };
