@@ -28,27 +28,18 @@ pub(crate) fn encode(size: TerminalSize) -> Vec<u8> {
     bytes
 }
 
-/// Passes sizes on until the stream ends, and then never returns. What is no size ends it too: the session goes on without.
+/// Passes sizes on until the stream ends. What is no size is an error.
 pub(crate) async fn follow(
-    stream: Option<impl AsyncRead + Unpin>,
-    sizes: watch::Sender<Option<TerminalSize>>,
-) {
-    if let Some(mut stream) = stream {
-        let mut bytes = Vec::new();
-        while let Ok(1..) = stream.read_buf(&mut bytes).await {
-            match take(&mut bytes) {
-                Ok(Some(size)) => {
-                    sizes.send_replace(Some(size));
-                }
-                Ok(None) => {}
-                Err(error) => {
-                    tracing::warn!(%error, "the client's terminal sizes are none");
-                    break;
-                }
-            }
+    stream: &mut (impl AsyncRead + Unpin),
+    sizes: &watch::Sender<Option<TerminalSize>>,
+) -> Result<(), serde_json::Error> {
+    let mut bytes = Vec::new();
+    while let Ok(1..) = stream.read_buf(&mut bytes).await {
+        if let Some(size) = take(&mut bytes)? {
+            sizes.send_replace(Some(size));
         }
     }
-    std::future::pending().await
+    Ok(())
 }
 
 /// The newest of the whole objects at the front of `bytes`, which are removed.
@@ -102,7 +93,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn sizes_are_followed_and_rubbish_is_survived() {
+    async fn sizes_are_followed_up_to_what_is_none() {
         let (sender, mut resizes) = Resizes::channel();
         let size = TerminalSize {
             width: 7,
@@ -110,9 +101,12 @@ mod tests {
         };
         let mut bytes = encode(size);
         bytes.extend_from_slice(b"rubbish");
-        tokio::select! {
-            () = follow(Some(&bytes[..1000.min(encode(size).len())]), sender) => unreachable!(),
-            seen = resizes.next() => assert_eq!(seen, Some(size)),
-        }
+        let whole = encode(size).len();
+        assert!(follow(&mut &bytes[..whole], &sender).await.is_ok());
+        assert_eq!(resizes.next().await, Some(size));
+        // Read one by one, as they may come.
+        let mut slowly = bytes[..whole].chain(&bytes[whole..]);
+        assert!(follow(&mut slowly, &sender).await.is_err());
+        assert_eq!(resizes.next().await, Some(size));
     }
 }

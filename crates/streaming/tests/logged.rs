@@ -4,30 +4,15 @@
 
 mod support;
 
-use std::net::SocketAddr;
-
 use support::{
     GUARD, OUTPUT, PIPE, Stage,
-    log::Log,
-    raw::{Came, Raw},
+    log::{Log, only_line},
+    raw::{self, Came, Raw},
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
     time::timeout,
 };
-
-/// The one line about this peer, once all that the peer caused is over.
-async fn only_line(log: &Log, stage: &Stage, peer: SocketAddr) -> String {
-    let peer = format!("peer={peer}");
-    log.until(&peer).await;
-    stage.until_running(0).await;
-    // The server has dropped the connection, and everything that could have spoken of it, when it has shut down.
-    timeout(GUARD, stage.server.shutdown()).await.unwrap();
-    let lines = log.lines_with(&peer);
-    assert_eq!(lines.len(), 1, "{lines:#?}");
-    lines.into_iter().next().unwrap()
-}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_command_s_peer_that_breaks_the_protocol() {
@@ -74,7 +59,7 @@ async fn requests_that_are_refused_and_bytes_that_are_none() {
         ),
     ] {
         let (log, stage) = (Log::capture(), Stage::new().await);
-        let mut socket = TcpStream::connect(stage.server.address()).await.unwrap();
+        let mut socket = raw::connect(stage.server.address()).await;
         socket.write_all(request).await.unwrap();
         let peer = socket.local_addr().unwrap();
         let mut answer = Vec::new();

@@ -63,6 +63,13 @@ impl ReadHalf {
     }
 }
 
+impl ReadHalf {
+    /// Tells the peer that what it sends makes no sense. A channel cannot be told: more of it is dropped.
+    pub(crate) fn refuse(&self, status: u32) {
+        self.hub.reset(self.id, status);
+    }
+}
+
 impl AsyncRead for ReadHalf {
     fn poll_read(
         self: Pin<&mut Self>,

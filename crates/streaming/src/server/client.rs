@@ -313,11 +313,10 @@ impl<S: Sessions> Visit<S> {
             resize: wanted.resize.then(|| hub.read_half(4)),
         };
         // What nobody asked for is dropped when it comes.
-        for (channel, unwanted) in [(0, !wanted.stdin), (4, !wanted.resize)] {
-            if unwanted {
-                drop(hub.read_half(channel));
-            }
+        if !wanted.stdin {
+            drop(hub.read_half(0));
         }
+        let unwanted = (!wanted.resize).then(|| hub.read_half(4));
         let mut socket = websocket::wrap(socket, Side::Server).await;
         // Clients take an empty message on the first channel that they read as the sign that the session is there.
         let first = match (wanted.stdout, wanted.stderr) {
@@ -344,7 +343,14 @@ impl<S: Sessions> Visit<S> {
         drop(newcomer);
         let session = async move {
             let _finish = FinishOnDrop(hub);
-            remote_command::run(&*shared.sessions, errand, channels, language, ends).await;
+            let running = remote_command::run(&*shared.sessions, errand, channels, language, ends);
+            match unwanted {
+                None => running.await,
+                Some(sizes) => tokio::select! {
+                    () = running => {}
+                    () = remote_command::drop_sizes(sizes) => {}
+                },
+            }
         };
         side_by_side(session, connection.run())
             .await

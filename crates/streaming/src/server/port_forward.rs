@@ -39,6 +39,7 @@ pub(super) async fn serve<S: Sessions>(
 ) {
     let mut halves: HashMap<String, Pair> = HashMap::new();
     let mut pairs = JoinSet::new();
+    let mut said = false;
     loop {
         let oldest = halves.values().filter_map(|pair| pair.since).min();
         let until = oldest.unwrap_or_else(Instant::now) + creation;
@@ -88,11 +89,13 @@ pub(super) async fn serve<S: Sessions>(
                 }
             }
             Err(reason) => {
-                tracing::warn!(
-                    stream = id,
-                    reason,
-                    "a stream for a forwarded port: refused"
-                );
+                if !std::mem::replace(&mut said, true) {
+                    tracing::warn!(
+                        stream = id,
+                        reason,
+                        "a stream for a forwarded port: this one, and any more of the like, is refused"
+                    );
+                }
                 hub.reset(id, status::REFUSED_STREAM);
             }
         }

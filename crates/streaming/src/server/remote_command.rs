@@ -4,7 +4,7 @@ use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use futures_util::FutureExt;
 use tokio::{
-    io::AsyncWriteExt,
+    io::{AsyncReadExt, AsyncWriteExt},
     sync::{mpsc, watch},
 };
 
@@ -12,7 +12,7 @@ use super::token::Errand;
 use crate::{
     hub::{Hub, ReadHalf, StreamId, WriteHalf},
     resize,
-    session::{Gone, Resizes, SessionError, Sessions, Streams},
+    session::{Gone, Resizes, SessionError, Sessions, Streams, TerminalSize},
     spdy::{connection::Incoming, frame::status, header},
     status::{Ending, Language},
 };
@@ -104,7 +104,7 @@ pub(super) async fn run<S: Sessions>(
     };
     // A session that panics must not look like one that succeeded.
     let session = AssertUnwindSafe(session).catch_unwind();
-    let outcome = guide(session, resize::follow(resize, sizes), present, ends).await;
+    let outcome = guide(session, follow_sizes(resize, sizes), present, ends).await;
     let ending = match outcome {
         Outcome::Over(Ok(outcome)) => Ending::of(outcome),
         Outcome::Over(Err(_)) => Ending::Error("the runtime has failed".to_owned()),
@@ -116,6 +116,26 @@ pub(super) async fn run<S: Sessions>(
     {
         drop(error.shutdown().await);
     }
+}
+
+/// Passes the client's sizes on. It never returns, so that who waits for the next one waits. What is no size ends its stream; the session goes on without.
+async fn follow_sizes(stream: Option<ReadHalf>, sizes: watch::Sender<Option<TerminalSize>>) {
+    if let Some(mut stream) = stream
+        && let Err(error) = resize::follow(&mut stream, &sizes).await
+    {
+        tracing::warn!(%error, "the client's terminal sizes are none: no more are followed");
+        stream.refuse(status::PROTOCOL_ERROR);
+    }
+    std::future::pending().await
+}
+
+/// Drops sizes that come for a session that has no terminal. It never returns.
+pub(super) async fn drop_sizes(mut stream: ReadHalf) {
+    if let Ok(1..) = stream.read(&mut [0]).await {
+        tracing::warn!("terminal sizes for a session that has no terminal: dropped");
+    }
+    drop(stream);
+    std::future::pending().await
 }
 
 enum Outcome<T> {
@@ -155,6 +175,7 @@ pub(super) async fn collect(
     wanted: Wanted,
 ) -> Option<Channels> {
     let mut channels = Channels::default();
+    let mut said = false;
     loop {
         let missing = channels.error.is_none()
             || (wanted.stdin && channels.stdin.is_none())
@@ -166,11 +187,13 @@ pub(super) async fn collect(
         let Incoming { id, headers } = incoming.recv().await?;
         let kind = header(&headers, "streamtype");
         if !channels.take(hub, id, kind.unwrap_or_default(), wanted) {
-            tracing::warn!(
-                stream = id,
-                kind,
-                "a stream that this session does not have, or has already: refused"
-            );
+            if !std::mem::replace(&mut said, true) {
+                tracing::warn!(
+                    stream = id,
+                    kind,
+                    "a stream that this session does not have, or has already: this one, and any more, is refused"
+                );
+            }
             hub.reset(id, status::REFUSED_STREAM);
         }
     }

@@ -100,6 +100,8 @@ pub(crate) struct Connection<I> {
     relief: Relief,
     /// Signs of life that the peer has been asked for.
     questions: u32,
+    /// It has been said that streams are refused.
+    refuses: bool,
     /// Bytes that the next read may bring.
     read: usize,
     chunks: Chunks,
@@ -147,6 +149,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Connection<I> {
             timer: Box::pin(tokio::time::sleep_until(now + patience.idle)),
             relief: Relief::new(patience.stall, patience.asks),
             questions: 0,
+            refuses: false,
             read: READ,
             chunks: Chunks::default(),
         }
@@ -449,6 +452,14 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Connection<I> {
             }
         };
         if refused {
+            if !std::mem::replace(&mut self.refuses, true) {
+                let most = self.hub.bounds().streams;
+                tracing::warn!(
+                    stream = id,
+                    most,
+                    "too many streams: this one, and any more, is refused"
+                );
+            }
             self.hub.receive_reset(id);
             let (stream, status) = (id, status::REFUSED_STREAM);
             self.queue.control(&Frame::RstStream { stream, status });

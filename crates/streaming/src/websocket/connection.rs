@@ -51,6 +51,8 @@ pub(crate) struct Connection<I> {
     active: Instant,
     timer: Pin<Box<Sleep>>,
     relief: Relief,
+    /// The peer broke the protocol: nothing sensible can come any more.
+    deaf: bool,
 }
 
 impl<I: AsyncRead + AsyncWrite + Unpin> Connection<I> {
@@ -75,6 +77,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Connection<I> {
             active: now,
             timer: Box::pin(tokio::time::sleep_until(now + patience.idle)),
             relief: Relief::new(patience.stall, patience.asks),
+            deaf: false,
         }
     }
 
@@ -99,6 +102,12 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Connection<I> {
                 self.say_goodbye(CloseCode::Normal, "", None)?;
                 continue;
             }
+            if self.deaf {
+                if !sent {
+                    ready!(self.poll_timer(context, sent))?;
+                }
+                return Poll::Ready(self.outcome());
+            }
             match self.poll_receive(context) {
                 Poll::Ready(Some(Ok(()))) => {}
                 Poll::Ready(None) => return Poll::Ready(self.outcome()),
@@ -106,6 +115,15 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Connection<I> {
                     self.hub.lose();
                     let reason = error.to_string();
                     self.say_goodbye(CloseCode::Policy, &reason, Some(error.into()))?;
+                }
+                Poll::Ready(Some(Err(Broken::Socket(error))))
+                    if self.farewell.is_none()
+                        && let Some(code) = fault(&error) =>
+                {
+                    self.hub.lose();
+                    self.deaf = true;
+                    let reason = error.to_string();
+                    self.say_goodbye(code, &reason, Some(error.into()))?;
                 }
                 Poll::Ready(Some(Err(broken))) => {
                     return Poll::Ready(if self.farewell.is_some() {
@@ -242,6 +260,18 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Connection<I> {
             }
         }
         Poll::Ready(Some(Ok(())))
+    }
+}
+
+/// How a connection is closed whose peer sends what WebSocket does not have (RFC 6455, 7.4.1); `None` if that is not why it failed.
+pub(super) fn fault(error: &tungstenite::Error) -> Option<CloseCode> {
+    use tungstenite::error::{Error, ProtocolError};
+    match error {
+        Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) => None,
+        Error::Protocol(_) => Some(CloseCode::Protocol),
+        Error::Capacity(_) => Some(CloseCode::Size),
+        Error::Utf8(_) => Some(CloseCode::Invalid),
+        _ => None,
     }
 }
 

@@ -11,8 +11,13 @@ use futures_util::{Sink, Stream};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_tungstenite::{
     WebSocketStream,
-    tungstenite::{self, Message},
+    tungstenite::{
+        self, Message,
+        protocol::{CloseFrame, frame::coding::CloseCode},
+    },
 };
+
+use super::connection::fault;
 
 pub(crate) struct Tunnel<I> {
     socket: WebSocketStream<I>,
@@ -27,6 +32,17 @@ impl<I> Tunnel<I> {
     }
 }
 
+impl<I: AsyncRead + AsyncWrite + Unpin> Tunnel<I> {
+    /// Tells a peer that broke the protocol why nothing more comes, if it takes that at once.
+    fn close(&mut self, context: &mut Context<'_>, code: CloseCode, reason: &str) {
+        let reason = reason.into();
+        let close = Message::Close(Some(CloseFrame { code, reason }));
+        if Pin::new(&mut self.socket).start_send(close).is_ok() {
+            let _at_once = Pin::new(&mut self.socket).poll_flush(context);
+        }
+    }
+}
+
 impl<I: AsyncRead + AsyncWrite + Unpin> AsyncRead for Tunnel<I> {
     fn poll_read(
         mut self: Pin<&mut Self>,
@@ -37,14 +53,18 @@ impl<I: AsyncRead + AsyncWrite + Unpin> AsyncRead for Tunnel<I> {
             match ready!(Pin::new(&mut self.socket).poll_next(context)) {
                 Some(Ok(Message::Binary(bytes))) => self.rest = bytes,
                 Some(Ok(Message::Text(_))) => {
-                    return Poll::Ready(Err(io::Error::new(
-                        io::ErrorKind::InvalidData,
-                        "a text message in a tunnel of bytes",
-                    )));
+                    let reason = "a text message in a tunnel of bytes";
+                    self.close(context, CloseCode::Unsupported, reason);
+                    return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, reason)));
                 }
                 Some(Ok(_)) => {}
                 None => return Poll::Ready(Ok(())),
-                Some(Err(error)) => return Poll::Ready(Err(into_io(error))),
+                Some(Err(error)) => {
+                    if let Some(code) = fault(&error) {
+                        self.close(context, code, &error.to_string());
+                    }
+                    return Poll::Ready(Err(into_io(error)));
+                }
             }
         }
         let count = self.rest.len().min(target.remaining());

@@ -2,6 +2,7 @@
 
 use std::{
     io::{self, Write},
+    net::SocketAddr,
     sync::{Arc, Mutex, OnceLock},
     time::Duration,
 };
@@ -43,6 +44,20 @@ impl Log {
         };
         tokio::time::timeout(super::GUARD, logged).await.unwrap();
     }
+}
+
+/// The one line about this peer, once all that the peer caused is over.
+pub(crate) async fn only_line(log: &Log, stage: &super::Stage, peer: SocketAddr) -> String {
+    let peer = format!("peer={peer}");
+    log.until(&peer).await;
+    stage.until_running(0).await;
+    // The server has dropped the connection, and everything that could have spoken of it, when it has shut down.
+    tokio::time::timeout(super::GUARD, stage.server.shutdown())
+        .await
+        .unwrap();
+    let lines = log.lines_with(&peer);
+    assert_eq!(lines.len(), 1, "{lines:#?}");
+    lines.into_iter().next().unwrap()
 }
 
 impl Write for Log {

@@ -1,15 +1,29 @@
 //! A client by hand: raw sockets, raw frames.
 
+use std::{
+    net::SocketAddr,
+    sync::atomic::{AtomicU16, Ordering},
+};
+
 use longshore_streaming::spdy::frame::{Decoder, Encoder, Event, Frame, data_head};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
+    net::{TcpSocket, TcpStream},
     time::timeout,
 };
 
 use super::GUARD;
 
 const LIMIT: usize = 64 * 1024;
+
+/// Connects from an address of the loopback that no other connection of this process has: a line of the log that names it is about this one.
+pub(crate) async fn connect(to: SocketAddr) -> TcpStream {
+    static NEXT: AtomicU16 = AtomicU16::new(1);
+    let [high, low] = NEXT.fetch_add(1, Ordering::Relaxed).to_be_bytes();
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind(([127, 1, high, low], 0).into()).unwrap();
+    timeout(GUARD, socket.connect(to)).await.unwrap().unwrap()
+}
 
 /// Asks for an upgrade, and takes the head of the answer.
 pub(crate) async fn upgrade(url: &str, method: &str, headers: &[(&str, &str)]) -> TcpStream {
@@ -18,7 +32,7 @@ pub(crate) async fn upgrade(url: &str, method: &str, headers: &[(&str, &str)]) -
         .unwrap()
         .split_once('/')
         .unwrap();
-    let mut socket = TcpStream::connect(host).await.unwrap();
+    let mut socket = connect(host.parse().unwrap()).await;
     let mut request =
         format!("{method} /{path} HTTP/1.1\r\nHost: {host}\r\nConnection: Upgrade\r\n");
     for (name, value) in headers {
