@@ -344,8 +344,10 @@ async fn messages_of_websocket() {
             "too long",
         ),
     ];
+    // For a client that does not close in its turn.
+    let briefly = |config: &mut Config| config.limits.farewell = Duration::from_millis(100);
     for (protocol, frame, wanted, words) in cases {
-        let (log, stage) = (Log::capture(), Stage::new().await);
+        let (log, stage) = (Log::capture(), Stage::with(briefly).await);
         let (peer, code, reason) = websocket_frame(&stage, PIPE, protocol, &frame).await;
         assert_eq!(code, wanted, "{words}: {reason}");
         assert!(reason.to_lowercase().contains(words), "{words}: {reason}");
