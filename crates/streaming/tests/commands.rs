@@ -217,3 +217,27 @@ async fn urls_are_good_for_one_session() {
         assert!(text.contains(words), "{text}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn urls_name_the_address_that_clients_know() {
+    for (advertise, begins, ends) in [
+        (None, "http://127.0.0.1:", true),
+        (Some("node.example"), "http://node.example:", true),
+        (
+            Some("node.example:10010"),
+            "http://node.example:10010",
+            false,
+        ),
+        (Some("[2001:db8::1]"), "http://[2001:db8::1]:", true),
+        (Some("[2001:db8::1]:80"), "http://[2001:db8::1]:80", false),
+    ] {
+        let own = advertise.map(str::to_owned);
+        let stage = Stage::with(|config| config.advertise = own).await;
+        let mut expected = begins.to_owned();
+        if ends {
+            expected.push_str(&stage.server.address().port().to_string());
+        }
+        let url = stage.exec(OUTPUT, &["say", "a", "b"]);
+        assert!(url.starts_with(&format!("{expected}/exec/")), "{url}");
+    }
+}

@@ -30,6 +30,27 @@ fn output_streams_and_exit_code_come_back() {
 }
 
 #[test]
+fn output_that_no_message_holds_is_cut_and_says_so() {
+    scenario(async |host| {
+        let pod = PodSettings::new("loud");
+        let pod_id = host.run_pod(&pod).await?;
+        let id = host
+            .run(&pod_id, &pod, &ContainerSettings::sleeper("main"))
+            .await?;
+        let script = "head -c 20000000 /dev/zero; echo last >&2; exit 4";
+        let reply = host.cri.exec(&id, &["sh", "-c", script], 60).await?;
+        assert_eq!(reply.exit_code, 4);
+        let (out, err) = (reply.stdout.len(), reply.stderr.len());
+        assert!((15_000_000..16 << 20).contains(&(out + err)), "{out} {err}");
+        // Those of both streams that did not fit.
+        let dropped = 20_000_000 + "last\n".len() - out;
+        let words = format!("\nlongshore: {dropped} bytes of output were dropped\n");
+        assert_eq!(String::from_utf8_lossy(&reply.stderr), words);
+        Ok(())
+    });
+}
+
+#[test]
 fn a_timeout_kills_the_whole_tree() {
     scenario(async |host| {
         let pod = PodSettings::new("slow");
@@ -37,13 +58,15 @@ fn a_timeout_kills_the_whole_tree() {
         let id = host
             .run(&pod_id, &pod, &ContainerSettings::sleeper("main"))
             .await?;
-        let script = "(trap '' TERM; sleep 5432 </dev/null >/dev/null 2>&1 &); sleep 5433";
+        let script =
+            "(trap '' TERM; sleep 5432 </dev/null >/dev/null 2>&1 &); echo nearly; sleep 5433";
         let late = host
             .cri
             .exec(&id, &["sh", "-c", script], 1)
             .await
             .unwrap_err();
         assert_eq!(late.code(), Code::DeadlineExceeded, "{late}");
+        assert!(late.message().contains("nearly"), "{late}");
         let left = host.sandbox.processes();
         let of_exec = |args: &[String]| {
             args.iter()

@@ -178,6 +178,12 @@ fn crictl_forwards_past_peers_that_stall_reset_and_half_close() {
             let sent = sent.map_err(|_| anyhow::anyhow!("the stalled one"))?;
             println!("{transport}: the stalled one sent {sent} bytes before its end");
             ensure!(sent < 256 << 20, "{transport}: somebody read it");
+            let processes = host.sandbox.processes();
+            let ours = processes.iter().filter(|one| one.name == "crictl");
+            let ours: Vec<u32> = ours.map(|one| one.pid).collect();
+            host.sandbox.kill("KILL", &ours)?;
+            let ended = poll(GUARD, || forwarder.0.try_wait().transpose());
+            ended.context("it does not end")??;
         }
         Ok(())
     });
