@@ -173,6 +173,8 @@ async fn urls_that_were_good() {
     assert!(only_line(log, &stage, peer).await.contains("is for exec"));
 }
 
+type Headers<'a> = &'a [(&'a str, &'a str)];
+
 async fn until(raw: &mut Raw, wanted: &Came) {
     loop {
         match raw.next().await {
@@ -236,7 +238,7 @@ async fn streams_of_spdy() {
     let (zero, high, below, none) = (port("0"), port("65536"), port("-1"), port("http"));
     let sizes = [("streamtype", "resize")];
     let unknown = [("streamtype", "stdwhat")];
-    let cases: [(bool, &[(&str, &str)], &str); 6] = [
+    let cases: [(bool, Headers<'_>, &str); 6] = [
         (true, &zero, "its port is none from 1 to 65535"),
         (true, &high, "its port is none from 1 to 65535"),
         (true, &below, "its port is none from 1 to 65535"),
