@@ -80,7 +80,8 @@ impl Ending {
         if bytes.is_empty() {
             return Self::Success;
         }
-        let Ok(status) = serde_json::from_slice::<Status>(bytes) else {
+        let status = serde_json::from_slice::<Status>(bytes).ok();
+        let Some(status) = status.filter(|status| !status.status.is_empty()) else {
             return Self::Error(String::from_utf8_lossy(bytes).trim().to_owned());
         };
         let code = status.details.iter().flat_map(|details| &details.causes);
@@ -101,6 +102,8 @@ fn said(status: ExitStatus) -> String {
 
 #[derive(Debug, Default, Serialize, Deserialize)]
 struct Status {
+    // Go's newer servers leave out what is empty.
+    #[serde(default)]
     metadata: Metadata,
     #[serde(default)]
     status: String,
@@ -119,7 +122,7 @@ fn is_zero(code: &i32) -> bool {
     *code == 0
 }
 
-/// Always there, and always empty.
+/// Always empty.
 #[derive(Debug, Default, Serialize, Deserialize)]
 struct Metadata {}
 
@@ -169,5 +172,9 @@ mod tests {
         );
         assert_eq!(Ending::decode(&error.encode(Language::Words)), error);
         assert_eq!(Ending::decode(b""), Ending::Success);
+        // Servers since Kubernetes 1.36 leave out what is empty; words in braces are words.
+        let bare = br#"{"status":"Success"}"#;
+        assert_eq!(Ending::decode(bare), Ending::Success);
+        assert_eq!(Ending::decode(b"{}"), Ending::Error("{}".to_owned()));
     }
 }

@@ -81,11 +81,7 @@ async fn one_id(scene: &Scene<'_>) -> Verdict {
     let reference = scene.own_image("one");
     let pulled = scene.pull(&reference).await?;
     let id = scene.present_image(&reference).await?.id;
-    ensure_eq!(
-        scene.present_image(&pulled).await?.id,
-        id,
-        "the id by PullImage's image_ref"
-    );
+    ensure_eq!(pulled, id, "PullImage's image_ref");
     let listed = scene.images().await?;
     ensure!(
         listed

@@ -144,7 +144,12 @@ async fn users(scene: &Scene<'_>) -> Verdict {
         let reference = scene.push(&label, "1", &recipe.build());
         scene.pull(&reference).await?;
         let image = scene.present_image(&reference).await?;
-        let told = (image.uid.map(|it| it.value), image.username.as_str());
+        // Nobody said is root.
+        let root = user.is_empty().then_some(0);
+        let told = (
+            image.uid.map(|it| it.value).or(root),
+            image.username.as_str(),
+        );
         ensure_eq!(told, (uid, name), "uid and username of USER {user:?}");
     }
     Ok(())

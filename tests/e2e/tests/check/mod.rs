@@ -1,5 +1,8 @@
 //! `longshore check`: the daemon passes, and a runtime that is wrong in one point does not.
 
+mod proxy;
+mod spoiled;
+
 use std::process::Output;
 
 use anyhow::Context;
@@ -140,8 +143,12 @@ fn the_daemon_bears_a_full_disk() {
 }
 
 fn check(host: &Host, arguments: &[&str]) -> anyhow::Result<Output> {
+    check_at(host, SOCKET, arguments)
+}
+
+fn check_at(host: &Host, socket: &str, arguments: &[&str]) -> anyhow::Result<Output> {
     let mut command = host.sandbox.command(binary("longshore")?);
-    command.args(["--runtime-endpoint", SOCKET, "check"]);
+    command.args(["--runtime-endpoint", socket, "check"]);
     command.args(["--directory".as_ref(), host.sandbox.directory().as_os_str()]);
     command
         .args(arguments)
