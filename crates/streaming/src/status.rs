@@ -102,7 +102,7 @@ fn said(status: ExitStatus) -> String {
 
 #[derive(Debug, Default, Serialize, Deserialize)]
 struct Status {
-    // Go's newer servers leave out what is empty.
+    // Some servers leave out what is empty, containerd 2.4's among them.
     #[serde(default)]
     metadata: Metadata,
     #[serde(default)]
@@ -172,7 +172,7 @@ mod tests {
         );
         assert_eq!(Ending::decode(&error.encode(Language::Words)), error);
         assert_eq!(Ending::decode(b""), Ending::Success);
-        // Servers since Kubernetes 1.36 leave out what is empty; words in braces are words.
+        // As containerd 2.4 says it; words in braces are words.
         let bare = br#"{"status":"Success"}"#;
         assert_eq!(Ending::decode(bare), Ending::Success);
         assert_eq!(Ending::decode(b"{}"), Ending::Error("{}".to_owned()));

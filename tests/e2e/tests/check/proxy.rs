@@ -21,8 +21,11 @@ pub(super) enum Spoil {
     /// It is answered that it is done, and nothing is.
     Ignored,
     /// The answer says something else.
-    Edited(Box<dyn Fn(&[u8]) -> Vec<u8> + Send + Sync>),
+    Edited(Box<Edit>),
 }
+
+/// A message, and what it becomes.
+type Edit = dyn Fn(&[u8]) -> Vec<u8> + Send + Sync;
 
 impl Spoil {
     pub(super) fn edited<M: Message + Default + 'static>(edit: fn(&mut M)) -> Self {
@@ -95,10 +98,7 @@ impl<const IMAGES: bool> Service<http::Request<Body>> for Passing<IMAGES> {
     }
 }
 
-async fn edited(
-    answer: http::Response<Body>,
-    edit: &(dyn Fn(&[u8]) -> Vec<u8> + Send + Sync),
-) -> http::Response<Body> {
+async fn edited(answer: http::Response<Body>, edit: &Edit) -> http::Response<Body> {
     let (parts, body) = answer.into_parts();
     let Ok(collected) = body.collect().await else {
         return Status::unavailable("the daemon has gone").into_http();
