@@ -9,7 +9,7 @@ use std::{
 };
 
 use anyhow::{Context, ensure};
-use e2e::{ContainerSettings, Host, PodSettings, scenario};
+use e2e::{ContainerSettings, Host, PodSettings, long_scenario, scenario};
 use rustix::net::sockopt::set_socket_linger;
 use testkit::sandbox::poll;
 
@@ -119,7 +119,7 @@ fn connect(host: &Host, port: u16) -> anyhow::Result<TcpStream> {
 #[test]
 #[ignore = "needs upstream's crictl (LONGSHORE_CRICTL)"]
 fn crictl_forwards_past_peers_that_stall_reset_and_half_close() {
-    scenario(async |host| {
+    long_scenario(Duration::from_secs(240), async |host| {
         let pod = PodSettings::new("crictl");
         let pod_id = host.run_pod(&pod).await?;
         let _echo = echo(host, &pod_id, "127.0.0.1:8001")?;
