@@ -1,6 +1,6 @@
 //! Whether a runtime does what the Container Runtime Interface says: cases of a few lines each, against any endpoint.
 //!
-//! A [`Case`] belongs to a suite and has a name. It makes what it needs by a [`scene`], which removes it all again and finds the case wanting
+//! A [`Case`] belongs to a suite and has a name. It makes what it needs by a scene, which removes it all again and finds the case wanting
 //! where something stays. Images are made from a busybox and served by a registry of the run's own, so that no network is needed. [`run()`] runs
 //! the chosen cases, several at a time where they allow it; a [`Report`] writes itself as text, JSON, JUnit, TestGrid's files and HTML.
 
