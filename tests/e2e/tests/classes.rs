@@ -10,7 +10,7 @@ const BLOCK_IO: &str = "blockio.resources.beta.kubernetes.io";
 const RDT: &str = "rdt.resources.beta.kubernetes.io";
 
 /// A disk of the machine, and its number.
-fn disk() -> anyhow::Result<(String, String)> {
+pub(crate) fn disk() -> anyhow::Result<(String, String)> {
     let names = fs::read_dir("/sys/block")?;
     let mut names: Vec<_> = names
         .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
@@ -23,7 +23,7 @@ fn disk() -> anyhow::Result<(String, String)> {
     Ok((format!("/dev/{name}"), number.trim().to_owned()))
 }
 
-async fn throttles(host: &Host, id: &str) -> anyhow::Result<String> {
+pub(crate) async fn throttles(host: &Host, id: &str) -> anyhow::Result<String> {
     let limits = Limits::of(host, id).await?;
     if is_v2() {
         return limits.read("blkio", "", "io.max");

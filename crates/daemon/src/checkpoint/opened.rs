@@ -433,6 +433,43 @@ mod tests {
         assert!(!is_needed(Path::new("dump.log")));
     }
 
+    /// What a checkpoint has are files; a link would lead CRIU, or whoever reads a description, elsewhere.
+    #[test]
+    fn what_is_no_file_is_refused() {
+        for kind in [
+            EntryType::Symlink,
+            EntryType::Link,
+            EntryType::Char,
+            EntryType::Block,
+            EntryType::Fifo,
+        ] {
+            let mut archive = tar::Builder::new(Vec::new());
+            let mut header = tar::Header::new_gnu();
+            header.set_entry_type(kind);
+            header.set_size(0);
+            header.set_path("checkpoint/inventory.img").unwrap();
+            header.set_link_name("/etc/shadow").unwrap();
+            header.set_cksum();
+            archive.append(&header, std::io::empty()).unwrap();
+            let refused = shown(&archive.into_inner().unwrap()).unwrap_err();
+            assert!(matches!(refused, OpenError::Member(_)), "{kind:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_too_large_is_refused() {
+        let mut endless = io::repeat(b' ');
+        let refused = small(CONFIG, &mut endless).unwrap_err();
+        assert!(matches!(refused, OpenError::TooLarge { .. }), "{refused}");
+        // A member that says it is larger than the archive.
+        let mut huge = tar::Header::new_gnu();
+        huge.set_path("checkpoint/pages-1.img").unwrap();
+        huge.set_size(1 << 62);
+        huge.set_cksum();
+        let refused = shown(huge.as_bytes()).unwrap_err();
+        assert!(matches!(refused, OpenError::Archive(_)), "{refused}");
+    }
+
     #[test]
     fn deletions_become_whiteouts() {
         let paths = ["/etc/gone", "/top"].map(PathBuf::from);

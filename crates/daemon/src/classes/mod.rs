@@ -42,7 +42,6 @@ pub(crate) enum Asker {
     /// The container's own.
     Container,
     /// A plugin, which the node's owner has installed.
-    #[cfg_attr(not(test), allow(dead_code, reason = "for adjustments of NRI plugins"))]
     Plugin,
 }
 

@@ -37,7 +37,7 @@ pub(super) fn refuse(
     }
 }
 
-/// Makes every change; CDI devices are the caller's.
+/// Makes every change; CDI devices and classes are the caller's.
 pub(super) fn apply(
     spec: &mut Spec,
     adjust: &api::ContainerAdjustment,
@@ -440,14 +440,6 @@ fn resources(
         });
         let made: Option<LinuxDeviceCgroup> = from(made, "linux.resources.devices", &rule.r#type)?;
         resources.devices_mut().get_or_insert_default().extend(made);
-    }
-    for (name, class) in [
-        ("blockio_class", &given.blockio_class),
-        ("rdt_class", &given.rdt_class),
-    ] {
-        if let Some(class) = class.as_ref().filter(|class| !class.value.is_empty()) {
-            return Err(unsupported(name, &class.value));
-        }
     }
     Ok(())
 }

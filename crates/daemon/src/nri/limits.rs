@@ -86,10 +86,12 @@ pub(super) fn from_the_first(
     host: &Host,
 ) -> Result<LinuxResources, ApplyError> {
     let mut change = match &adjust.resources {
-        // Rules of devices are no limits.
+        // Rules of devices and classes are no limits.
         Some(given) => {
             let given = api::LinuxResources {
                 devices: Vec::new(),
+                blockio_class: None,
+                rdt_class: None,
                 ..given.clone()
             };
             self::asked(&given, host)?.asked
@@ -158,7 +160,9 @@ pub(super) fn asked(given: &api::LinuxResources, host: &Host) -> Result<Limits, 
         ("rdt_class", &given.rdt_class),
     ] {
         if let Some(class) = class.as_ref().filter(|class| !class.value.is_empty()) {
-            return Err(unsupported(name, &class.value));
+            let field = format!("linux.resources.{name}");
+            let why = "a container gets its class when it is made, and keeps it";
+            return Err(refuse(field, &class.value, why));
         }
     }
     if !given.devices.is_empty() {

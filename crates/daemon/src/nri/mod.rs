@@ -12,6 +12,7 @@
 //! plugin is required. `docs/decisions/2026-11-21-nri.md` has why.
 
 mod apply;
+mod classes;
 mod confine;
 mod describe;
 #[cfg(test)]

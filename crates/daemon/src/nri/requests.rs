@@ -6,7 +6,7 @@ use nri::api;
 use oci_spec::runtime::Spec;
 
 use super::{
-    Event, Nri, NriError, apply, confine, describe,
+    Event, Nri, NriError, apply, classes, confine, describe,
     limits::{self, Limits},
     merge::{Merged, Owners, take_resources},
     others::Others,
@@ -170,6 +170,11 @@ impl Nri {
             source,
         };
         confine::check(spec, &adjusted.spec, privileged).map_err(wrong)?;
+        let resources = merged.adjust.linux.as_ref();
+        if let Some(resources) = resources.and_then(|linux| linux.resources.as_ref()) {
+            let given = classes::give(runtime, &mut adjusted.spec, resources).await;
+            given.map_err(wrong)?;
+        }
         if let Some(linux) = &merged.adjust.linux {
             let asked = &container.config.linux.resources;
             let limits = limits::from_the_first(asked, linux, &runtime.host).map_err(wrong)?;

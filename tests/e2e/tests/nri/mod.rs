@@ -1,5 +1,6 @@
 //! Plugins of the Node Resource Interface: what they are told, what they change, and what they may not.
 
+mod classes;
 mod late;
 mod refusals;
 

@@ -93,7 +93,19 @@ fn plugins_do_not_confine_less_than_the_pod() {
                     }),
                     ..Default::default()
                 }),
-                "linux.resources.rdt_class",
+                "the node has no resctrl file system",
+            ),
+            (
+                linux(api::LinuxContainerAdjustment {
+                    resources: Some(api::LinuxResources {
+                        blockio_class: Some(api::OptionalString {
+                            value: "gold".into(),
+                        }),
+                        ..Default::default()
+                    }),
+                    ..Default::default()
+                }),
+                "set classes.block_io",
             ),
             (
                 api::ContainerAdjustment {
