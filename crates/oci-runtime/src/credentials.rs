@@ -1,7 +1,7 @@
 //! From the container's root to the process that the plan describes. The last part of every child's life, and the same for an init and an exec.
 
 use std::convert::Infallible;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsRawFd, BorrowedFd};
 
 use oci_plan::{Capabilities, Habits, Process, User};
 use rustix::fs::Mode;
@@ -9,8 +9,9 @@ use rustix::io::Errno;
 use rustix::thread::{CapabilitySet, CapabilitySets, Gid, Uid};
 
 use crate::error::{Context, Error, Stage};
-use crate::handshake;
+use crate::handshake::{self, Order};
 use crate::host::Host;
+use crate::listener;
 use crate::program::Program;
 
 /// The five sets, within the caller's own bounding set.
@@ -69,7 +70,7 @@ pub(crate) fn run(
         regain()?;
         let index = program.look_up(process)?;
         handshake::say_going(socket).at(Stage::Handshake, "its program")?;
-        load(filter)?;
+        load(filter, socket)?;
         set_capabilities(sets)?;
         return Err(program.execute(index));
     }
@@ -77,7 +78,7 @@ pub(crate) fn run(
     let index = program.look_up(process)?;
     handshake::say_going(socket).at(Stage::Handshake, "its program")?;
     if let Some(filter) = filter {
-        load(filter)?;
+        load(filter, socket)?;
     }
     Err(program.execute(index))
 }
@@ -174,10 +175,19 @@ fn set_capabilities(sets: Sets) -> Result<(), Error> {
     Ok(())
 }
 
-fn load(filter: &oci_plan::Seccomp) -> Result<(), Error> {
+fn load(filter: &oci_plan::Seccomp, socket: BorrowedFd<'_>) -> Result<(), Error> {
     let instructions = filter.program.len() / 8;
-    sys::load_filter(&filter.program, filter.flags).at(
-        Stage::Seccomp,
-        format_args!("of {instructions} instructions"),
-    )
+    let subject = format_args!("of {instructions} instructions");
+    if filter.flags & listener::TELL == 0 {
+        return sys::load_filter(&filter.program, filter.flags).at(Stage::Seccomp, subject);
+    }
+    let watched = listener::watched(&filter.program);
+    let descriptor =
+        sys::load_filter_listening(&watched, filter.flags).at(Stage::Seccomp, subject)?;
+    handshake::say_listening(socket, descriptor.as_raw_fd())
+        .and_then(|()| handshake::obey_filtered(socket, Order::Listening))
+        .at(Stage::Handshake, "its listener")?;
+    // It closes with the next program, and close(2) may be a call that is denied.
+    std::mem::forget(descriptor);
+    Ok(())
 }

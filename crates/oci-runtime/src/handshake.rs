@@ -7,11 +7,13 @@
 //!                  T  terminal        the master side of the child's terminal
 //!                  H                  on the host's tree, its root not entered yet: waiting for R
 //!                  C                  created: waiting for S
+//!                  L  number           its filter has a listener, at this descriptor: waiting for L
 //!                  G                  about to execute; the end of the stream now means that it has
 //!                  F  stage errno subject,  R field reason       it failed, and ends
 //! parent → child   M                  the id mappings are written
 //!                  R                  enter the root
 //!                  S                  start
+//!                  L                  the listener has been taken
 //! ```
 
 use std::io::{IoSlice, IoSliceMut};
@@ -35,6 +37,7 @@ pub(crate) enum Order {
     Mapped,
     Resume,
     Start,
+    Listening,
 }
 
 /// What a child says.
@@ -48,6 +51,8 @@ pub(crate) enum Word {
     Paused,
     Created,
     Going,
+    /// The child's descriptor.
+    Listening(i32),
     Failed(Error),
     /// The child's side is closed.
     End,
@@ -71,6 +76,7 @@ pub(crate) fn order(socket: BorrowedFd<'_>, order: Order) -> Result<(), Errno> {
         Order::Mapped => b'M',
         Order::Resume => b'R',
         Order::Start => b'S',
+        Order::Listening => b'L',
     };
     rustix::net::send(socket, &[byte], SendFlags::NOSIGNAL | SendFlags::DONTWAIT).map(|_| ())
 }
@@ -80,9 +86,23 @@ pub(crate) fn obey(socket: BorrowedFd<'_>, expected: Order) -> Result<(), Errno>
     let mut byte = [0_u8; 1];
     let (count, _) =
         rustix::io::retry_on_intr(|| rustix::net::recv(socket, &mut byte, RecvFlags::empty()))?;
-    match (count, byte[0], expected) {
+    judge(count, byte[0], expected)
+}
+
+/// As [`obey`], by `read(2)`: seccomp filters know it.
+pub(crate) fn obey_filtered(socket: BorrowedFd<'_>, expected: Order) -> Result<(), Errno> {
+    let mut byte = [0_u8; 1];
+    let count = rustix::io::retry_on_intr(|| rustix::io::read(socket, &mut byte))?;
+    judge(count, byte[0], expected)
+}
+
+fn judge(count: usize, byte: u8, expected: Order) -> Result<(), Errno> {
+    match (count, byte, expected) {
         (0, _, _) => Err(Errno::PIPE),
-        (_, b'M', Order::Mapped) | (_, b'R', Order::Resume) | (_, b'S', Order::Start) => Ok(()),
+        (_, b'M', Order::Mapped)
+        | (_, b'R', Order::Resume)
+        | (_, b'S', Order::Start)
+        | (_, b'L', Order::Listening) => Ok(()),
         _ => Err(Errno::PROTO),
     }
 }
@@ -112,6 +132,12 @@ pub(crate) fn say_created(socket: BorrowedFd<'_>) -> Result<(), Errno> {
 /// By `write(2)`, as everything that comes late: seccomp filters know it.
 pub(crate) fn say_going(socket: BorrowedFd<'_>) -> Result<(), Errno> {
     rustix::io::write(socket, b"G").map(|_| ())
+}
+
+pub(crate) fn say_listening(socket: BorrowedFd<'_>, descriptor: i32) -> Result<(), Errno> {
+    let mut message = [b'L', 0, 0, 0, 0];
+    message[1..].copy_from_slice(&descriptor.to_ne_bytes());
+    rustix::io::write(socket, &message).map(|_| ())
 }
 
 /// A failure to say so leaves the end of the stream to speak.
@@ -191,6 +217,7 @@ fn decode(message: &[u8], descriptor: Option<OwnedFd>) -> Result<Word, Error> {
         ([b'H'], None) => Word::Paused,
         ([b'C'], None) => Word::Created,
         ([b'G'], None) => Word::Going,
+        ([b'L', a, b, c, d], None) => Word::Listening(i32::from_ne_bytes([*a, *b, *c, *d])),
         ([b'F', stage, a, b, c, d, subject @ ..], None) => {
             let stage = Stage::from_code(*stage).ok_or(Error::Handshake(message.len()))?;
             Word::Failed(Error::Step {

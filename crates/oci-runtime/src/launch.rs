@@ -4,7 +4,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use oci_plan::{ContainerPlan, IdMappings, NamespaceSource, Process, Rlimit};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
-use rustix::process::{PidfdFlags, Signal, WaitId, WaitIdOptions};
+use rustix::process::{PidfdFlags, PidfdGetfdFlags, Signal, WaitId, WaitIdOptions};
 
 use crate::credentials::Sets;
 use crate::error::{Context, Error, Stage};
@@ -12,6 +12,7 @@ use crate::exec::{self, Exec};
 use crate::handshake::{self, Order, Word};
 use crate::host::Host;
 use crate::init::Init;
+use crate::listener::{Listener, TELL};
 use crate::namespaces::{Entries, Entry};
 use crate::pod::PodHandles;
 use crate::program::Program;
@@ -90,6 +91,8 @@ pub enum Progress {
     /// The program runs: `execve(2)` has succeeded. (Or the process was killed in the last microseconds before: its exit status then says
     /// so.) `console` is that of an exec with a terminal; a container's came with `Created`.
     Started { console: Option<OwnedFd> },
+    /// Calls that its filter denies are told from now on; the rest follows.
+    Listening(Listener),
 }
 
 /// A container's init, or an exec, on its way to its program.
@@ -103,6 +106,8 @@ pub struct Launch {
     console: Option<OwnedFd>,
     /// Set when the container starts: earlier they could hamper its making, and its own user namespace could not raise them.
     limits: Vec<Rlimit>,
+    /// The profile whose denied calls are told.
+    profile: Option<Vec<u8>>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -193,7 +198,8 @@ impl Launch {
             // In its user namespace it could not lower its own.
             host.write_oom_score(&spawned.pid.to_string(), score.0);
         }
-        Ok(Self::new(spawned, State::Making, &plan.process.rlimits))
+        let rlimits = &plan.process.rlimits;
+        Ok(Self::new(spawned, State::Making, rlimits, &plan.process))
     }
 
     /// Clones a process into all namespaces of a living container. It runs its program without a further word: only `Started` follows.
@@ -232,10 +238,12 @@ impl Launch {
         };
         let entries = exec::entries(plan);
         let spawned = spawn(host, &entries, None, placement.unified, &story)?;
-        Ok(Self::new(spawned, State::Starting, &[]))
+        Ok(Self::new(spawned, State::Starting, &[], plan.process))
     }
 
-    fn new(spawned: Spawned, state: State, limits: &[Rlimit]) -> Self {
+    fn new(spawned: Spawned, state: State, limits: &[Rlimit], process: &Process) -> Self {
+        let told = process.seccomp.as_ref();
+        let told = told.filter(|filter| filter.flags & TELL != 0);
         Self {
             child: Child {
                 pid: spawned.pid,
@@ -246,6 +254,7 @@ impl Launch {
             state,
             console: None,
             limits: limits.to_vec(),
+            profile: told.map(|filter| filter.program.clone()),
         }
     }
 
@@ -324,6 +333,12 @@ impl Launch {
                     });
                 }
                 (Word::Going, State::Starting) => self.state = State::Going,
+                (Word::Listening(descriptor), State::Going) => {
+                    let listener = self.listen(descriptor);
+                    return listener
+                        .map(Progress::Listening)
+                        .map_err(|error| self.fail(error));
+                }
                 (Word::End, State::Going) => {
                     self.state = State::Finished;
                     self.child.doomed = false;
@@ -342,7 +357,8 @@ impl Launch {
                     | Word::Console(_)
                     | Word::Paused
                     | Word::Created
-                    | Word::Going,
+                    | Word::Going
+                    | Word::Listening(_),
                     State::Making
                     | State::Paused
                     | State::Created
@@ -352,6 +368,19 @@ impl Launch {
                 ) => return Err(self.fail(Error::Handshake(1))),
             }
         }
+    }
+
+    /// Takes the child's listener from it; the child waits for that.
+    fn listen(&mut self, descriptor: i32) -> Result<Listener, Error> {
+        let Some(profile) = self.profile.take() else {
+            return Err(Error::Handshake(5));
+        };
+        let flags = PidfdGetfdFlags::empty();
+        let taken = rustix::process::pidfd_getfd(self.pidfd(), descriptor, flags);
+        let taken = taken.at(Stage::Seccomp, "its listener")?;
+        handshake::order(self.handshake.as_fd(), Order::Listening)
+            .at(Stage::Handshake, "its listener")?;
+        Ok(Listener::new(taken, profile))
     }
 
     /// Lets a container that waits before its root go on; `Created` follows.

@@ -248,6 +248,7 @@ impl First {
             | Word::Console(_)
             | Word::Paused
             | Word::Going
+            | Word::Listening(_)
             | Word::End
             | Word::Nothing => Err(Error::Died {
                 during: "make the pod's namespaces",

@@ -3,7 +3,7 @@
 use oci_plan::{ContainerPlan, MountSource, NamespaceSource, Process};
 
 use crate::error::Error;
-use crate::sysctls;
+use crate::{listener, sysctls};
 
 /// Names the first field that cannot be honoured.
 pub(crate) fn container(plan: &ContainerPlan) -> Result<(), Error> {
@@ -66,6 +66,9 @@ pub(crate) fn process(process: &Process) -> Result<(), Error> {
     {
         let reason = format!("{} bytes are no filter", filter.program.len());
         return Err(Error::refused("process.seccomp.program", reason));
+    }
+    if let Some(filter) = &process.seccomp {
+        listener::check(filter)?;
     }
     for (index, limit) in process.rlimits.iter().enumerate() {
         if limit.soft > limit.hard {

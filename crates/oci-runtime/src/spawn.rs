@@ -222,6 +222,7 @@ fn clone_sibling(
         | Word::Paused
         | Word::Created
         | Word::Going
+        | Word::Listening(_)
         | Word::Nothing
         | Word::End => Err(Error::Died {
             during: "enter its user namespace",

@@ -22,6 +22,7 @@ pub use cache::Cache;
 pub use compile::{CompileError, Program, compile};
 pub use default::default_profile;
 pub use parse::{ParseError, parse};
+pub use syscalls::call_name;
 
 /// The architectures whose calls an x86-64 kernel can be asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -496,6 +496,19 @@ pub(crate) fn number(arch: Arch, name: &str) -> Option<u32> {
     }
 }
 
+/// The name of a call by its architecture (`AUDIT_ARCH_*`) and number, as a filter sees them.
+pub fn call_name(architecture: u32, number: u32) -> Option<&'static str> {
+    let i386 = architecture == Arch::I386.audit();
+    let place = |&(_, x86_64, i386_number, x32): &(_, i16, i16, i16)| match number {
+        _ if i386 => i386_number,
+        number if number & X32_BIT != 0 => x32,
+        _ => x86_64,
+    };
+    let number = i16::try_from(number & !X32_BIT).ok()?;
+    let found = SYSCALLS.iter().find(|call| place(call) == number)?;
+    Some(found.0)
+}
+
 /// Every name, in order.
 #[cfg(test)]
 pub(crate) fn names() -> impl Iterator<Item = &'static str> {
@@ -514,5 +527,9 @@ mod tests {
         assert_eq!(number(Arch::X32, "execve"), Some(520 | X32_BIT));
         assert_eq!(number(Arch::X86_64, "socketcall"), None);
         assert_eq!(number(Arch::X86_64, "no_such_call"), None);
+        assert_eq!(call_name(Arch::X86_64.audit(), 168), Some("swapoff"));
+        assert_eq!(call_name(Arch::I386.audit(), 115), Some("swapoff"));
+        assert_eq!(call_name(Arch::X32.audit(), 520 | X32_BIT), Some("execve"));
+        assert_eq!(call_name(Arch::X86_64.audit(), 9999), None);
     }
 }

@@ -399,6 +399,17 @@ pub enum Event {
         attach_id: String,
         reason: AttachEnd,
     },
+    /// System calls that a container's filter has denied, all so far; only where its filter tells. Also after [`ReplyBody::State`].
+    Denied { id: String, calls: Vec<DeniedCall> },
+}
+
+/// A denied system call, and how often.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeniedCall {
+    /// `AUDIT_ARCH_*`.
+    pub architecture: u32,
+    pub number: u32,
+    pub count: u64,
 }
 
 /// Why an attach has ended.

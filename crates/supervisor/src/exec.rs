@@ -169,6 +169,14 @@ impl Supervisor {
         match launch.advance() {
             Ok(Progress::Pending | Progress::Paused | Progress::Created { .. }) => {}
             Ok(Progress::Started { console }) => self.exec_started(key, console),
+            Ok(Progress::Listening(listener)) => {
+                let of = exec.container_id.clone();
+                if let Ok(container) = self.container(&of) {
+                    let container = container.key;
+                    self.listen(container, listener);
+                }
+                self.advance_exec(key);
+            }
             Err(error) => self.exec_failed(key, error),
         }
     }

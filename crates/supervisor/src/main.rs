@@ -18,6 +18,7 @@ mod checkpoint;
 mod commands;
 mod connection;
 mod container;
+mod denied;
 mod exec;
 mod exits;
 mod logs;

@@ -19,6 +19,8 @@ pub(crate) enum Source {
     Launch(u32),
     /// A command of a runtime, by its pid, has written something.
     Command(u32),
+    /// Calls that a filter denies, of one process and its children.
+    Denied(u32),
 }
 
 /// What is due. Whoever gets it looks whether it still matters.
@@ -44,6 +46,8 @@ pub(crate) enum Deadline {
     Command(i32),
     /// Containers that are held still go on.
     Frozen(u32),
+    /// What a container was denied is told.
+    Denied(u32),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -182,6 +186,7 @@ fn data(source: Source) -> epoll::EventData {
         Source::Connection(id) => (3, id),
         Source::Launch(id) => (4, id),
         Source::Command(pid) => (5, pid),
+        Source::Denied(id) => (6, id),
     };
     epoll::EventData::new_u64((kind << 32) | u64::from(id))
 }
@@ -195,6 +200,7 @@ fn source(data: u64) -> Option<Source> {
         3 => Source::Connection(id),
         4 => Source::Launch(id),
         5 => Source::Command(id),
+        6 => Source::Denied(id),
         _ => return None,
     })
 }
@@ -212,6 +218,7 @@ mod tests {
             Source::Connection(u32::MAX),
             Source::Launch(7),
             Source::Command(1),
+            Source::Denied(9),
         ] {
             assert_eq!(source(data(expected).u64()), Some(expected));
         }

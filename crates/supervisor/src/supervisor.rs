@@ -14,6 +14,7 @@ use crate::attach::Listener;
 use crate::checkpoint::Frozen;
 use crate::connection::{Arrival, Asker, Connections};
 use crate::container::Container;
+use crate::denied::Watched;
 use crate::exec::Exec;
 use crate::exits::Exits;
 use crate::logs::{Finished, Logs};
@@ -38,6 +39,7 @@ pub(crate) struct Supervisor {
     pub(crate) listeners: Vec<Listener>,
     pub(crate) anchor: Option<Anchor>,
     pub(crate) frozen: Vec<Frozen>,
+    pub(crate) watched: Vec<Watched>,
     /// Of a runtime, while they run.
     pub(crate) commands: Vec<Command>,
     /// Of children that were unknown when they ended, while commands run.
@@ -72,6 +74,7 @@ impl Supervisor {
             listeners: Vec::new(),
             anchor: None,
             frozen: Vec::new(),
+            watched: Vec::new(),
             commands: Vec::new(),
             endings: Vec::new(),
             directory,
@@ -113,6 +116,7 @@ impl Supervisor {
             }
             Source::Launch(key) => self.advance(key),
             Source::Command(pid) => self.command_wrote(pid),
+            Source::Denied(key) => self.hear(key),
         }
     }
 
@@ -128,6 +132,7 @@ impl Supervisor {
             Deadline::Stop => self.stop_tick(),
             Deadline::Command(pid) => self.command_overdue(pid),
             Deadline::Frozen(number) => self.frozen_overdue(number),
+            Deadline::Denied(key) => self.denied_due(key),
         }
     }
 
@@ -171,7 +176,10 @@ impl Supervisor {
                 self.update_resources(&id, &resources)
             }
             RequestBody::DeleteContainer { id } => return self.delete_container(asker, &id),
-            RequestBody::State => Ok(ReplyBody::State(self.state())),
+            RequestBody::State => {
+                self.reply(asker, Ok(ReplyBody::State(self.state())));
+                return self.tell_denied();
+            }
             RequestBody::StopSandbox => return self.stop_sandbox(asker),
             RequestBody::Shutdown => return self.shut_down(asker),
             RequestBody::Anchor { socket } => return self.anchor(asker, socket, &descriptors),

@@ -14,6 +14,7 @@ mod mount_attributes;
 mod namespaces;
 mod personality;
 mod quota;
+mod notify;
 mod replace;
 mod scheduling;
 mod seccomp;
@@ -39,6 +40,7 @@ pub use quota::{
     ProjectQuotas, ProjectUsage, limit_project, next_project, project_of, project_quotas,
     project_usage, set_project,
 };
+pub use notify::{Notification, load_filter_listening, receive_notification, refuse_call};
 pub use replace::{Durability, replace_file};
 pub use scheduling::{Scheduling, set_io_priority, set_scheduling};
 pub use seccomp::load_filter;

@@ -6,13 +6,27 @@ use crate::clone::check;
 const INSTRUCTION_BYTES: usize = 8;
 
 /// `SECCOMP_FILTER_FLAG_NEW_LISTENER`.
-const NEW_LISTENER: u32 = 1 << 3;
+pub(crate) const NEW_LISTENER: u32 = 1 << 3;
 
 /// `struct sock_fprog`.
 #[repr(C)]
-struct Program {
+pub(crate) struct Program {
     length: u16,
     filter: *const u8,
+}
+
+impl Program {
+    /// `EINVAL` where it cannot be one. It is to be used while `program` lives.
+    pub(crate) fn of(program: &[u8]) -> Result<Self, Errno> {
+        if program.is_empty() || !program.len().is_multiple_of(INSTRUCTION_BYTES) {
+            return Err(Errno::INVAL);
+        }
+        let length = u16::try_from(program.len() / INSTRUCTION_BYTES);
+        Ok(Self {
+            length: length.map_err(|_| Errno::INVAL)?,
+            filter: program.as_ptr(),
+        })
+    }
 }
 
 /// `seccomp(2)` with SECCOMP_SET_MODE_FILTER: the calling thread's system calls go through `program` from now on, an array of
@@ -22,15 +36,10 @@ struct Program {
 ///
 /// `EINVAL` for a program that is empty, longer than 65,535 instructions or no multiple of one, and for flags that return a descriptor.
 pub fn load_filter(program: &[u8], flags: u32) -> Result<(), Errno> {
-    let returns_listener = flags & NEW_LISTENER != 0;
-    if program.is_empty() || !program.len().is_multiple_of(INSTRUCTION_BYTES) || returns_listener {
+    if flags & NEW_LISTENER != 0 {
         return Err(Errno::INVAL);
     }
-    let length = u16::try_from(program.len() / INSTRUCTION_BYTES).map_err(|_| Errno::INVAL)?;
-    let program = Program {
-        length,
-        filter: program.as_ptr(),
-    };
+    let program = Program::of(program)?;
     // SAFETY: `program` has the layout of `struct sock_fprog`, and its pointer is to `length` instructions that the kernel copies.
     check(unsafe {
         libc::syscall(

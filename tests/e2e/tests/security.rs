@@ -1,6 +1,7 @@
 //! What was asked of a container's confinement, and what /proc says of it: for init and for exec.
 
 mod generated;
+mod notifier;
 
 use std::{
     fs,
@@ -280,7 +281,7 @@ fn what_would_be_less_than_asked_is_refused() {
                 annotate(config, "io.kubernetes.cri-o.userns-mode", "auto");
             }),
             ("io.kubernetes.cri-o.seccompNotifierAction", |config| {
-                annotate(config, "io.kubernetes.cri-o.seccompNotifierAction", "stop");
+                annotate(config, "io.kubernetes.cri-o.seccompNotifierAction", "kill");
             }),
             ("run_as_group", |config| {
                 pod_security(config).run_as_group = Some(Int64Value { value: 5 });

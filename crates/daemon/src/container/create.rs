@@ -239,6 +239,7 @@ fn prepare(
         image_stop_signal: image.config.stop_signal.parse::<Signal>().ok(),
         resources: None,
         hooked: false,
+        forbidden: None,
         volume_images: sources.volume_ids(),
         id,
     };
@@ -654,7 +655,7 @@ async fn translate(
     }
     let seccomp = runtime
         .seccomp
-        .program(&made.spec)
+        .program(&made.spec, &pod.config)
         .map_err(|error| CreateError::Seccomp(id.clone(), error))?;
     let context = Context {
         id: id.as_str(),

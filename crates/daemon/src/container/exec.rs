@@ -162,7 +162,7 @@ pub(crate) async fn begin(
         .map_err(|error| ExecError::Record(id.clone(), error))?;
     let seccomp = runtime
         .seccomp
-        .program(&spec)
+        .program(&spec, &container.pod.config)
         .map_err(|error| ExecError::Seccomp(id.clone(), error))?;
     let args = command.args.clone();
     let planned = outside::planned(&spec);

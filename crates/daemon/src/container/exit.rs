@@ -30,6 +30,8 @@ pub(crate) enum ExitReason {
     Error,
     OomKilled,
     StartError,
+    /// It was stopped for system calls that its filter denies.
+    SeccompKilled,
 }
 
 impl ExitReason {
@@ -39,6 +41,7 @@ impl ExitReason {
             Self::Error => "Error",
             Self::OomKilled => "OOMKilled",
             Self::StartError => "StartError",
+            Self::SeccompKilled => "seccomp killed",
         }
     }
 }
@@ -47,8 +50,10 @@ impl ExitReason {
 pub(super) const START_ERROR_CODE: i32 = 128;
 
 impl Exit {
-    pub(crate) fn from_record(record: &ExitRecord) -> Self {
+    /// `forbidden`: the system calls for which it was stopped, if it was.
+    pub(crate) fn from_record(record: &ExitRecord, forbidden: Option<&str>) -> Self {
         let reason = match record {
+            _ if forbidden.is_some() => ExitReason::SeccompKilled,
             ExitRecord {
                 oom_killed: true, ..
             } => ExitReason::OomKilled,
@@ -65,7 +70,11 @@ impl Exit {
         Self {
             code: record.exit_code,
             reason,
-            message: record.message.clone().unwrap_or_default(),
+            message: match (forbidden, &record.message) {
+                (Some(forbidden), None) => forbidden.to_owned(),
+                (Some(forbidden), Some(message)) => format!("{forbidden}; {message}"),
+                (None, message) => message.clone().unwrap_or_default(),
+            },
             started_at_ns: record.started_at_ns,
             finished_at_ns: record.finished_at_ns,
         }
@@ -101,7 +110,7 @@ impl Container {
             {
                 self.run(news, pid, record.started_at_ns);
             }
-            let mut exit = Exit::from_record(record);
+            let mut exit = Exit::from_record(record, self.record().forbidden.as_deref());
             if exit.started_at_ns == 0 {
                 exit.started_at_ns = self.started_at_ns();
             }

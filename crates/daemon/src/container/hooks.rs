@@ -363,7 +363,10 @@ impl<'a> Stages<'a> {
     /// As confined as the container's own program: its path leads into what the container brings along.
     fn as_the_container_s(&self, hook: &Hook) -> Result<Process, ExecError> {
         let id = &self.container.id;
-        let seccomp = self.runtime.seccomp.program(self.spec);
+        let seccomp = self
+            .runtime
+            .seccomp
+            .program(self.spec, &self.container.pod.config);
         let seccomp = seccomp.map_err(|error| ExecError::Seccomp(id.clone(), error))?;
         let planned = outside::planned(self.spec);
         let process = oci_plan::spec::exec_process(&planned, args(hook), None, seccomp);

@@ -19,6 +19,7 @@ mod attach;
 mod awaited;
 pub(crate) mod config;
 mod create;
+mod denied;
 mod devices;
 mod exec;
 mod exec_sync;
@@ -45,6 +46,8 @@ use std::{
 pub(crate) use attach::{AttachError, Attachment, attach, check_attach};
 pub(crate) use awaited::Awaited;
 pub(crate) use create::{CreateError, create, slot};
+use denied::Denied;
+pub(crate) use denied::denied;
 pub(crate) use devices::DevicesError;
 pub(crate) use exec::{
     Command, ExecEnd, ExecError, Running, begin as begin_exec, check_exec, pipe,
@@ -112,6 +115,7 @@ pub(crate) struct Container {
     pub(crate) end_told: tokio::sync::OnceCell<()>,
     /// Read from the disk by the first exec after a restart.
     spec: Mutex<Option<Arc<Spec>>>,
+    denied: Mutex<Denied>,
 }
 
 /// Where a container is in its life.
@@ -148,6 +152,7 @@ impl Container {
             straggler: Mutex::new(None),
             end_told: tokio::sync::OnceCell::new(),
             spec: Mutex::new(None),
+            denied: Mutex::default(),
         }
     }
 

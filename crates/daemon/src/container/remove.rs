@@ -122,6 +122,7 @@ pub(super) async fn take_apart(
     });
     runtime.nri.settled_container(id);
     runtime.stats.forget(id);
+    container.forget_denied(runtime);
     Ok(())
 }
 

@@ -18,7 +18,10 @@ use prometheus_client::{
 pub(crate) use server::Server;
 use tonic::Code;
 
-use crate::{container::Phase, runtime::Runtime};
+use crate::{
+    container::{Container, Phase},
+    runtime::Runtime,
+};
 
 /// From a list that comes from memory to a pull of gigabytes, seconds.
 const BUCKETS: [f64; 14] = [
@@ -42,6 +45,14 @@ struct StateLabels {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct DeniedLabels {
+    namespace: String,
+    pod: String,
+    container: String,
+    syscall: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct OperationLabels {
     rpc: &'static str,
 }
@@ -58,6 +69,7 @@ pub(crate) struct Metrics {
     operations: Family<OperationLabels, Gauge>,
     pods: Family<StateLabels, Gauge>,
     containers: Family<StateLabels, Gauge>,
+    denied: Family<DeniedLabels, Counter>,
     process: Process,
     /// Who asks sets gauges; one at a time.
     asking: Mutex<()>,
@@ -86,6 +98,7 @@ impl Default for Metrics {
             operations: Family::default(),
             pods: Family::default(),
             containers: Family::default(),
+            denied: Family::default(),
             process: Process::default(),
             asking: Mutex::default(),
             registry: Registry::default(),
@@ -122,6 +135,11 @@ impl Default for Metrics {
             "Containers, by state",
             metrics.containers.clone(),
         );
+        registry.register(
+            "longshore_seccomp_denied_calls",
+            "System calls denied by seccomp, of pods with a notifier",
+            metrics.denied.clone(),
+        );
         metrics.process.register(&mut registry);
         Self {
             registry,
@@ -144,6 +162,23 @@ impl Metrics {
         self.calls
             .get_or_create(&labels)
             .observe(took.as_secs_f64());
+    }
+
+    /// Calls have been denied to a container whose pod has a notifier.
+    pub(crate) fn denied(&self, container: &Container, syscall: &str, count: u64) {
+        let labels = DeniedLabels::of(container, syscall);
+        self.denied.get_or_create(&labels).inc_by(count);
+    }
+
+    /// A container is no more, and what is only known of it goes.
+    pub(crate) fn forget<'a>(
+        &self,
+        container: &Container,
+        syscalls: impl Iterator<Item = &'a String>,
+    ) {
+        for syscall in syscalls {
+            self.denied.remove(&DeniedLabels::of(container, syscall));
+        }
     }
 
     /// A session begins, and ends when the guard is dropped.
@@ -185,6 +220,18 @@ impl Metrics {
         let mut text = String::new();
         text::encode(&mut text, &self.registry)?;
         Ok(text)
+    }
+}
+
+impl DeniedLabels {
+    fn of(container: &Container, syscall: &str) -> Self {
+        let pod = &container.pod.config.metadata;
+        Self {
+            namespace: pod.namespace.clone(),
+            pod: pod.name.clone(),
+            container: container.config.metadata.name.clone(),
+            syscall: syscall.to_owned(),
+        }
     }
 }
 

@@ -66,6 +66,7 @@ pub(crate) async fn follow(
                 } => pod.execs.tell(&exec_id, (exit_code, killed)),
                 Event::AttachEnded { attach_id, reason } => pod.attaches.tell(&attach_id, reason),
                 Event::SandboxEnded { reason } => ended(&runtime, &pod, &reason),
+                Event::Denied { id, calls } => container::denied(&runtime, &id, &calls),
             }
         }
         pod.set_link(None);

@@ -120,6 +120,10 @@ pub(crate) async fn run(
             let made_with =
                 made_with.map_err(|error| RunError::UnknownHandler(name.clone(), error))?;
             profile.map_err(|error| RunError::Profile(name.clone(), error))?;
+            if made_with.is_some() {
+                spec::check_handler(&config, &handler)
+                    .map_err(|error| RunError::Config(name.clone(), error))?;
+            }
             Arc::new(new_pod(
                 runtime,
                 config.clone(),

@@ -28,6 +28,7 @@ use std::{
 };
 
 pub(crate) use accounts::{Accounts, AccountsError};
+pub(crate) use annotations::{Notifier, check_handler, notifier};
 pub(crate) use apparmor::{AppArmor, AppArmorError};
 pub(crate) use classes::{ClassAsked, ClassesAsked, ClassesFound, classes_asked};
 pub(crate) use devices::{HostDevice, device_paths, devices};

@@ -141,7 +141,7 @@ impl Namespaces<'_> {
 
 /// What a pod asks for that no pod of ours, or none on this node, can be.
 pub(crate) fn check_pod(pod: &PodConfig, host: &Host) -> Result<(), SpecError> {
-    annotations::check(&pod.annotations)?;
+    annotations::check_pod(pod)?;
     let security = &pod.linux.security_context;
     check_selinux(&security.selinux_options, host)?;
     // A pod has no process to confine, but who asks for what nothing here enforces is mistaken.

@@ -8,7 +8,7 @@ use std::{
 use oci_spec::runtime::{LinuxSeccomp, Spec};
 use seccomp::{Cache, CompileError};
 
-use super::{SpecError, SpecInput, capabilities::Sets};
+use super::{SpecError, SpecInput, annotations, capabilities::Sets};
 use crate::{
     container::config::ContainerConfig,
     paths::{PathError, Paths},
@@ -16,6 +16,9 @@ use crate::{
 };
 
 const PATH: &str = "config.linux.security_context.seccomp";
+
+/// `SECCOMP_FILTER_FLAG_NEW_LISTENER`: the supervisor tells of denied calls.
+const TELL: u32 = 1 << 3;
 
 /// Larger profiles are refused.
 const MOST_BYTES: u64 = 1024 * 1024;
@@ -121,8 +124,13 @@ impl SeccompProfiles {
         }
     }
 
-    /// The compiled form of `linux.seccomp`, from the cache where the same profile was compiled before.
-    pub(crate) fn program(&self, spec: &Spec) -> Result<Option<oci_plan::Seccomp>, CompileError> {
+    /// The compiled form of `linux.seccomp`, from the cache where the same profile was compiled before. Where the pod has a notifier, denied calls
+    /// are told.
+    pub(crate) fn program(
+        &self,
+        spec: &Spec,
+        pod: &PodConfig,
+    ) -> Result<Option<oci_plan::Seccomp>, CompileError> {
         let profile = spec
             .linux()
             .as_ref()
@@ -133,7 +141,11 @@ impl SeccompProfiles {
         let program = self.programs.compile(profile)?;
         Ok(Some(oci_plan::Seccomp {
             program: program.instructions.clone(),
-            flags: program.flags,
+            flags: match annotations::notifier(pod) {
+                Ok(None) => program.flags,
+                // What is wrong with it was said when the pod was run.
+                Ok(Some(_)) | Err(_) => program.flags | TELL,
+            },
         }))
     }
 

@@ -213,7 +213,7 @@ fn plan(spec: &Spec, namespaces: &NamespacePaths) {
         binds: &binds,
         namespaces: &known,
         pod_shm: Some(shm),
-        seccomp: profiles.program(spec).unwrap(),
+        seccomp: profiles.program(spec, &PodConfig::default()).unwrap(),
         reach: oci_plan::spec::Reach::Supervisor,
     };
     let seccomp = context.seccomp.clone();

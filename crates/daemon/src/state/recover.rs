@@ -252,6 +252,7 @@ fn phase(
 ) -> container::Phase {
     let known =
         state.and_then(|state| state.containers.iter().find(|c| c.id == record.id.as_str()));
+    let forbidden = record.forbidden.as_deref();
     if let Some(known) = known {
         return match &known.status {
             ContainerStatus::Created { pid } => container::Phase::Created { pid: *pid },
@@ -260,12 +261,12 @@ fn phase(
                 started_at_ns: *started_at_ns,
             },
             ContainerStatus::Exited(exit) => {
-                container::Phase::Exited(Arc::new(Exit::from_record(exit)))
+                container::Phase::Exited(Arc::new(Exit::from_record(exit, forbidden)))
             }
         };
     }
     match runtime.records.exit(&pod.id, &record.id) {
-        Some(exit) => container::Phase::Exited(Arc::new(Exit::from_record(&exit))),
+        Some(exit) => container::Phase::Exited(Arc::new(Exit::from_record(&exit, forbidden))),
         // It ran when its supervisor was last heard of. Losing the pod kills what is left of it and writes down the end.
         None => container::Phase::Running {
             pid: 0,

@@ -305,6 +305,7 @@ fn finish(launch: &mut Launch, container: bool) -> Result<Option<File>, Error> {
         match step(launch)? {
             Progress::Pending => {}
             Progress::Paused => panic!("nothing asked it to wait"),
+            Progress::Listening(_) => panic!("nothing asked for its denied calls"),
             Progress::Created { console } => {
                 assert!(container, "an exec is not created");
                 kept = console.map(File::from);

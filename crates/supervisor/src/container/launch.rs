@@ -12,6 +12,7 @@ use supervisor_api::{CreateContainer, ReplyBody, Restore, WireError};
 use super::{Container, Fate, LAUNCH, Phase, names_a_file};
 use crate::attach::Stdin;
 use crate::connection::Asker;
+use crate::denied::Denied;
 use crate::poll::Deadline;
 use crate::reap::Ending;
 use crate::runtime::{
@@ -191,6 +192,7 @@ impl Supervisor {
             removal: None,
             early_end: None,
             leftovers: Vec::new(),
+            denied: Denied::default(),
         });
         if let Some(command) = command {
             self.watch_command(command);
@@ -337,6 +339,10 @@ impl Supervisor {
             Ok(Progress::Paused) => self.paused(key),
             Ok(Progress::Created { console }) => self.created(key, console),
             Ok(Progress::Started { .. }) => self.started(key),
+            Ok(Progress::Listening(listener)) => {
+                self.listen(key, listener);
+                self.advance_container(key);
+            }
             Err(error) => self.launch_failed(key, error),
         }
     }

@@ -34,6 +34,7 @@ use supervisor_api::{ContainerStatus, ExitRecord, WireError};
 
 use crate::attach::Stdin;
 use crate::connection::Asker;
+use crate::denied::Denied;
 use crate::logs::LogKey;
 use crate::poll::Alarm;
 use crate::reap::Ending;
@@ -76,6 +77,7 @@ pub(crate) struct Container {
     early_end: Option<Ending>,
     /// Cgroups of execs that left processes behind.
     pub(crate) leftovers: Vec<Body>,
+    pub(crate) denied: Denied,
 }
 
 #[derive(Debug)]

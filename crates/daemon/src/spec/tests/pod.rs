@@ -1,6 +1,6 @@
 //! What no pod of this node can be.
 
-use super::super::{Host, check_pod};
+use super::super::{Host, Notifier, check_handler, check_pod, notifier};
 use crate::pod::config::{NamespaceMode, PodConfig, UserNamespace};
 
 #[test]
@@ -46,7 +46,6 @@ fn annotations_that_ask_for_isolation_are_refused_by_name() {
     for name in [
         "userns-mode.crio.io",
         "io.kubernetes.cri-o.userns-mode",
-        "seccomp-notifier-action.crio.io",
         "io.kubernetes.cri-o.seccompNotifierAction/web",
         "seccomp-profile.crio.io/POD",
         "seccomp-profile.kubernetes.cri-o.io",
@@ -59,4 +58,36 @@ fn annotations_that_ask_for_isolation_are_refused_by_name() {
     for name in ["userns-mode", "io.kubernetes.cri-o.Devices", "note"] {
         check(name, "true").unwrap();
     }
+}
+
+#[test]
+fn a_notifier_stops_or_logs() {
+    let pod = |name: &str, action: &str| PodConfig {
+        annotations: [(name.to_owned(), action.to_owned())].into(),
+        ..PodConfig::default()
+    };
+    for name in [
+        "seccomp-notifier-action.crio.io",
+        "io.kubernetes.cri-o.seccompNotifierAction",
+    ] {
+        for (action, expected) in [
+            ("stop", Some(Notifier::Stop)),
+            ("", Some(Notifier::Log)),
+            ("log", Some(Notifier::Log)),
+            ("false", None),
+        ] {
+            let pod = pod(name, action);
+            assert_eq!(notifier(&pod).unwrap(), expected, "{action}");
+            check_pod(&pod, &Host::default()).unwrap();
+            let other = check_handler(&pod, "crun");
+            assert_eq!(other.is_err(), expected.is_some(), "{other:?}");
+        }
+        let error = check_pod(&pod(name, "kill"), &Host::default()).unwrap_err();
+        let text = error.to_string();
+        assert!(
+            text.contains(name) && text.contains("use stop or log"),
+            "{text}"
+        );
+    }
+    assert_eq!(notifier(&PodConfig::default()).unwrap(), None);
 }
