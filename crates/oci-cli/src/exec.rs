@@ -85,7 +85,10 @@ fn started(mut launch: Launch) -> anyhow::Result<(Launch, Option<OwnedFd>)> {
     loop {
         match launch.advance()? {
             Progress::Started { console } => return Ok((launch, console)),
-            Progress::Pending | Progress::Paused | Progress::Created { .. } => {
+            Progress::Pending
+            | Progress::Listening(_)
+            | Progress::Paused
+            | Progress::Created { .. } => {
                 let handshake = launch.handshake();
                 let mut said = [PollFd::new(&handshake, PollFlags::IN)];
                 rustix::io::retry_on_intr(|| rustix::event::poll(&mut said, None))?;

@@ -140,7 +140,10 @@ fn run_in(hook: &Hook, state: &[u8], host: &Host, init: BorrowedFd<'_>) -> anyho
     loop {
         match launch.advance()? {
             Progress::Started { .. } => break,
-            Progress::Pending | Progress::Paused | Progress::Created { .. } => {
+            Progress::Pending
+            | Progress::Listening(_)
+            | Progress::Paused
+            | Progress::Created { .. } => {
                 let handshake = launch.handshake();
                 let mut said = [PollFd::new(&handshake, PollFlags::IN)];
                 rustix::io::retry_on_intr(|| rustix::event::poll(&mut said, None))?;

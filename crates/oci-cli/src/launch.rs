@@ -207,7 +207,7 @@ fn see_through(
                 paused(launch)?;
                 launch.resume()?;
             }
-            Progress::Pending | Progress::Started { .. } => {
+            Progress::Pending | Progress::Listening(_) | Progress::Started { .. } => {
                 let handshake = launch.handshake();
                 let mut said = [PollFd::new(&handshake, PollFlags::IN)];
                 rustix::io::retry_on_intr(|| rustix::event::poll(&mut said, None))?;

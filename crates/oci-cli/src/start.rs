@@ -64,7 +64,10 @@ fn pass(place: &Place, record: &Record, spec: &Spec) -> anyhow::Result<()> {
     loop {
         match launch.advance()? {
             Progress::Started { .. } => return Ok(()),
-            Progress::Pending | Progress::Paused | Progress::Created { .. } => {
+            Progress::Pending
+            | Progress::Listening(_)
+            | Progress::Paused
+            | Progress::Created { .. } => {
                 let handshake = launch.handshake();
                 let mut said = [PollFd::new(&handshake, PollFlags::IN)];
                 rustix::io::retry_on_intr(|| rustix::event::poll(&mut said, None))?;

@@ -199,7 +199,12 @@ impl Launch {
             host.write_oom_score(&spawned.pid.to_string(), score.0);
         }
         let rlimits = &plan.process.rlimits;
-        Ok(Self::new(spawned, State::Making, rlimits, &plan.process))
+        Ok(Self::new(
+            spawned,
+            State::Making,
+            rlimits,
+            Some(&plan.process),
+        ))
     }
 
     /// Clones a process into all namespaces of a living container. It runs its program without a further word: only `Started` follows.
@@ -238,11 +243,11 @@ impl Launch {
         };
         let entries = exec::entries(plan);
         let spawned = spawn(host, &entries, None, placement.unified, &story)?;
-        Ok(Self::new(spawned, State::Starting, &[], plan.process))
+        Ok(Self::new(spawned, State::Starting, &[], Some(plan.process)))
     }
 
-    fn new(spawned: Spawned, state: State, limits: &[Rlimit], process: &Process) -> Self {
-        let told = process.seccomp.as_ref();
+    fn new(spawned: Spawned, state: State, limits: &[Rlimit], process: Option<&Process>) -> Self {
+        let told = process.and_then(|process| process.seccomp.as_ref());
         let told = told.filter(|filter| filter.flags & TELL != 0);
         Self {
             child: Child {
@@ -273,7 +278,7 @@ impl Launch {
             pidfd,
             handshake: connection,
         };
-        Ok(Self::new(spawned, State::Created, limits))
+        Ok(Self::new(spawned, State::Created, limits, None))
     }
 
     /// Leaves a created container at its gate. It is nobody's to kill any more.

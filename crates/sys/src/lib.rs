@@ -12,9 +12,9 @@ mod limits;
 mod math;
 mod mount_attributes;
 mod namespaces;
+mod notify;
 mod personality;
 mod quota;
-mod notify;
 mod replace;
 mod scheduling;
 mod seccomp;
@@ -35,12 +35,12 @@ pub use keyring::leave_session_keyring;
 pub use limits::{Limit, get_limit, set_limit};
 pub use mount_attributes::{MountAttributes, set_mount_attributes};
 pub use namespaces::unshare;
+pub use notify::{Notification, load_filter_listening, receive_notification, refuse_call};
 pub use personality::set_personality;
 pub use quota::{
     ProjectQuotas, ProjectUsage, limit_project, next_project, project_of, project_quotas,
     project_usage, set_project,
 };
-pub use notify::{Notification, load_filter_listening, receive_notification, refuse_call};
 pub use replace::{Durability, replace_file};
 pub use scheduling::{Scheduling, set_io_priority, set_scheduling};
 pub use seccomp::load_filter;
