@@ -42,6 +42,16 @@ const NEVER: &[(&str, &[&str])] = &[
             "longshore-testkit",
         ],
     ),
+    (
+        "longshore-registry",
+        &[
+            "longshored",
+            "longshore-image",
+            "longshore-cri",
+            "longshore-sys",
+            "longshore-testkit",
+        ],
+    ),
     ("longshore-pod", SMALL),
     (
         "longshore-oci",
