@@ -253,7 +253,7 @@ impl<S: Sessions> Visit<S> {
             drop((newcomer, incoming));
             remote_command::run(&*shared.sessions, errand, channels, language, ends).await;
         };
-        side_by_side(session, connection.run())
+        side_by_side(Box::pin(session), Box::pin(connection.run()))
             .await
             .map_err(|error| crate::chain(&error))
     }
@@ -286,7 +286,7 @@ impl<S: Sessions> Visit<S> {
             let sandbox = &request.sandbox_id;
             port_forward::serve(&shared.sessions, sandbox, &hub, incoming, creation, ends).await;
         };
-        side_by_side(session, connection.run())
+        side_by_side(Box::pin(session), Box::pin(connection.run()))
             .await
             .map_err(|error| crate::chain(&error))
     }
@@ -352,7 +352,7 @@ impl<S: Sessions> Visit<S> {
                 },
             }
         };
-        side_by_side(session, connection.run())
+        side_by_side(Box::pin(session), Box::pin(connection.run()))
             .await
             .map_err(|error| crate::chain(&error))
     }
@@ -409,7 +409,7 @@ impl<S: Sessions> Visit<S> {
             });
             futures_util::future::join_all(forwarded).await;
         };
-        side_by_side(session, connection.run())
+        side_by_side(Box::pin(session), Box::pin(connection.run()))
             .await
             .map_err(|error| crate::chain(&error))
     }

@@ -7,7 +7,7 @@
 
 use std::{
     future::poll_fn,
-    pin::pin,
+    pin::{Pin, pin},
     sync::{
         Arc,
         atomic::{AtomicU8, Ordering},
@@ -46,8 +46,9 @@ impl Wake for Bell {
 
 /// Runs both to their end. The outcome is that of `connection`.
 pub(super) async fn side_by_side<T>(
-    session: impl Future<Output = ()>,
-    connection: impl Future<Output = T>,
+    // On the heap: a future that is handed on by value has room for what it was given beside what it makes of it, at each step once more.
+    session: Pin<Box<impl Future<Output = ()>>>,
+    connection: Pin<Box<impl Future<Output = T>>>,
 ) -> T {
     let bell = Arc::new(Bell::default());
     let waker = Waker::from(Arc::clone(&bell));
@@ -106,7 +107,10 @@ mod tests {
     fn the_restless_go_round_and_let_others_have_their_turn() {
         let (polls, told) = (Cell::new(0), Arc::new(Counted::default()));
         let waker = Waker::from(Arc::clone(&told));
-        let mut both = pin!(side_by_side(std::future::pending(), restless(&polls)));
+        let mut both = pin!(side_by_side(
+            Box::pin(std::future::pending()),
+            Box::pin(restless(&polls))
+        ));
         for turn in 1..4 {
             let polled = both.as_mut().poll(&mut Context::from_waker(&waker));
             assert!(polled.is_pending());
@@ -136,7 +140,7 @@ mod tests {
                 assert_eq!(returned.recv().await, Some(number));
             }
         };
-        let both = side_by_side(session, connection);
+        let both = side_by_side(Box::pin(session), Box::pin(connection));
         let hang = Duration::from_secs(60);
         tokio::time::timeout(hang, both).await.expect("it goes on");
         elsewhere.await.unwrap();

@@ -22,7 +22,7 @@ fn profiled(name: &str, script: &str) -> ContainerSettings {
 }
 
 fn settings(directory: &tempfile::TempDir) -> String {
-    fs::write(directory.path().join("watched.json"), PROFILE).unwrap();
+    fs::write(directory.path().join("watched.json"), PROFILE).expect("the profile is written");
     format!("seccomp_directory = {:?}", directory.path())
 }
 
