@@ -5,6 +5,7 @@ mod capabilities;
 mod configuration;
 mod ranges;
 mod real;
+mod versions;
 
 use std::{fs, os::unix::fs::PermissionsExt, path::PathBuf, time::Duration};
 
