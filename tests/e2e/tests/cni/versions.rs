@@ -1,6 +1,6 @@
 //! Each version of the specification that is spoken, from the plugin's side.
 
-use std::fs;
+use std::{fs, time::Duration};
 
 use anyhow::ensure;
 use e2e::{PodSettings, long_scenario};
@@ -18,7 +18,7 @@ const VERSIONS: [(&str, bool, bool, bool); 4] = [
 
 #[test]
 fn every_version_is_spoken_as_its_specification_says() {
-    long_scenario(async |host| {
+    long_scenario(Duration::from_secs(240), async |host| {
         let site = Site::with(host, NETWORK).await?;
         for (version, family, check, gc) in VERSIONS {
             fs::remove_file(site.path("net.d/10-net.conflist"))?;
