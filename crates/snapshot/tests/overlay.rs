@@ -99,7 +99,11 @@ fn a_container_writes_to_its_own_layer_only() {
         rustix::fs::unlinkat(&mount, "b", AtFlags::empty()).unwrap();
         assert_eq!(read(&mount, "b"), None);
         let usage = overlay.usage("c1").unwrap();
-        assert_eq!(usage.inodes, 3);
+        // A file system that counts by itself has what overlayfs keeps beside the layer, too.
+        match overlay.limits() {
+            Err(_no_projects) => assert_eq!(usage.inodes, 3),
+            Ok(()) => assert!((4..16).contains(&usage.inodes), "{usage:?}"),
+        }
         assert!(usage.bytes > 0);
         drop(mount);
 
