@@ -363,8 +363,12 @@ impl Host {
             .filter(|process| is_supervisor(process))
             .map(|process| process.pid)
             .collect();
+        // Nor are those that open a path for the daemon.
+        let opens_a_path =
+            |process: &Process| process.args.get(1).is_some_and(|arg| arg == "--path");
+        let others = |process: &Process| pids.contains(&process.parent) || opens_a_path(process);
         all.into_iter()
-            .filter(|process| is_supervisor(process) && !pids.contains(&process.parent))
+            .filter(|process| is_supervisor(process) && !others(process))
             .collect()
     }
 
