@@ -1,8 +1,9 @@
 //! Programs of the node around a container's life.
 
-use std::fs;
+use std::{fs, time::Duration};
 
 use serde_json::{Value, json};
+use testkit::sandbox::poll;
 
 use crate::node::Node;
 
@@ -122,20 +123,26 @@ fn a_create_that_is_killed_leaves_what_delete_takes_away() {
     let bundle = node.bundle().display().to_string();
     let mut create = node.begin(&["create", "--bundle", &bundle, "one"]);
     node.await_text(&begun, "");
-    let processes = node.sandbox.processes();
-    let named = |name: &'static str| {
-        let whose = move |args: &[String]| args.join(" ").contains(name);
-        let found = processes.iter().filter(move |one| whose(&one.args));
-        found.map(|one| one.pid)
+    let named = |name: &str| -> Vec<u32> {
+        let processes = node.sandbox.processes();
+        let named = processes
+            .iter()
+            .filter(|one| one.args.join(" ").contains(name));
+        named.map(|one| one.pid).collect()
     };
-    let creating: Vec<u32> = named("longshore-oci").collect();
+    // One that becomes another program has no arguments for a moment.
+    let hooks = poll(Duration::from_secs(30), || {
+        Some(named("sleep 1000")).filter(|hooks| !hooks.is_empty())
+    });
+    let creating = named("longshore-oci");
     // Whoever makes the container, not its init, which is the youngest of that name.
     node.sandbox.kill("KILL", &creating[..1]).unwrap();
     create.wait().unwrap();
     assert!(node.run(&["state", "one"]).fine().contains("creating"));
     assert!(node.run(&["delete", "one"]).refused().contains("--force"));
     node.run(&["delete", "--force", "one"]).fine();
-    let hooks: Vec<u32> = named("sleep 1000").collect();
-    node.sandbox.kill("KILL", &hooks).unwrap();
+    node.sandbox
+        .kill("KILL", &hooks.expect("the hook runs"))
+        .unwrap();
     node.is_bare();
 }
