@@ -116,12 +116,18 @@ pub struct Session {
     pub stdout: Option<Reader>,
     pub stderr: Option<Reader>,
     resize: Option<WriteHalf>,
-    error: ReadHalf,
+    error: Said,
     link: Link,
 }
 
+/// What the server says on a stream to its end, kept here: whoever waits for it may stop, and wait again.
+struct Said {
+    stream: ReadHalf,
+    text: Vec<u8>,
+}
+
 /// An error stream's text that is worth keeping.
-const LONGEST_ERROR: u64 = 64 * 1024;
+const LONGEST_ERROR: usize = 64 * 1024;
 
 impl Session {
     /// Tells the terminal's size.
@@ -136,20 +142,14 @@ impl Session {
         }
     }
 
-    /// Waits for the session's end. Output that has not been read stays readable. Cancel safe, until it is ready.
+    /// Waits for the session's end. Output that has not been read stays readable. Cancel safe.
     ///
     /// # Errors
     ///
     /// The connection was lost.
     pub async fn ending(&mut self) -> Result<Ending, ClientError> {
-        let mut text = Vec::new();
-        let mut error = (&mut self.error).take(LONGEST_ERROR);
-        match error.read_to_end(&mut text).await {
-            // A server in Go ends its streams by resetting them.
-            Err(reset) if reset.kind() == io::ErrorKind::ConnectionReset && !text.is_empty() => {}
-            read => drop(read.map_err(ClientError::Lost)?),
-        }
-        Ok(Ending::decode(&text))
+        let text = self.error.whole().await.map_err(ClientError::Lost)?;
+        Ok(Ending::decode(text))
     }
 
     /// Leaves: sends what was written, says goodbye, and waits for the server to close, for some seconds at most. Dropping the session leaves as
@@ -163,6 +163,25 @@ impl Session {
         } = self;
         drop((stdin, resize));
         link.close().await;
+    }
+}
+
+impl Said {
+    async fn whole(&mut self) -> io::Result<&[u8]> {
+        while self.text.len() < LONGEST_ERROR {
+            match self.stream.read_buf(&mut self.text).await {
+                Ok(0) => break,
+                Ok(_) => {}
+                // A server in Go ends its streams by resetting them.
+                Err(reset)
+                    if reset.kind() == io::ErrorKind::ConnectionReset && !self.text.is_empty() =>
+                {
+                    break;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(&self.text)
     }
 }
 
@@ -255,7 +274,10 @@ fn session(hub: &Arc<Hub>, streams: [Option<StreamId>; 5], link: Link) -> Sessio
         stdout: stdout.map(read),
         stderr: stderr.map(read),
         resize: resize.map(|id| hub.write_half(id)),
-        error: hub.read_half(error.unwrap_or_default()),
+        error: Said {
+            stream: hub.read_half(error.unwrap_or_default()),
+            text: Vec::new(),
+        },
         link,
     }
 }
@@ -352,5 +374,29 @@ impl Link {
 impl Drop for Link {
     fn drop(&mut self) {
         self.hub.finish();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt;
+
+    use super::*;
+
+    #[test]
+    fn who_stops_waiting_for_the_end_loses_nothing_of_it() {
+        let hub = Hub::new(BOUNDS, 0);
+        hub.provide(3);
+        let mut said = Said {
+            stream: hub.read_half(3),
+            text: Vec::new(),
+        };
+        for piece in ["exit ", "code 9"] {
+            hub.receive(3, piece.into()).unwrap();
+            assert!(said.whole().now_or_never().is_none(), "it goes on");
+        }
+        hub.receive_end(3);
+        let whole = said.whole().now_or_never().expect("it has ended");
+        assert_eq!(whole.unwrap(), b"exit code 9");
     }
 }

@@ -106,7 +106,7 @@ impl Forwarded {
     /// The connection to the server was lost.
     pub async fn failure(&mut self) -> io::Result<Option<String>> {
         let mut text = String::new();
-        let mut words = (&mut self.error).take(LONGEST_ERROR);
+        let mut words = (&mut self.error).take(LONGEST_ERROR as u64);
         words.read_to_string(&mut text).await?;
         Ok((!text.is_empty()).then_some(text))
     }
