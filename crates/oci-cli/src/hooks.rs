@@ -15,7 +15,7 @@ use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, bail};
-use oci_plan::{Capabilities, Process, User};
+use oci_plan::{Capabilities, Process};
 use oci_runtime::{ChildStdio, ExecPlan, Host, Launch, Placement, Progress, Standalone};
 use oci_spec::runtime::{Hook, Hooks, Spec};
 use rustix::event::{PollFd, PollFlags, Timespec};
@@ -174,32 +174,9 @@ fn process(hook: &Hook, host: &Host) -> anyhow::Result<Process> {
         Some(first) => path.clone_into(first),
         None => args.push(path.to_owned()),
     }
-    let all = host.bounding();
-    Ok(Process {
-        args,
-        env: hook.env().clone().unwrap_or_default(),
-        cwd: "/".to_owned(),
-        user: User {
-            uid: 0,
-            gid: 0,
-            additional_gids: Vec::new(),
-            umask: None,
-        },
-        capabilities: Capabilities {
-            bounding: all,
-            effective: all,
-            permitted: all,
-            inheritable: 0,
-            ambient: 0,
-        },
-        no_new_privileges: false,
-        rlimits: Vec::new(),
-        oom_score_adj: None,
-        seccomp: None,
-        terminal: None,
-        labels: oci_plan::Labels::default(),
-        habits: oci_plan::Habits::default(),
-    })
+    let env = hook.env().clone().unwrap_or_default();
+    let capabilities = Capabilities::of_root(host.bounding());
+    Ok(Process::of_root(args, env, "/", capabilities))
 }
 
 /// Whether it ended before its time was over.

@@ -1,6 +1,8 @@
 //! What only a plan may ask for that is executed by the process that made it: the command line's. None of it crosses a socket, and whoever makes
 //! plans for another process refuses it (`spec::Reach`).
 
+use sys::Scheduling;
+
 /// Of a container.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Alone {
@@ -31,17 +33,4 @@ pub struct Habits {
     pub scheduling: Option<Scheduling>,
     /// Class (1 real time, 2 best effort, 3 idle) and level, 0 to 7.
     pub io_priority: Option<(u8, u8)>,
-}
-
-/// Fields of `struct sched_attr`.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Scheduling {
-    pub policy: u32,
-    pub flags: u64,
-    pub nice: i32,
-    pub priority: u32,
-    /// Nanoseconds, as the two below.
-    pub runtime: u64,
-    pub deadline: u64,
-    pub period: u64,
 }

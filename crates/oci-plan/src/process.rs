@@ -27,6 +27,36 @@ pub struct Process {
     pub habits: Habits,
 }
 
+impl Process {
+    /// One of root's with nothing else asked for: no limits, filter, terminal or labels, and free to gain privileges.
+    pub fn of_root(
+        args: Vec<String>,
+        env: Vec<String>,
+        cwd: impl Into<String>,
+        capabilities: Capabilities,
+    ) -> Self {
+        Self {
+            args,
+            env,
+            cwd: cwd.into(),
+            user: User {
+                uid: 0,
+                gid: 0,
+                additional_gids: Vec::new(),
+                umask: None,
+            },
+            capabilities,
+            no_new_privileges: false,
+            rlimits: Vec::new(),
+            oom_score_adj: None,
+            seccomp: None,
+            terminal: None,
+            labels: Labels::default(),
+            habits: Habits::default(),
+        }
+    }
+}
+
 /// What security modules are to know a process as, from its first program on.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Labels {
@@ -53,6 +83,19 @@ pub struct Capabilities {
     pub permitted: u64,
     pub inheritable: u64,
     pub ambient: u64,
+}
+
+impl Capabilities {
+    /// What a program of root's has after its exec: `set`, and nothing handed on to other users.
+    pub fn of_root(set: u64) -> Self {
+        Self {
+            bounding: set,
+            effective: set,
+            permitted: set,
+            inheritable: 0,
+            ambient: 0,
+        }
+    }
 }
 
 /// `resource` is the kernel's number (`RLIMIT_NOFILE` is 7); `u64::MAX` is unlimited. Raising a hard limit without

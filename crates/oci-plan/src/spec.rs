@@ -11,6 +11,7 @@
 mod alone;
 mod capability;
 mod further;
+mod habits;
 mod mount;
 mod process;
 mod refusal;
@@ -18,6 +19,7 @@ mod resource;
 #[cfg(test)]
 mod tests;
 
+pub use habits::{io_priority, scheduling};
 pub use process::{exec_process, process, rlimits};
 pub use resource::{resources, resources_here};
 

@@ -85,16 +85,7 @@ pub(crate) fn run(
 
 /// While the rights for it are there.
 fn take_habits(habits: &Habits) -> Result<(), Error> {
-    if let Some(given) = habits.scheduling {
-        let scheduling = sys::Scheduling {
-            policy: given.policy,
-            flags: given.flags,
-            nice: given.nice,
-            priority: given.priority,
-            runtime: given.runtime,
-            deadline: given.deadline,
-            period: given.period,
-        };
+    if let Some(scheduling) = habits.scheduling {
         sys::set_scheduling(0, scheduling).at(Stage::Credentials, "the scheduling")?;
     }
     if let Some((class, level)) = habits.io_priority {

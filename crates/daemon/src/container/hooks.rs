@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use oci_plan::{Capabilities, Labels, Process, User};
+use oci_plan::{Capabilities, Process};
 use oci_spec::runtime::{Hook, Spec};
 use rustix::{
     fs::CWD,
@@ -379,33 +379,10 @@ impl<'a> Stages<'a> {
 
     /// A program of the node's, which is there to change what the container gets.
     fn as_the_runtime_s(&self, hook: &Hook) -> Process {
-        let all = u64::MAX;
-        Process {
-            args: args(hook),
-            env: hook.env().clone().unwrap_or_default(),
-            cwd: self.bundle.to_string_lossy().into_owned(),
-            user: User {
-                uid: 0,
-                gid: 0,
-                additional_gids: Vec::new(),
-                umask: None,
-            },
-            // Within the supervisor's own, and its user namespace.
-            capabilities: Capabilities {
-                bounding: all,
-                effective: all,
-                permitted: all,
-                inheritable: 0,
-                ambient: 0,
-            },
-            no_new_privileges: false,
-            rlimits: Vec::new(),
-            oom_score_adj: None,
-            seccomp: None,
-            terminal: None,
-            labels: Labels::default(),
-            habits: oci_plan::Habits::default(),
-        }
+        let env = hook.env().clone().unwrap_or_default();
+        // Within the supervisor's own, and its user namespace.
+        let capabilities = Capabilities::of_root(u64::MAX);
+        Process::of_root(args(hook), env, self.bundle.to_string_lossy(), capabilities)
     }
 }
 

@@ -4,12 +4,9 @@
 use std::{borrow::Cow, collections::BTreeMap, io, path::Path};
 
 use cgroup::DeviceLimits;
-use oci_spec::runtime::{
-    IOPriorityClass, LinuxIOPriority, LinuxIntelRdt, LinuxSchedulerFlag as Flag,
-    LinuxSchedulerPolicy as Policy, Scheduler, Spec,
-};
+use oci_plan::spec::{self, SpecError};
+use oci_spec::runtime::{LinuxIOPriority, LinuxIntelRdt, Scheduler, Spec};
 use rustix::io::Errno;
-use sys::Scheduling;
 
 use crate::{
     id::ContainerId,
@@ -20,12 +17,8 @@ use crate::{
 /// Why a process does not get what its specification says.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum OutsideError {
-    #[error("{field}: {value}: {why}")]
-    Value {
-        field: &'static str,
-        value: String,
-        why: &'static str,
-    },
+    #[error(transparent)]
+    Value(#[from] SpecError),
     #[error("{field}: {value}")]
     Refused {
         field: &'static str,
@@ -171,7 +164,7 @@ impl Given {
             resctrl::join(classes, id, class, pid)?;
         }
         if let Some(priority) = &self.io_priority {
-            let (class, level) = io_priority(priority)?;
+            let (class, level) = spec::io_priority(priority)?;
             let value = format!("{} {level}", priority.class());
             given(
                 "process.ioPriority",
@@ -180,7 +173,7 @@ impl Given {
             )?;
         }
         if let Some(scheduler) = &self.scheduler {
-            let scheduling = scheduling(scheduler)?;
+            let scheduling = spec::scheduling(scheduler)?;
             let value = scheduler.policy().to_string();
             given(
                 "process.scheduler",
@@ -206,56 +199,4 @@ fn given(
             source: error.into(),
         }),
     }
-}
-
-fn io_priority(priority: &LinuxIOPriority) -> Result<(u8, u8), OutsideError> {
-    let class = match priority.class() {
-        IOPriorityClass::IoprioClassRt => 1,
-        IOPriorityClass::IoprioClassBe => 2,
-        IOPriorityClass::IoprioClassIdle => 3,
-    };
-    match u8::try_from(priority.priority()) {
-        Ok(level) if level < 8 => Ok((class, level)),
-        _ => Err(OutsideError::Value {
-            field: "process.ioPriority.priority",
-            value: priority.priority().to_string(),
-            why: "use 0 to 7",
-        }),
-    }
-}
-
-fn scheduling(scheduler: &Scheduler) -> Result<Scheduling, OutsideError> {
-    let policy = match scheduler.policy() {
-        Policy::SchedOther => 0,
-        Policy::SchedFifo => 1,
-        Policy::SchedRr => 2,
-        Policy::SchedBatch => 3,
-        Policy::SchedIso => 4,
-        Policy::SchedIdle => 5,
-        Policy::SchedDeadline => 6,
-    };
-    let flags = scheduler.flags().iter().flatten().map(|flag| match flag {
-        Flag::SchedResetOnFork => 1,
-        Flag::SchedFlagReclaim => 1 << 1,
-        Flag::SchedFlagDLOverrun => 1 << 2,
-        Flag::SchedFlagKeepPolicy => 1 << 3,
-        Flag::SchedFlagKeepParams => 1 << 4,
-        Flag::SchedFlagUtilClampMin => 1 << 5,
-        Flag::SchedFlagUtilClampMax => 1 << 6,
-    });
-    let priority = scheduler.priority().unwrap_or_default();
-    let priority = u32::try_from(priority).map_err(|_negative| OutsideError::Value {
-        field: "process.scheduler.priority",
-        value: priority.to_string(),
-        why: "use 0 or more",
-    })?;
-    Ok(Scheduling {
-        policy,
-        flags: flags.fold(0, |all, flag: u64| all | flag),
-        nice: scheduler.nice().unwrap_or_default(),
-        priority,
-        runtime: scheduler.runtime().unwrap_or_default(),
-        deadline: scheduler.deadline().unwrap_or_default(),
-        period: scheduler.period().unwrap_or_default(),
-    })
 }

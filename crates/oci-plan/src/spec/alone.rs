@@ -3,12 +3,11 @@
 use std::path::PathBuf;
 
 use oci_spec::runtime::{
-    IOPriorityClass, Linux, LinuxNamespaceType, LinuxPersonality, LinuxPersonalityDomain,
-    LinuxSchedulerFlag, LinuxSchedulerPolicy, Process, Scheduler, Spec,
+    Linux, LinuxNamespaceType, LinuxPersonality, LinuxPersonalityDomain, Spec,
 };
 
 use super::{SpecError, invalid};
-use crate::{Alone, ClockOffset, Habits, NamespaceSource, Scheduling};
+use crate::{Alone, ClockOffset, NamespaceSource};
 
 pub(super) fn alone(
     spec: &Spec,
@@ -55,65 +54,6 @@ fn offsets(linux: &Linux) -> Vec<ClockOffset> {
         .collect();
     offsets.sort_unstable_by(|one, other| one.clock.cmp(&other.clock));
     offsets
-}
-
-pub(super) fn habits(process: &Process) -> Result<Habits, SpecError> {
-    Ok(Habits {
-        personality: None,
-        scheduling: process.scheduler().as_ref().map(scheduling),
-        io_priority: process
-            .io_priority()
-            .as_ref()
-            .map(|given| {
-                let class = match given.class() {
-                    IOPriorityClass::IoprioClassRt => 1,
-                    IOPriorityClass::IoprioClassBe => 2,
-                    IOPriorityClass::IoprioClassIdle => 3,
-                };
-                match u8::try_from(given.priority()) {
-                    Ok(level @ 0..=7) => Ok((class, level)),
-                    _ => Err(invalid(
-                        "process.ioPriority.priority",
-                        given.priority(),
-                        "use 0 to 7",
-                    )),
-                }
-            })
-            .transpose()?,
-    })
-}
-
-fn scheduling(given: &Scheduler) -> Scheduling {
-    let policy = match given.policy() {
-        LinuxSchedulerPolicy::SchedOther => 0,
-        LinuxSchedulerPolicy::SchedFifo => 1,
-        LinuxSchedulerPolicy::SchedRr => 2,
-        LinuxSchedulerPolicy::SchedBatch => 3,
-        LinuxSchedulerPolicy::SchedIso => 4,
-        LinuxSchedulerPolicy::SchedIdle => 5,
-        LinuxSchedulerPolicy::SchedDeadline => 6,
-    };
-    let flags = given.flags().iter().flatten().map(|flag| match flag {
-        LinuxSchedulerFlag::SchedResetOnFork => 0x01,
-        LinuxSchedulerFlag::SchedFlagReclaim => 0x02,
-        LinuxSchedulerFlag::SchedFlagDLOverrun => 0x04,
-        LinuxSchedulerFlag::SchedFlagKeepPolicy => 0x08,
-        LinuxSchedulerFlag::SchedFlagKeepParams => 0x10,
-        LinuxSchedulerFlag::SchedFlagUtilClampMin => 0x20,
-        LinuxSchedulerFlag::SchedFlagUtilClampMax => 0x40,
-    });
-    Scheduling {
-        policy,
-        flags: flags.fold(0, |all, one| all | one),
-        nice: given.nice().unwrap_or(0),
-        priority: given
-            .priority()
-            .and_then(|priority| u32::try_from(priority).ok())
-            .unwrap_or(0),
-        runtime: given.runtime().unwrap_or(0),
-        deadline: given.deadline().unwrap_or(0),
-        period: given.period().unwrap_or(0),
-    }
 }
 
 /// As `linux/personality.h` numbers them.

@@ -2,7 +2,7 @@
 
 use oci_spec::runtime::{Linux, PosixRlimit, PosixRlimitType, Process as SpecProcess, Spec};
 
-use super::{Reach, SpecError, alone, capability::bits, invalid, refusal, text};
+use super::{Reach, SpecError, alone, capability::bits, habits, invalid, refusal, text};
 use crate::{Capabilities, Labels, OomScoreAdj, Process, Rlimit, Seccomp, TerminalSize, User};
 
 /// A terminal's size until somebody says another.
@@ -50,7 +50,7 @@ pub(super) fn init(process: &SpecProcess, seccomp: Option<Seccomp>) -> Result<Pr
             apparmor: label(process.apparmor_profile()),
             selinux: label(process.selinux_label()),
         },
-        habits: alone::habits(process)?,
+        habits: habits::habits(process)?,
     })
 }
 

@@ -9,7 +9,7 @@ use cgroup::Cgroup;
 use oci_plan::{
     Capabilities, ContainerPlan, FdSlot, IdMap, IdMappings, Mount, MountFlags, MountSource,
     NamespaceSource, Namespaces, PodNamespaces, Process, Propagation, Resources, Rootfs,
-    SandboxPlan, User,
+    SandboxPlan,
 };
 use oci_runtime::{ChildStdio, Error, ExecPlan, Host, Launch, Placement, PodHandles, Progress};
 use rustix::event::{PollFd, PollFlags, Timespec};
@@ -483,30 +483,11 @@ pub(crate) fn plan(args: &[&str]) -> ContainerPlan {
 pub(crate) const USUAL: u64 = 0xa804_25fb;
 
 pub(crate) fn process(args: &[&str]) -> Process {
+    let args = args.iter().map(|arg| (*arg).to_owned()).collect();
+    let env = vec!["PATH=/usr/bin:/bin".to_owned()];
     Process {
-        args: args.iter().map(|arg| (*arg).to_owned()).collect(),
-        env: vec!["PATH=/usr/bin:/bin".to_owned()],
-        cwd: "/".to_owned(),
-        user: User {
-            uid: 0,
-            gid: 0,
-            additional_gids: Vec::new(),
-            umask: None,
-        },
-        capabilities: Capabilities {
-            bounding: USUAL,
-            effective: USUAL,
-            permitted: USUAL,
-            inheritable: 0,
-            ambient: 0,
-        },
         no_new_privileges: true,
-        rlimits: Vec::new(),
-        oom_score_adj: None,
-        seccomp: None,
-        terminal: None,
-        labels: oci_plan::Labels::default(),
-        habits: oci_plan::Habits::default(),
+        ..Process::of_root(args, env, "/", Capabilities::of_root(USUAL))
     }
 }
 

@@ -540,32 +540,9 @@ impl Client {
 }
 
 pub(crate) fn process(args: &[&str]) -> Process {
-    let capabilities = 0x0000_0000_a80c_25fb;
-    Process {
-        args: args.iter().map(|&arg| arg.to_owned()).collect(),
-        env: vec!["PATH=/bin".to_owned()],
-        cwd: "/".to_owned(),
-        user: User {
-            uid: 0,
-            gid: 0,
-            additional_gids: vec![],
-            umask: None,
-        },
-        capabilities: Capabilities {
-            bounding: capabilities,
-            effective: capabilities,
-            permitted: capabilities,
-            inheritable: 0,
-            ambient: 0,
-        },
-        no_new_privileges: false,
-        rlimits: vec![],
-        oom_score_adj: None,
-        seccomp: None,
-        terminal: None,
-        labels: Labels::default(),
-        habits: oci_plan::Habits::default(),
-    }
+    let capabilities = Capabilities::of_root(0x0000_0000_a80c_25fb);
+    let args = args.iter().map(|&arg| arg.to_owned()).collect();
+    Process::of_root(args, vec!["PATH=/bin".to_owned()], "/", capabilities)
 }
 
 pub(crate) fn append(path: &Path) -> OwnedFd {
