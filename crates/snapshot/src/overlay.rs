@@ -63,6 +63,7 @@ impl Overlay {
             let path = overlay.root.join(name);
             make_directory(&path, mode).map_err(|source| OpenError::Directory { path, source })?;
         }
+        tree::spread(&overlay.root.join("ingest"));
         overlay.probe()?;
         overlay.open_projects();
         overlay

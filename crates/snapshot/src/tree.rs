@@ -269,6 +269,20 @@ fn clear_flags(file: &OwnedFd) -> Result<(), Errno> {
     Ok(())
 }
 
+/// Asks ext4 to place each directory that is made in this one in a block group of its own, with all that is made in that, as it does with
+/// those of a file system's root (`chattr +T`). Layers are unpacked side by side, and without a journal ext4 gives an inode again only a
+/// minute and more after its file's end: in the group of an image just removed, each new file would search past all of that image's.
+/// Other file systems have no such thing.
+pub(crate) fn spread(directory: &Path) {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let Ok(directory) = openat(CWD, directory, flags, Mode::empty()) else {
+        return;
+    };
+    if let Ok(flags) = ioctl_getflags(&directory) {
+        let _other_file_system = ioctl_setflags(&directory, flags | IFlags::TOPDIR);
+    }
+}
+
 #[derive(Debug, Default)]
 struct Sum {
     usage: Usage,
@@ -313,6 +327,17 @@ mod tests {
     use std::fs;
 
     use super::*;
+
+    #[test]
+    fn ext4_spreads_what_is_made_in_a_directory() {
+        let directory = tempfile::tempdir().unwrap();
+        spread(directory.path());
+        let file = fs::File::open(directory.path()).unwrap();
+        let ext4 = rustix::fs::fstatfs(&file).unwrap().f_type == 0xef53;
+        let flags = ioctl_getflags(&file).unwrap_or(IFlags::empty());
+        assert_eq!(flags.contains(IFlags::TOPDIR), ext4);
+        spread(&directory.path().join("missing"));
+    }
 
     #[test]
     fn hard_links_count_once_and_holes_not_at_all() {

@@ -14,7 +14,11 @@ pub(super) fn habits(process: &Process) -> Result<Habits, SpecError> {
     Ok(Habits {
         personality: None,
         scheduling: process.scheduler().as_ref().map(scheduling).transpose()?,
-        io_priority: process.io_priority().as_ref().map(io_priority).transpose()?,
+        io_priority: process
+            .io_priority()
+            .as_ref()
+            .map(io_priority)
+            .transpose()?,
     })
 }
 
