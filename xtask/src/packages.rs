@@ -32,6 +32,7 @@ const TESTS: &[(&str, &str)] = &[
     ("skopeo", "fills that registry"),
     ("crun", "a runtime behind a handler"),
     ("runc", "another one"),
+    ("runsc", "one whose containers have a kernel of their own"),
     ("umoci", "makes images that are not ours"),
     ("openssl", "makes that registry's certificate"),
     (

@@ -61,7 +61,10 @@ pub(crate) async fn run(config: Config, arguments: &Arguments) -> anyhow::Result
     tokio::spawn(checkpoint::settle(Arc::clone(&runtime)));
     nri::start(&runtime).await;
     tokio::spawn(stats::keep_fresh(Arc::downgrade(&runtime)));
-    runtime.handlers.probe(&runtime.config).await;
+    runtime
+        .handlers
+        .probe(&runtime.executable, &runtime.config)
+        .await;
     let streaming = streaming_server(&runtime).await?;
     serve_metrics(&runtime).await?;
     let (socket, listener) = Socket::listen(&address)?;
@@ -470,7 +473,10 @@ async fn reload_when_asked(
         if let Err(error) = blocking(DISK_BOUND, reload).await {
             tracing::error!(%error, "configuration not reloaded");
         }
-        probed.handlers.probe(&probed.config).await;
+        probed
+            .handlers
+            .probe(&probed.executable, &probed.config)
+            .await;
         manager.ready(status);
     }
     std::future::pending().await

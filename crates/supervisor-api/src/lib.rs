@@ -29,7 +29,8 @@ mod wire;
 pub use bundle::{Bundle, pid_file, process_file};
 
 pub use paths::{
-    DEEPEST_NODE, DeviceNode, MOST_NODES, NoNodes, PATH_ARGUMENT, PathAnswer, PathRequest,
+    DEEPEST_NODE, DeviceNode, ENCLOSED_ARGUMENT, MOST_NODES, NoNodes, PATH_ARGUMENT, PathAnswer,
+    PathRequest,
 };
 
 pub use socket::{

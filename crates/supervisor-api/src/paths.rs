@@ -10,6 +10,9 @@ use serde::{Deserialize, Serialize};
 /// The argument that makes `longshore-pod` such a process.
 pub const PATH_ARGUMENT: &str = "--path";
 
+/// The argument that makes `longshore-pod` run the program that follows in a PID namespace of its own, and end as it does.
+pub const ENCLOSED_ARGUMENT: &str = "--enclosed";
+
 /// Paths are absolute, and followed through links as the node sees them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum PathRequest {

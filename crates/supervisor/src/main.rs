@@ -10,7 +10,7 @@
 //! One thread and one place to wait ([`poll`]). A static executable without an async runtime: there is one in memory for every pod of
 //! the node.
 //!
-//! `longshore-pod --path` is something else: see [`path`].
+//! `longshore-pod --path` and `longshore-pod --enclosed` are something else: see [`path`] and [`enclosed`].
 
 mod anchor;
 mod attach;
@@ -19,6 +19,7 @@ mod commands;
 mod connection;
 mod container;
 mod denied;
+mod enclosed;
 mod exec;
 mod exits;
 mod logs;
@@ -37,7 +38,12 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     start::protect_from_oom_killer();
     let mut arguments = std::env::args_os().skip(1).peekable();
-    let ended = match arguments.next_if(|first| first == supervisor_api::PATH_ARGUMENT) {
+    let other = [
+        supervisor_api::PATH_ARGUMENT,
+        supervisor_api::ENCLOSED_ARGUMENT,
+    ];
+    let ended = match arguments.next_if(|first| other.iter().any(|one| first == one)) {
+        Some(first) if first == supervisor_api::ENCLOSED_ARGUMENT => enclosed::run(arguments),
         Some(_path) => path::answer(),
         None => start::start(arguments).and_then(|mut supervisor| {
             supervisor

@@ -22,6 +22,7 @@ mod share;
 mod signals;
 mod spawn;
 mod stdio;
+mod usage;
 
 pub use allocator::{bound_allocator, release_free_memory};
 pub use bpf::{
@@ -49,3 +50,4 @@ pub use signals::{
 };
 pub use spawn::{Program, SpawnStep, Spawned, spawn};
 pub use stdio::{close_from, close_from_except, inherited_descriptor, place_descriptor};
+pub use usage::children_time;

@@ -3,9 +3,9 @@
 use std::process::Output;
 
 use anyhow::Context;
-use e2e::{Host, scenario};
+use e2e::{Host, scenario, scenario_with};
 use serde_json::Value;
-use testkit::daemon::binary;
+use testkit::daemon::{binary, program};
 
 #[test]
 fn bench_pods_reports_every_call_and_leaves_nothing() {
@@ -180,6 +180,72 @@ fn bench_images_reports_every_image_and_leaves_nothing() {
         let left = std::fs::read_dir(host.sandbox.directory())?.filter_map(Result::ok);
         let mut left = left.map(|entry| entry.file_name().to_string_lossy().into_owned());
         assert!(left.all(|name| !name.starts_with("longshore-bench-")));
+        Ok(())
+    });
+}
+
+#[test]
+fn bench_handlers_measures_each_through_the_runtime_and_alone() {
+    let crun = program("crun").expect("crun is installed: run cargo xtask install-deps");
+    let oci = program("longshore-oci").expect("longshore-oci is built");
+    let settings = format!("runtimes.crun = {{ path = {crun:?} }}");
+    scenario_with(&settings, async |host| {
+        let image = host.image.clone();
+        let directory = host.sandbox.directory().to_string_lossy().into_owned();
+        let commands = [
+            format!("crun={}", crun.display()),
+            format!("longshore-oci={}", oci.display()),
+        ];
+        let output = run(
+            host,
+            &[
+                "handlers",
+                "--image",
+                &image,
+                "--rounds",
+                "2",
+                "--command",
+                &commands[0],
+                "--command",
+                &commands[1],
+                "--mounts",
+                "5",
+                "--directory",
+                &directory,
+                "-o",
+                "json",
+            ],
+        )?;
+        anyhow::ensure!(
+            output.status.success(),
+            "{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        let report: Value = serde_json::from_slice(&output.stdout).context("read the report")?;
+        for (index, name) in ["native", "crun"].into_iter().enumerate() {
+            let handler = &report["handlers"][index];
+            assert_eq!(handler["name"], name);
+            let calls = handler["calls"].as_array().unwrap();
+            let exec = calls.iter().find(|c| c["name"] == "ExecSync true").unwrap();
+            assert_eq!(exec["count"], 6);
+            let added = handler["added"].as_array().unwrap();
+            let supervisor = |class: &Value| class["name"] == "longshore-pod";
+            assert!(added.iter().any(supervisor), "{added:?}");
+            assert!(handler["cpu_ms"].is_f64());
+        }
+        for (index, mounts) in [0, 5].into_iter().enumerate() {
+            let compared = &report["commands"][index];
+            assert_eq!(compared["mounts"], mounts);
+            for (index, name) in ["crun", "longshore-oci"].into_iter().enumerate() {
+                let command = &compared["commands"][index];
+                assert_eq!(
+                    (&command["name"], &command["run"]["count"]),
+                    (&name.into(), &2.into())
+                );
+                assert!(command["cpu_ms"].as_f64().unwrap() > 0.0, "{report}");
+            }
+        }
+        assert!(host.cri.pods(None).await?.is_empty());
         Ok(())
     });
 }

@@ -122,7 +122,6 @@ fn longshore_oci_passes_the_suite() {
 }
 
 #[test]
-#[ignore = "takes Debian's runsc, which is not among the packages of the tests: gVisor's containers are not all that pods may be yet"]
 fn runsc_passes_what_a_sandbox_of_each_containers_own_can() {
     passes("runsc");
 }
@@ -357,6 +356,11 @@ fn a_runtime_that_misbehaves_is_named_with_its_last_words() {
                 &["succeeded, but its pid file names 2, which"],
             ),
             (
+                "dead",
+                "sh -c 'exit 0' & dead=$!; wait $dead; echo $dead > $pid_file; exit 0",
+                &["succeeded, but its pid file names ", ", which does not run"],
+            ),
+            (
                 "writes",
                 "echo many words > $pid_file; exit 0",
                 &["succeeded, but its pid file holds \"many words\\n\""],
@@ -387,6 +391,76 @@ fn a_runtime_that_misbehaves_is_named_with_its_last_words() {
             refused(host, name, &words)
                 .await
                 .with_context(|| name.to_owned())?;
+        }
+        Ok(())
+    });
+}
+
+/// Nobody knows yet how it behaves, and it is asked at every look.
+#[test]
+fn a_probe_ends_with_all_that_it_has_started() {
+    scenario(async |host| {
+        let runtimes = [
+            (
+                "answers",
+                "(setsid sleep 98765 &); sleep 98765 & echo fake 1.0",
+                None,
+            ),
+            (
+                "dies",
+                "(setsid sleep 98765 &); kill -9 $$",
+                Some("was killed by signal 9"),
+            ),
+            (
+                "fails",
+                "(trap '' TERM HUP; sleep 98765) & echo last words >&2; exit 3",
+                Some("exited with status 3: last words"),
+            ),
+            (
+                "garbage",
+                "head -c 100000 /dev/urandom; (setsid sleep 98765 &)",
+                Some("prints no version"),
+            ),
+            (
+                "hangs",
+                "(setsid sleep 98765 &); (trap '' TERM HUP; sleep 98765) & sleep 98765",
+                Some("--version did not end within 5 s"),
+            ),
+        ];
+        let mut text = String::new();
+        let mut names = vec!["", "native"];
+        for (name, body, _) in runtimes {
+            let path = script(host, name, body)?;
+            text.push_str(&format!("[runtimes.{name}]\npath = {path:?}\n"));
+            names.push(name);
+        }
+        reload(host, &text, &names).await?;
+        let described = host.cri.status(true).await?.info;
+        let described: serde_json::Value = serde_json::from_str(&described["info"])?;
+        let handlers = described["handlers"].as_array().context("handlers")?;
+        for (name, _, trouble) in runtimes {
+            let handler = handlers.iter().find(|one| one["name"] == name);
+            let told = &handler.context(name)?["trouble"];
+            match trouble {
+                Some(words) => {
+                    let told = told.as_str().with_context(|| name.to_owned())?;
+                    ensure!(told.contains(words), "{name}: {told}");
+                }
+                None => ensure!(told.is_null(), "{name}: {told}"),
+            }
+        }
+        let end = tokio::time::Instant::now() + Duration::from_secs(60);
+        while host
+            .sandbox
+            .processes()
+            .iter()
+            .any(|one| one.args.iter().any(|arg| arg == "98765"))
+        {
+            ensure!(
+                tokio::time::Instant::now() < end,
+                "a probe has left processes"
+            );
+            tokio::time::sleep(Duration::from_millis(20)).await;
         }
         Ok(())
     });

@@ -8,12 +8,13 @@ use clap::{Args, Subcommand, ValueEnum};
 use cri::client::Endpoint;
 use serde::Serialize;
 use validator::bench::{
-    self, BenchError, ImagesSettings, Network, PodsSettings, StreamSettings, Subject,
+    self, BenchError, CommandLine, HandlersSettings, ImagesSettings, Network, PodsSettings,
+    StreamSettings, Subject,
 };
 
 use crate::error::Error;
 use crate::output::Output;
-use crate::output::bench::{write_images, write_pods, write_streams};
+use crate::output::bench::{write_handlers, write_images, write_pods, write_streams};
 use crate::session::Session;
 
 /// Measure what runtimes take and cost
@@ -30,6 +31,7 @@ enum What {
     Pods(Pods),
     Stream(Stream),
     Images(Images),
+    Handlers(Handlers),
 }
 
 /// Pods: latency of each call, many at once, memory, processor time, and the kernel's floor
@@ -164,6 +166,47 @@ struct Images {
     output: ReportFormat,
 }
 
+/// Handlers: a pod through each in turn, what each adds to the machine, and OCI command lines on one bundle
+#[derive(Debug, Args)]
+struct Handlers {
+    /// Image with `sh` and `sleep`; pulled where it is missing
+    #[arg(
+        long,
+        value_name = "IMAGE",
+        default_value = "docker.io/library/busybox:latest"
+    )]
+    image: String,
+    /// RuntimeClass handlers [default: all that the runtime lists]
+    #[arg(long, value_name = "HANDLER", value_delimiter = ',')]
+    handlers: Vec<String>,
+    /// An OCI command line whose `run` is compared with the others'; may be repeated
+    #[arg(long = "command", value_name = "NAME=PATH", value_parser = command_line)]
+    commands: Vec<CommandLine>,
+    /// Mounts on the host when they are compared a second time; 0 for once only
+    #[arg(long, value_name = "N", default_value_t = 1000)]
+    mounts: usize,
+    /// Pods through each handler, and containers by each command line
+    #[arg(long, value_name = "N", default_value_t = 30)]
+    rounds: usize,
+    /// The pods' network
+    #[arg(long, value_name = "NETWORK", default_value_t = NetworkArg::Pod)]
+    network: NetworkArg,
+    /// Cgroup parent of the pods, as the runtime's cgroup driver writes it [default: the runtime's]
+    #[arg(
+        long,
+        value_name = "CGROUP",
+        default_value = "",
+        hide_default_value = true
+    )]
+    cgroup_parent: String,
+    /// Where logs, mounted files and bundles are made
+    #[arg(long, value_name = "DIRECTORY", default_value = "/tmp")]
+    directory: PathBuf,
+    /// Output format
+    #[arg(long, short, default_value = "table")]
+    output: ReportFormat,
+}
+
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum ReportFormat {
     Table,
@@ -200,6 +243,7 @@ impl Bench {
             What::Pods(pods) => pods.run(session, out).await,
             What::Stream(stream) => stream.run(session, out).await,
             What::Images(images) => images.run(session, out).await,
+            What::Handlers(handlers) => handlers.run(session, out).await,
         }
     }
 }
@@ -254,6 +298,24 @@ impl Images {
         };
         let measured = bench::run_images(&subjects, &settings, interrupt(), told()).await;
         report(out, self.output, measured, write_images)
+    }
+}
+
+impl Handlers {
+    async fn run(self, session: &Session, out: &mut Output) -> Result<(), Error> {
+        let settings = HandlersSettings {
+            image: self.image,
+            handlers: self.handlers,
+            rounds: self.rounds,
+            network: self.network.into(),
+            cgroup_parent: self.cgroup_parent,
+            commands: self.commands,
+            mounts: self.mounts,
+            directory: self.directory,
+        };
+        let subjects = subjects(session, Vec::new());
+        let measured = bench::run_handlers(&subjects[0], &settings, interrupt(), told()).await;
+        report(out, self.output, measured, write_handlers)
     }
 }
 
@@ -315,19 +377,34 @@ fn clear_told() {
 }
 
 fn subject(text: &str) -> Result<Subject, String> {
-    let (name, endpoint) = text
-        .split_once('=')
-        .ok_or("write NAME=ENDPOINT, such as containerd=unix:///run/containerd/containerd.sock")?;
-    let valid = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
-    if name.is_empty() || !name.chars().all(valid) {
-        return Err(format!(
-            "name {name:?}: pods are named by it, so small letters, digits and dashes only"
-        ));
-    }
+    let (name, endpoint) = named(
+        text,
+        "write NAME=ENDPOINT, such as containerd=unix:///run/containerd/containerd.sock",
+    )?;
     Ok(Subject {
         name: name.to_owned(),
         endpoint: endpoint.parse().map_err(|error| format!("{error}"))?,
     })
+}
+
+fn command_line(text: &str) -> Result<CommandLine, String> {
+    let (name, path) = named(text, "write NAME=PATH, such as runc=/usr/sbin/runc")?;
+    Ok(CommandLine {
+        name: name.to_owned(),
+        path: path.into(),
+    })
+}
+
+/// `NAME=VALUE`.
+fn named<'a>(text: &'a str, otherwise: &str) -> Result<(&'a str, &'a str), String> {
+    let (name, value) = text.split_once('=').ok_or(otherwise)?;
+    let valid = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+    if name.is_empty() || !name.chars().all(valid) {
+        return Err(format!(
+            "name {name:?}: what is made is named by it, so small letters, digits and dashes only"
+        ));
+    }
+    Ok((name, value))
 }
 
 /// The socket's file name without its extension: `longshore`, `containerd`, `crio`.

@@ -3,8 +3,8 @@
 use std::io::{self, Write};
 
 use validator::bench::{
-    CrowdReport, FloorReport, ImagesReport, ListsReport, Memory, Network, PodsReport, StreamReport,
-    SubjectReport, Summary,
+    CrowdReport, FloorReport, HandlersReport, ImagesReport, ListsReport, Memory, Network,
+    PodsReport, StreamReport, SubjectReport, Summary,
 };
 
 /// Widths of the row's name and of each figure.
@@ -145,6 +145,57 @@ pub(crate) fn write_images(out: &mut impl Write, report: &ImagesReport) -> io::R
     Ok(())
 }
 
+pub(crate) fn write_handlers(out: &mut impl Write, report: &HandlersReport) -> io::Result<()> {
+    let machine = &report.machine;
+    let network = match report.network {
+        Network::Host => "host",
+        Network::Pod => "pod",
+    };
+    writeln!(
+        out,
+        "Linux {}, {} processors, cgroups {}\n{}, {network} network",
+        machine.kernel, machine.processors, machine.cgroups, report.runtime
+    )?;
+    let calls = report.handlers.first().map(|first| first.calls.len());
+    header(out, "one pod at a time, ms")?;
+    for call in 0..calls.unwrap_or_default() {
+        for handler in &report.handlers {
+            if let Some(call) = handler.calls.get(call) {
+                row(out, &of(call.name, &handler.name), &call.summary)?;
+            }
+        }
+    }
+    for handler in &report.handlers {
+        writeln!(
+            out,
+            "\n{}: {:.1} ms of processor time for a pod's life; one pod adds",
+            handler.name, handler.cpu_ms
+        )?;
+        memory_header(out)?;
+        for class in &handler.added {
+            memory(out, &class.name, class.count, class.memory)?;
+        }
+    }
+    for compared in &report.commands {
+        let title = format!("run of true, {} mounts more, ms", compared.mounts);
+        header(out, &title)?;
+        for command in &compared.commands {
+            row(out, &command.name, &command.run)?;
+        }
+        for command in &compared.commands {
+            writeln!(
+                out,
+                "  {}: {:.2} ms of processor time a run",
+                command.name, command.cpu_ms
+            )?;
+        }
+    }
+    for note in &report.notes {
+        writeln!(out, "\nnote: {note}")?;
+    }
+    Ok(())
+}
+
 fn write_floor(out: &mut impl Write, floor: &FloorReport) -> io::Result<()> {
     header(out, "the kernel's floor, ms")?;
     row(out, "namespaces, cgroups, mounts, exec", &floor.container)?;
@@ -180,9 +231,13 @@ fn labelled(report: &PodsReport, subject: &SubjectReport, call: &str) -> String 
     if report.subjects.len() == 1 {
         return call.to_owned();
     }
-    // The sum's name is long, and means what it says when short too.
+    of(call, &subject.name)
+}
+
+/// The sum's name is long, and means what it says when short too.
+fn of(call: &str, name: &str) -> String {
     let call = call.replace("CreateContainer + StartContainer", "Create + Start");
-    format!("{call}, {}", subject.name)
+    format!("{call}, {name}")
 }
 
 fn write_crowd(out: &mut impl Write, name: &str, crowd: &CrowdReport) -> io::Result<()> {
@@ -191,16 +246,7 @@ fn write_crowd(out: &mut impl Write, name: &str, crowd: &CrowdReport) -> io::Res
         "\n{name}: {} pods, {} at a time: ready after {:.0} ms, gone after {:.0} ms, {:.2} s of processor time",
         crowd.pods, crowd.concurrency, crowd.ready_ms, crowd.gone_ms, crowd.cpu_seconds
     )?;
-    writeln!(
-        out,
-        "  {:<w$}{:>10}{:>10}{:>10}{:>10}",
-        "memory, MB",
-        "count",
-        "rss",
-        "pss",
-        "private",
-        w = NAME
-    )?;
+    memory_header(out)?;
     memory(out, "daemon, idle", 1, crowd.daemon_idle)?;
     memory(out, "daemon, with the pods", 1, crowd.daemon_loaded)?;
     for class in &crowd.added {
@@ -235,6 +281,15 @@ fn row(out: &mut impl Write, name: &str, summary: &Summary) -> io::Result<()> {
         write!(out, "{figure:>FIGURE$.2}")?;
     }
     writeln!(out, "{:>FIGURE$}", summary.count)
+}
+
+fn memory_header(out: &mut impl Write) -> io::Result<()> {
+    let [count, rss, pss, private] = ["count", "rss", "pss", "private"];
+    writeln!(
+        out,
+        "  {:<NAME$}{count:>10}{rss:>10}{pss:>10}{private:>10}",
+        "memory, MB"
+    )
 }
 
 fn memory(out: &mut impl Write, name: &str, count: usize, memory: Memory) -> io::Result<()> {

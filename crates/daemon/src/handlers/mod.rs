@@ -25,6 +25,7 @@ pub(crate) use probe::{Probe, Proven};
 use crate::{
     config::{Config, NATIVE, RuntimeKind, RuntimeSettings},
     state::Records,
+    supervisor::Executable,
 };
 
 /// What is known of the handlers.
@@ -130,13 +131,14 @@ impl Handlers {
     }
 
     /// Looks at every handler of kind `oci` anew, at all of them at once. Bounded; one that hangs is known to hang.
-    pub(crate) async fn probe(&self, config: &Config) {
+    pub(crate) async fn probe(&self, executable: &Arc<Executable>, config: &Config) {
         let external = Self::all(config)
             .into_iter()
             .filter(|(_, settings)| settings.kind == RuntimeKind::Oci);
         let looks: Vec<_> = external
             .map(|(name, settings)| {
-                let look = tokio::spawn(async move { Probe::run(&settings).await });
+                let executable = Arc::clone(executable);
+                let look = tokio::spawn(async move { Probe::run(&executable, &settings).await });
                 (name, look)
             })
             .collect();

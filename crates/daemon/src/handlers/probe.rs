@@ -1,10 +1,11 @@
 //! What a command line says of itself, and whether it answers at all.
 
-use std::{os::unix::process::ExitStatusExt, process::Stdio, time::Duration};
+use std::{os::unix::process::ExitStatusExt, path::Path, process::Stdio, time::Duration};
 
-use tokio::{io::AsyncReadExt, process::Command};
+use supervisor_api::ENCLOSED_ARGUMENT;
+use tokio::io::AsyncReadExt;
 
-use crate::{config::RuntimeSettings, runtime::blocking};
+use crate::{config::RuntimeSettings, supervisor::Executable};
 
 /// For each command.
 const BOUND: Duration = Duration::from_secs(5);
@@ -34,10 +35,10 @@ pub(crate) struct Proven {
 }
 
 impl Probe {
-    pub(super) async fn run(settings: &RuntimeSettings) -> Self {
+    pub(super) async fn run(executable: &Executable, settings: &RuntimeSettings) -> Self {
         let mut probe = Self::default();
         let mut said = String::new();
-        match ask(settings, &["--version"]).await {
+        match ask(executable, settings, &["--version"]).await {
             Ok(text) => match text.lines().next().map(str::trim) {
                 Some(line) if line.len() <= 200 && line.contains(|c: char| c.is_ascii_digit()) => {
                     probe.version = Some(line.to_owned());
@@ -54,7 +55,7 @@ impl Probe {
             Err(trouble) => probe.trouble = Some(trouble),
         }
         if probe.trouble.is_none()
-            && let Ok(text) = ask(settings, &["features"]).await
+            && let Ok(text) = ask(executable, settings, &["features"]).await
         {
             probe.features = serde_json::from_str(&text)
                 .ok()
@@ -112,11 +113,18 @@ fn program(settings: &RuntimeSettings) -> String {
         .unwrap_or_default()
 }
 
-/// What a command prints, if it succeeds.
-async fn ask(settings: &RuntimeSettings, arguments: &[&str]) -> Result<String, String> {
+/// What a command prints, if it succeeds. Nothing that it has started outlives the answer, or the bound.
+async fn ask(
+    executable: &Executable,
+    settings: &RuntimeSettings,
+    arguments: &[&str],
+) -> Result<String, String> {
     let name = format!("{} {}", program(settings), arguments.join(" "));
-    let mut command = Command::new(settings.path.clone().unwrap_or_default());
-    command
+    // Which file it is, and whether that can be read, is its own affair: the program may be on a file system that hangs.
+    let mut child = executable
+        .command("longshore-probe")
+        .arg(ENCLOSED_ARGUMENT)
+        .arg(settings.path.as_deref().unwrap_or(Path::new("")))
         .args(arguments)
         .env_clear()
         .env(
@@ -127,17 +135,8 @@ async fn ask(settings: &RuntimeSettings, arguments: &[&str]) -> Result<String, S
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
-        .process_group(0)
-        .kill_on_drop(true);
-    // The program may be on a file system that hangs.
-    let handle = tokio::runtime::Handle::current();
-    let started = blocking(BOUND, move || {
-        let _entered = handle.enter();
-        command.spawn()
-    });
-    let mut child = started
-        .await
-        .map_err(|error| format!("start {name}: {error}"))?
+        .kill_on_drop(true)
+        .spawn()
         .map_err(|error| format!("start {name}: {error}"))?;
     let (mut stdout, mut stderr) = (String::new(), String::new());
     let (out, err) = (child.stdout.take(), child.stderr.take());

@@ -45,7 +45,10 @@ pub(super) async fn status(
     let info = match request.into_inner().verbose {
         true => {
             // Whoever asks for everything wants to see what has been installed since.
-            runtime.handlers.probe(&runtime.config).await;
+            runtime
+                .handlers
+                .probe(&runtime.executable, &runtime.config)
+                .await;
             verbose(&json!({
                 "version": env!("CARGO_PKG_VERSION"),
                 "root": runtime.config.root,

@@ -7,8 +7,8 @@ use cri::{
         ImageStatusRequest, ListContainerStatsRequest, ListContainersRequest,
         ListPodSandboxRequest, PodSandboxConfig, PodSandboxFilter, PortForwardRequest,
         PullImageRequest, RemoveContainerRequest, RemoveImageRequest, RemovePodSandboxRequest,
-        RunPodSandboxRequest, StartContainerRequest, StopContainerRequest, StopPodSandboxRequest,
-        VersionRequest, VersionResponse,
+        RunPodSandboxRequest, StartContainerRequest, StatusRequest, StopContainerRequest,
+        StopPodSandboxRequest, VersionRequest, VersionResponse,
     },
 };
 use tonic::Status;
@@ -60,6 +60,14 @@ impl Calls {
     pub(crate) async fn version(&self) -> Result<VersionResponse, BenchError> {
         let request = VersionRequest::default();
         call!(self, runtime.version(request) within BOUND, "Version")
+    }
+
+    /// The handlers that the runtime lists, by their names.
+    pub(crate) async fn handlers(&self) -> Result<Vec<String>, BenchError> {
+        let request = StatusRequest { verbose: false };
+        let reply = call!(self, runtime.status(request) within BOUND, "Status")?;
+        let names = reply.runtime_handlers.into_iter().map(|one| one.name);
+        Ok(names.filter(|name| !name.is_empty()).collect())
     }
 
     /// Pulls the image where the runtime does not have it.

@@ -54,16 +54,7 @@ const NAMESPACES: CloneFlags = CloneFlags::NEWNS
 ///
 /// Without root, with other threads in this process, or where no static busybox is found: the text says which.
 pub fn measure(directory: &Path, rounds: usize) -> Result<FloorReport, BenchError> {
-    let program = STATIC_PROGRAMS
-        .iter()
-        .map(Path::new)
-        .find(|path| path.exists());
-    let program = program.ok_or_else(|| {
-        failed(
-            "measure the floor: it wants a static busybox in /bin",
-            io::ErrorKind::NotFound.into(),
-        )
-    })?;
+    let program = static_program()?;
     let bed = Bed::lay(directory, program)?;
     let mut container = Samples::default();
     let mut spawn = Samples::default();
@@ -90,6 +81,17 @@ pub fn measure(directory: &Path, rounds: usize) -> Result<FloorReport, BenchErro
         container,
         spawn,
         program: program.display().to_string(),
+    })
+}
+
+/// One of [`STATIC_PROGRAMS`].
+pub(super) fn static_program() -> Result<&'static Path, BenchError> {
+    let mut programs = STATIC_PROGRAMS.iter().map(Path::new);
+    programs.find(|path| path.exists()).ok_or_else(|| {
+        failed(
+            "run the least of programs: it wants a static busybox in /bin",
+            io::ErrorKind::NotFound.into(),
+        )
     })
 }
 

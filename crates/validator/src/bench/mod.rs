@@ -5,8 +5,10 @@
 
 mod calls;
 mod census;
+mod commands;
 mod crowd;
 pub mod floor;
+mod handlers;
 mod images;
 mod lists;
 mod pods;
@@ -18,8 +20,10 @@ mod stream;
 mod workload;
 
 pub use census::{Memory, ProcessClass};
+pub use commands::{CommandLine, CommandReport, CommandsReport};
 pub use crowd::CrowdReport;
 pub use floor::FloorReport;
+pub use handlers::{HandlerReport, HandlersReport, HandlersSettings, run_handlers};
 pub use images::{
     ImageReport, ImagesReport, ImagesSettings, ImagesSubjectReport, LimitReport, RecipeReport,
     StageReport, run_images,
