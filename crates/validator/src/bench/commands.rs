@@ -166,6 +166,7 @@ fn lay_bundle(directory: &Path) -> Result<PathBuf, BenchError> {
     fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).map_err(at)?;
     let capabilities = ["CAP_AUDIT_WRITE", "CAP_KILL", "CAP_NET_BIND_SERVICE"];
     let mount = |to: &str, kind: &str, options: &[&str]| json!({ "destination": to, "type": kind, "source": kind, "options": options });
+    let namespaces = ["pid", "network", "ipc", "uts", "mount"].map(|kind| json!({ "type": kind }));
     let specification = json!({
         "ociVersion": "1.0.2",
         "process": {
@@ -191,7 +192,7 @@ fn lay_bundle(directory: &Path) -> Result<PathBuf, BenchError> {
         ],
         "linux": {
             "resources": { "devices": [{ "allow": false, "access": "rwm" }] },
-            "namespaces": ["pid", "network", "ipc", "uts", "mount"].map(|kind| json!({ "type": kind })),
+            "namespaces": namespaces,
             "maskedPaths": ["/proc/acpi", "/proc/kcore", "/proc/keys", "/proc/timer_list", "/sys/firmware"],
             "readonlyPaths": ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"]
         }
