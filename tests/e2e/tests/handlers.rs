@@ -418,7 +418,7 @@ fn a_probe_ends_with_all_that_it_has_started() {
             ),
             (
                 "garbage",
-                "head -c 100000 /dev/urandom; (setsid sleep 98765 &)",
+                "printf '\\377 7\\n'; head -c 100000 /dev/urandom; (setsid sleep 98765 &)",
                 Some("prints no version"),
             ),
             (

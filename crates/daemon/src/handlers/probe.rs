@@ -40,7 +40,7 @@ impl Probe {
         let mut said = String::new();
         match ask(executable, settings, &["--version"]).await {
             Ok(text) => match text.lines().next().map(str::trim) {
-                Some(line) if line.len() <= 200 && line.contains(|c: char| c.is_ascii_digit()) => {
+                Some(line) if is_version(line) => {
                     probe.version = Some(line.to_owned());
                     said.clone_from(&text);
                 }
@@ -93,6 +93,12 @@ impl Probe {
             .iter()
             .any(|name| version.starts_with(name))
     }
+}
+
+/// A line that people can read, with a number in it.
+fn is_version(line: &str) -> bool {
+    let garbage = |c: char| c.is_control() || c == char::REPLACEMENT_CHARACTER;
+    line.len() <= 200 && line.contains(|c: char| c.is_ascii_digit()) && !line.contains(garbage)
 }
 
 /// By `features`, or, of a runtime that has no such command, by what `--version` tells: runc names its libseccomp, crun has a list.
@@ -175,6 +181,14 @@ async fn ask(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_version_is_a_line_that_can_be_read() {
+        assert!(is_version("runc version 1.1.5+ds1"));
+        for other in ["", "no number", "7\u{1b}[2J", "\u{fffd}7", &"7".repeat(201)] {
+            assert!(!is_version(other), "{other:?}");
+        }
+    }
 
     #[test]
     fn seccomp_is_known_by_features_or_by_the_version() {
