@@ -29,8 +29,8 @@ mod wire;
 pub use bundle::{Bundle, pid_file, process_file};
 
 pub use paths::{
-    DEEPEST_NODE, DeviceNode, ENCLOSED_ARGUMENT, MOST_NODES, NoNodes, PATH_ARGUMENT, PathAnswer,
-    PathRequest,
+    DEEPEST_NODE, DeviceNode, ENCLOSED_ARGUMENT, MOST_NODES, NoNodes, PATH_ARGUMENT,
+    PAUSE_ARGUMENT, PathAnswer, PathRequest,
 };
 
 pub use socket::{
@@ -276,6 +276,9 @@ pub struct OciRuntime {
     pub bundles: String,
     /// Its `exec` knows `--cgroup`.
     pub exec_cgroup: bool,
+    /// The id of the container that is the pod's sandbox, with a kernel inside that the pod's other containers run on; `None`: each container
+    /// is its own.
+    pub sandbox: Option<String>,
 }
 
 /// A container to make that waits on its way.

@@ -13,6 +13,9 @@ pub const PATH_ARGUMENT: &str = "--path";
 /// The argument that makes `longshore-pod` run the program that follows in a PID namespace of its own, and end as it does.
 pub const ENCLOSED_ARGUMENT: &str = "--enclosed";
 
+/// The argument that makes `longshore-pod` sleep until it gets SIGTERM: the process of a sandbox container.
+pub const PAUSE_ARGUMENT: &str = "--pause";
+
 /// Paths are absolute, and followed through links as the node sees them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum PathRequest {

@@ -3,12 +3,15 @@
 //! A process that a command leaves behind may end before the command itself has been reaped, so endings of unknown children are kept while
 //! a command runs: one of them may turn out to be what its pid file names.
 
+use std::time::Duration;
+
 use crate::container::Fate;
 use crate::poll::{Deadline, Interest, Source};
 use crate::reap::Ending;
 use crate::runtime::{Aim, Command, internal};
 use crate::sandbox::Sandbox;
 use crate::supervisor::{Supervisor, complain};
+use supervisor_api::WireError;
 
 /// Endings that are kept; whoever forks that many orphans meanwhile is answered that its process is not there.
 const MOST_ENDINGS: usize = 4096;
@@ -20,8 +23,10 @@ impl Supervisor {
             // Its output is read at its end; if it writes more than a pipe holds it is killed when its time is over.
             complain(&format!("watch the output of a runtime: {error}"));
         }
-        let due = Deadline::Command(command.pid);
-        self.poll.after(command.aim.bound(), due);
+        if command.aim.bound() < Duration::MAX {
+            let due = Deadline::Command(command.pid);
+            self.poll.after(command.aim.bound(), due);
+        }
         self.commands.push(command);
     }
 
@@ -52,6 +57,7 @@ impl Supervisor {
                 | Aim::Exec(_)
                 | Aim::Delete(_)
                 | Aim::Kill { .. }
+                | Aim::Wait(_)
                 | Aim::Restore { .. }
                 | Aim::Dump { .. } => {}
             }
@@ -68,9 +74,15 @@ impl Supervisor {
 
     /// An unknown child has been reaped.
     pub(crate) fn orphan_ended(&mut self, pid: i32, ending: Ending) {
-        if !self.commands.is_empty() && self.endings.len() < MOST_ENDINGS {
+        if self.are_making() && self.endings.len() < MOST_ENDINGS {
             self.endings.push((pid, ending));
         }
+    }
+
+    /// Whether a command runs that may leave something behind.
+    fn are_making(&self) -> bool {
+        let waits = |one: &Command| matches!(one.aim, Aim::Wait(_));
+        !self.commands.iter().all(waits)
     }
 
     /// `false`: it is no command.
@@ -80,6 +92,10 @@ impl Supervisor {
         };
         let mut command = self.commands.swap_remove(index);
         self.poll.remove(command.output());
+        if let Aim::Wait(key) = command.aim {
+            self.container_ended(key, command.waited(ending));
+            return true;
+        }
         let outcome = command.outcome(ending);
         if outcome.is_err() {
             self.kill_remains();
@@ -97,10 +113,12 @@ impl Supervisor {
             Aim::Start(key) => self.start_ended(key, outcome),
             Aim::Exec(key) => self.exec_command_ended(key, outcome),
             Aim::Delete(key) => self.delete_ended(key, outcome),
-            Aim::Kill { key, asker } => self.kill_ended(key, asker, outcome),
+            Aim::Kill { key, asker, last } => self.kill_ended(key, asker, last, outcome),
+            // Seen to above.
+            Aim::Wait(_) => {}
             Aim::Dump { key, asker, .. } => self.dump_ended(key, asker, outcome),
         }
-        if self.commands.is_empty() {
+        if !self.are_making() {
             self.endings.clear();
         }
         true
@@ -155,12 +173,34 @@ impl Supervisor {
     }
 
     fn start_ended(&mut self, key: u32, outcome: crate::runtime::Outcome) {
-        let fate = match outcome {
+        let fate = match outcome.and_then(|()| self.stand_in(key)) {
             Ok(()) => Fate::Started,
             Err(error) => Fate::Failed(error),
         };
         if let Some(ending) = self.start_told(key, fate) {
             self.container_ended(key, ending);
+        }
+    }
+
+    /// What runs inside the pod's sandbox has no process here: a command that waits for it stands in for it.
+    fn stand_in(&mut self, key: u32) -> Result<(), WireError> {
+        let Some(container) = self.containers.iter_mut().find(|one| one.key == key) else {
+            return Ok(());
+        };
+        if !self.handler.is_inside(&container.id) {
+            return Ok(());
+        }
+        let id = container.id.clone();
+        let launch = container.launch_mut();
+        let launch = launch.ok_or_else(|| internal("it was given up".to_owned()))?;
+        let (command, console) = self.handler.stand_in(launch, &id, key)?;
+        container.pid = command.pid;
+        self.watch_command(command);
+        match console {
+            Some(console) => self
+                .connect_log(key, Some(console))
+                .map_err(|error| internal(format!("hand its output to the log process: {error}"))),
+            None => Ok(()),
         }
     }
 }

@@ -10,7 +10,7 @@
 //! One thread and one place to wait ([`poll`]). A static executable without an async runtime: there is one in memory for every pod of
 //! the node.
 //!
-//! `longshore-pod --path` and `longshore-pod --enclosed` are something else: see [`path`] and [`enclosed`].
+//! `longshore-pod` with `--path`, `--enclosed` or `--pause` is something else: see [`path`], [`enclosed`] and [`pause`].
 
 mod anchor;
 mod attach;
@@ -24,6 +24,7 @@ mod exec;
 mod exits;
 mod logs;
 mod path;
+mod pause;
 mod poll;
 mod reap;
 mod root;
@@ -41,9 +42,11 @@ fn main() -> ExitCode {
     let other = [
         supervisor_api::PATH_ARGUMENT,
         supervisor_api::ENCLOSED_ARGUMENT,
+        supervisor_api::PAUSE_ARGUMENT,
     ];
     let ended = match arguments.next_if(|first| other.iter().any(|one| first == one)) {
         Some(first) if first == supervisor_api::ENCLOSED_ARGUMENT => enclosed::run(arguments),
+        Some(first) if first == supervisor_api::PAUSE_ARGUMENT => pause::sleep(),
         Some(_path) => path::answer(),
         None => start::start(arguments).and_then(|mut supervisor| {
             supervisor

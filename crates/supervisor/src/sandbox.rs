@@ -137,6 +137,15 @@ impl Supervisor {
         }
     }
 
+    /// With it end all containers, which ran on its kernel.
+    pub(crate) fn sandbox_container_ended(&mut self, ending: Ending) {
+        if let Sandbox::Ready { .. } = self.sandbox {
+            let reason = format!("the sandbox that its containers run in {ending}");
+            complain(&reason);
+            self.tell(Event::SandboxEnded { reason });
+        }
+    }
+
     pub(crate) fn stop_sandbox(&mut self, asker: Asker) {
         let init_died = match &mut self.sandbox {
             Sandbox::Stopped => return self.reply(asker, Ok(ReplyBody::Done)),

@@ -315,15 +315,17 @@ pub fn binary(name: &str) -> anyhow::Result<PathBuf> {
 fn with_handler() -> String {
     match std::env::var(HANDLER_VARIABLE) {
         Ok(name) if name != "native" => {
-            let path = program(&name).unwrap_or_default();
+            let path = program(name.trim_end_matches("-pod")).unwrap_or_default();
             let path = path.display().to_string();
             // The platform that needs no more than ptrace(2), and the pod's own network.
-            let options = match name.as_str() {
-                "runsc" => "\"--platform=ptrace\", \"--network=host\"",
-                _ => "",
+            let gvisor = "options = [\"--platform=ptrace\", \"--network=host\"], kernel";
+            let more = match name.as_str() {
+                "runsc" => format!(", {gvisor} = \"container\""),
+                "runsc-pod" => format!(", {gvisor} = \"pod\""),
+                _ => String::new(),
             };
             format!(
-                "default_handler = {name:?}\nruntimes.{name} = {{ kind = \"oci\", path = {path:?}, options = [{options}] }}\n"
+                "default_handler = {name:?}\nruntimes.{name} = {{ kind = \"oci\", path = {path:?}{more} }}\n"
             )
         }
         Ok(_) | Err(_) => String::new(),

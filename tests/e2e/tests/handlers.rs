@@ -86,7 +86,7 @@ fn passes(handler: &str) {
         .filter(|name| !DIFFERENT.contains(&(handler, name)))
         .collect();
     assert!(
-        program(handler).is_some(),
+        program(handler.trim_end_matches("-pod")).is_some(),
         "{handler} is not installed: run cargo xtask install-deps"
     );
     let this = std::env::current_exe().expect("a process can name its program");
@@ -124,6 +124,11 @@ fn longshore_oci_passes_the_suite() {
 #[test]
 fn runsc_passes_what_a_sandbox_of_each_containers_own_can() {
     passes("runsc");
+}
+
+#[test]
+fn runsc_passes_what_one_kernel_for_a_pod_can() {
+    passes("runsc-pod");
 }
 
 #[test]

@@ -16,6 +16,7 @@ mod edges;
 mod events;
 mod exec;
 mod files;
+mod gvisor;
 mod handlers;
 mod hooks;
 mod hostile;

@@ -33,7 +33,7 @@ pub(crate) use arguments::{Arguments, Command, ConfigCommand};
 pub(crate) use errors::ConfigErrors;
 pub(crate) use keys::{ClassSettings, Cni, Config, NriSettings};
 pub(crate) use reload::Reload;
-pub(crate) use runtimes::{NATIVE, RuntimeKind, RuntimeSettings, Runtimes};
+pub(crate) use runtimes::{KernelOf, NATIVE, RuntimeKind, RuntimeSettings, Runtimes};
 pub(crate) use show::{default_text, dump, verdict};
 
 use errors::Problem;

@@ -27,6 +27,29 @@ pub(crate) struct RuntimeSettings {
     /// Names of annotations of pods and containers that the runtime gets to see; one that ends in `*` stands for all that begin so.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) annotations: Vec<String>,
+    /// Of kind `oci`, where containers have a kernel of their own.
+    #[serde(default)]
+    pub(crate) kernel: KernelOf,
+}
+
+/// Who has a kernel of its own, with a runtime whose containers do not run on the node's.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum KernelOf {
+    /// Each container.
+    #[default]
+    Container,
+    /// Each pod: its containers run in one sandbox.
+    Pod,
+}
+
+impl KernelOf {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Container => "container",
+            Self::Pod => "pod",
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -82,9 +105,26 @@ impl Value for RuntimeKind {
     }
 }
 
+impl Value for KernelOf {
+    fn expected() -> String {
+        "\"container\" or \"pod\"".to_owned()
+    }
+
+    fn read(value: &Spanned<DeValue<'_>>) -> Result<Self, Wrong> {
+        let name = String::read(value).map_err(|_| Wrong::at::<Self>(value))?;
+        let all = [Self::Container, Self::Pod];
+        let known = all.into_iter().find(|one| one.name() == name);
+        known.ok_or_else(|| Wrong::at::<Self>(value))
+    }
+
+    fn write(&self) -> toml::Value {
+        self.name().into()
+    }
+}
+
 impl Value for RuntimeSettings {
     fn expected() -> String {
-        "a table of kind, path, options and annotations; kind \"oci\" needs a path, and no other has one".to_owned()
+        "a table of kind, path, options, annotations and kernel; kind \"oci\" needs a path, and no other has one".to_owned()
     }
 
     fn read(value: &Spanned<DeValue<'_>>) -> Result<Self, Wrong> {
@@ -99,10 +139,11 @@ impl Value for RuntimeSettings {
                 "path" => settings.path = Some(PathBuf::read(value)?),
                 "options" => settings.options = Vec::read(value)?,
                 "annotations" => settings.annotations = Vec::read(value)?,
+                "kernel" => settings.kernel = KernelOf::read(value)?,
                 _ => {
                     return Err(Wrong {
                         span: name.span(),
-                        expected: "one of kind, path, options and annotations".to_owned(),
+                        expected: "one of kind, path, options, annotations and kernel".to_owned(),
                     });
                 }
             }
@@ -134,6 +175,9 @@ impl Value for RuntimeSettings {
             if !list.is_empty() {
                 table.insert(name.to_owned(), list.write());
             }
+        }
+        if self.kernel != KernelOf::default() {
+            table.insert("kernel".to_owned(), self.kernel.write());
         }
         table.into()
     }

@@ -69,7 +69,9 @@ pub(crate) fn write_bundle<'a>(
     confine(made_with, &mut spec, plan)?;
     if made_with.own_kernel {
         check_alone(made_with, plan)?;
-        alone(&mut spec);
+        if !made_with.has_sandbox() {
+            alone(&mut spec);
+        }
     }
     if let Some(linux) = spec.linux_mut() {
         // A relative one would be below the runtime's own.

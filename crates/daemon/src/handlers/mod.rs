@@ -23,7 +23,8 @@ pub(crate) use bundle::{BundleError, make_places, write_bundle, write_process};
 pub(crate) use probe::{Probe, Proven};
 
 use crate::{
-    config::{Config, NATIVE, RuntimeKind, RuntimeSettings},
+    config::{Config, KernelOf, NATIVE, RuntimeKind, RuntimeSettings},
+    id::PodId,
     state::Records,
     supervisor::Executable,
 };
@@ -156,10 +157,22 @@ impl Handlers {
 }
 
 impl MadeWith {
+    /// Whether the pod's containers run in one sandbox, on its kernel.
+    pub(crate) fn has_sandbox(&self) -> bool {
+        self.own_kernel && self.settings.kernel == KernelOf::Pod
+    }
+
+    /// Whether its containers have a network stack beside that of the pod's network namespace.
+    pub(crate) fn has_own_network(&self) -> bool {
+        let mut options = self.settings.options.iter();
+        self.own_kernel && !options.any(|one| one.trim_start_matches('-') == "network=host")
+    }
+
     /// The request that makes a supervisor use it, with its descriptors.
     pub(crate) fn request(
         &self,
         records: &Records,
+        id: &PodId,
         pod: &Path,
     ) -> std::io::Result<(RequestBody, Vec<OwnedFd>)> {
         let program = self.settings.path.clone().unwrap_or_default();
@@ -169,6 +182,7 @@ impl MadeWith {
             options: self.settings.options.clone(),
             bundles: text(records.bundles()),
             exec_cgroup: self.exec_cgroup,
+            sandbox: self.has_sandbox().then(|| id.to_string()),
         };
         let open = |path: &Path, flags: OFlags| {
             rustix::fs::open(

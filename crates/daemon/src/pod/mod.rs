@@ -26,6 +26,7 @@ mod network_request;
 mod parent;
 mod remove;
 mod run;
+mod sandbox_container;
 mod scope;
 mod stop;
 mod update;
@@ -44,6 +45,7 @@ pub(crate) use lost::{
 pub(crate) use network::NetworkError;
 pub(crate) use remove::{RemoveError, remove};
 pub(crate) use run::{RunError, run};
+pub(crate) use sandbox_container::SandboxError;
 pub(crate) use stop::{StopError, stop};
 use supervisor_api::AttachEnd;
 use tokio::sync::{MutexGuard, watch};
@@ -222,6 +224,11 @@ impl Pod {
     /// The pod's own cgroup, beside its containers'.
     pub(crate) fn cgroup(&self) -> String {
         join_cgroup(&self.cgroup_parent, self.id.as_str())
+    }
+
+    /// That of its sandbox container, where its runtime wants one.
+    pub(crate) fn sandbox_cgroup(&self) -> String {
+        join_cgroup(&self.cgroup_parent, &format!("{}-sandbox", self.id))
     }
 
     /// The last that its supervisor wrote to its diagnostics, for the log.

@@ -15,6 +15,7 @@ use super::{
     network::{self, NetworkError},
     parent::{self, ParentError},
     remove::take_apart,
+    sandbox_container::{self, SandboxError},
     scope,
 };
 use crate::{
@@ -86,6 +87,8 @@ pub(crate) enum RunError {
     Link(PodId, #[source] io::Error),
     #[error("pod {0}: make its namespaces")]
     Sandbox(PodId, #[source] CallError),
+    #[error("pod {0}: make its sandbox container")]
+    SandboxContainer(PodId, #[source] SandboxError),
     #[error("pod {0}: write its files")]
     Files(PodId, #[source] FilesError),
     #[error("pod {0}: set up its network")]
@@ -358,7 +361,7 @@ async fn use_runtime(runtime: &Runtime, pod: &Pod, link: &Link) -> Result<(), Ru
         return Ok(());
     };
     let (request, descriptors) = made_with
-        .request(&runtime.records, &pod.directory)
+        .request(&runtime.records, &pod.id, &pod.directory)
         .map_err(|error| RunError::Runtime(pod.id.clone(), error))?;
     let sandbox = |error| RunError::Sandbox(pod.id.clone(), error);
     let greeting = link.greet().await.map_err(sandbox)?;
@@ -443,6 +446,17 @@ impl Networked<'_> {
         };
         if let Err(error) = finished {
             return Err(reserved.undo(error).await);
+        }
+        if let Some(made_with) = pod.made_with.as_ref().filter(|one| one.has_sandbox()) {
+            flight::stage("make its sandbox container");
+            let made = match pod.link() {
+                Some(link) => sandbox_container::run(runtime, pod, made_with, &link).await,
+                None => Err(SandboxError::Supervisor(CallError::Gone)),
+            };
+            if let Err(error) = made {
+                let error = RunError::SandboxContainer(pod.id.clone(), error);
+                return Err(reserved.undo(error).await);
+            }
         }
         if let Err(error) = runtime.nri.run_pod(runtime, pod).await {
             return Err(reserved.undo(RunError::Nri(pod.id.clone(), error)).await);

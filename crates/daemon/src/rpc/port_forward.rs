@@ -20,6 +20,12 @@ pub(super) fn port_forward(
             pod.id
         )));
     }
+    if let Some(made_with) = pod.made_with.as_ref().filter(|one| one.has_own_network()) {
+        return Err(Status::failed_precondition(format!(
+            "forward ports of pod {}: handler {} has a network stack of its own, which nobody else reaches: give it the option --network=host",
+            pod.id, made_with.name
+        )));
+    }
     let ports = request.port.into_iter().map(port);
     let ports = ports.collect::<Result<_, _>>()?;
     let url = cri

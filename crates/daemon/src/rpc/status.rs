@@ -16,7 +16,7 @@ use crate::{
     hooks::Failure,
     inventory::FindError,
     paths::PathError,
-    pod::{self, RunError},
+    pod::{self, RunError, SandboxError},
     pod_cidr,
     spec::{AppArmorError, ProfileError},
     supervisor::CallError,
@@ -90,7 +90,7 @@ coded! {
         E::Conflict { .. } | E::NotReady { .. } => Code::AlreadyExists,
         E::Overtaken(_) => Code::Aborted,
         E::Nri(..) => Code::FailedPrecondition,
-        E::Sandbox(_, call) => call.code(),
+        E::Sandbox(_, call) | E::SandboxContainer(_, SandboxError::Supervisor(call)) => call.code(),
         E::Network(_, network) => network_code(network),
         E::Cgroup(_, cgroup) => cgroup_code(cgroup),
         E::Parent(..) => Code::InvalidArgument,
@@ -101,7 +101,7 @@ coded! {
         },
         E::EnterNest(_, cgroup) => cgroup_code(cgroup),
         E::Id(..) | E::Record(..) | E::Supervisor(..) | E::Link(..) | E::Files(..)
-        | E::Runtime(..)
+        | E::Runtime(..) | E::SandboxContainer(..)
         | E::Crashed(_) => os_code(error),
     }
     pod::StopError: error {

@@ -219,6 +219,8 @@ impl Records {
         for container in self.containers(id)? {
             remove_tree(&self.bundles.join(container.as_str()))?;
         }
+        // That of its sandbox container, where it had one.
+        remove_tree(&self.bundles.join(id.as_str()))?;
         remove_tree(&self.pod_directory(id))
     }
 

@@ -62,9 +62,13 @@ impl Supervisor {
         };
         container.phase = Phase::Draining(exit);
         let (log, asker) = (container.log, container.asker.take());
+        let is_sandbox = Some(&*container.id) == self.handler.sandbox_container();
         if let Some(asker) = asker {
             let message = format!("its init {ending} before it ran its program");
             self.reply(asker, Err(internal(message)));
+        }
+        if is_sandbox {
+            self.sandbox_container_ended(ending);
         }
         match log {
             Some(log) if self.logs.drain(&self.poll, log).is_ok() => {

@@ -363,11 +363,10 @@ impl Supervisor {
         }
     }
 
-    pub(super) fn connect_log(&mut self, key: u32, console: Option<OwnedFd>) -> Result<(), Errno> {
+    pub(crate) fn connect_log(&mut self, key: u32, console: Option<OwnedFd>) -> Result<(), Errno> {
         let Some(container) = self.containers.iter_mut().find(|one| one.key == key) else {
             return Ok(());
         };
-        let file = container.log_file.take();
         let (stdout, stderr) = match (console, container.streams.take()) {
             (Some(console), _) => {
                 rustix::io::ioctl_fionbio(&console, true)?;
@@ -379,8 +378,10 @@ impl Supervisor {
                 (Some(stdout), stderr) => (stdout, stderr),
                 (None, _) => return Ok(()),
             },
+            // Its terminal comes when it starts.
             (None, None) => return Ok(()),
         };
+        let file = container.log_file.take();
         container.log = Some(self.logs.add(&self.poll, stdout, stderr, file)?);
         Ok(())
     }

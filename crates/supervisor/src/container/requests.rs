@@ -14,7 +14,7 @@ use crate::connection::Asker;
 use crate::logs::LogKey;
 use crate::poll::Deadline;
 use crate::runtime::{Aim, Command, Outcome, failed_precondition, internal, invalid, not_found};
-use crate::supervisor::{Supervisor, take_slot};
+use crate::supervisor::{Supervisor, complain, take_slot};
 
 /// How long a log file may take to be changed; only a blocked write takes long.
 const REOPEN: Duration = Duration::from_secs(10);
@@ -47,14 +47,19 @@ impl Supervisor {
         let Some(init) = container.init() else {
             return Ok(None);
         };
+        let key = container.key;
+        let last = signal == Signal::KILL;
+        let aim = Aim::Kill { key, asker, last };
+        if self.handler.is_inside(id) {
+            return self.handler.signal_inside(id, signal, all, aim);
+        }
         match (all, signal) {
             (true, Signal::KILL) => container.body.kill().map(|()| None),
             (true, signal) => container.body.signal(signal).map(|()| None),
             (false, signal) => {
                 // No runtime stands between a container and its end.
-                if signal != Signal::KILL {
-                    let key = container.key;
-                    let command = self.handler.kill(id, signal, Aim::Kill { key, asker })?;
+                if !last {
+                    let command = self.handler.kill(id, signal, aim)?;
                     if command.is_some() {
                         return Ok(command);
                     }
@@ -68,7 +73,10 @@ impl Supervisor {
     }
 
     /// A runtime has sent a signal, or has not. One to a container that has ended meanwhile has done its work.
-    pub(crate) fn kill_ended(&mut self, key: u32, asker: Asker, outcome: Outcome) {
+    pub(crate) fn kill_ended(&mut self, key: u32, asker: Asker, last: bool, outcome: Outcome) {
+        if last && outcome.is_err() {
+            self.end_sandbox_container();
+        }
         let result = match (outcome, self.keyed(key)) {
             (Err(error), Some(container)) if container.init().is_some() => {
                 Err(signalling(&container.id, error))
@@ -76,6 +84,15 @@ impl Supervisor {
             (Ok(()) | Err(_), _) => Ok(ReplyBody::Done),
         };
         self.reply(asker, result);
+    }
+
+    /// A kernel that does not end one of its containers ends with all of them.
+    fn end_sandbox_container(&self) {
+        let sandbox = self.handler.sandbox_container();
+        let found = self.containers.iter().find(|one| Some(&*one.id) == sandbox);
+        if let Some(Err(error)) = found.map(|sandbox| sandbox.body.kill()) {
+            complain(&error.message);
+        }
     }
 
     pub(crate) fn resize_terminal(

@@ -147,7 +147,7 @@ impl Handler {
                 let places =
                     oci::places(&self.core, plan, descriptors, targets, runtime.bundles())?;
                 runtime
-                    .create(&self.core, plan, &places, stdio, key)
+                    .create(&self.core, plan, places, stdio, key)
                     .map(Launched::oci)
             }
         }
@@ -167,10 +167,48 @@ impl Handler {
             },
             // Its processes go on by a signal.
             Launch::Restored(_) => Ok(None),
-            Launch::Oci(_) => self.simple(Aim::Start(key), |runtime, aim| {
-                runtime.start(&self.core, id, aim)
+            Launch::Oci(launch) => self.simple(Aim::Start(key), |runtime, aim| {
+                runtime.start(&self.core, launch, id, aim)
             }),
         }
+    }
+
+    /// Whether a container runs inside the pod's sandbox, and not in a process of the host's.
+    pub(crate) fn is_inside(&self, id: &str) -> bool {
+        self.runtime.as_ref().is_some_and(|one| one.is_inside(id))
+    }
+
+    /// The container that is the pod's sandbox, where there is one.
+    pub(crate) fn sandbox_container(&self) -> Option<&str> {
+        self.runtime.as_ref().and_then(Oci::sandbox)
+    }
+
+    /// What stands in for a container inside the sandbox, which has been started, and its terminal.
+    pub(crate) fn stand_in(
+        &self,
+        launch: &mut Launch,
+        id: &str,
+        key: u32,
+    ) -> Result<(Command, Option<OwnedFd>), WireError> {
+        match (&self.runtime, launch) {
+            (Some(runtime), Launch::Oci(launch)) => runtime.stand_in(&self.core, launch, id, key),
+            (None, _) | (_, Launch::Embedded(_) | Launch::Restored(_)) => {
+                Err(internal("it is in no sandbox".to_owned()))
+            }
+        }
+    }
+
+    /// A signal to a container inside the sandbox.
+    pub(crate) fn signal_inside(
+        &self,
+        id: &str,
+        signal: Signal,
+        all: bool,
+        aim: Aim,
+    ) -> Result<Option<Command>, WireError> {
+        self.simple(aim, |runtime, aim| {
+            runtime.signal_inside(&self.core, id, signal, all, aim)
+        })
     }
 
     /// Begins a process in a running container.

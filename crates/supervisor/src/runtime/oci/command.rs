@@ -37,7 +37,11 @@ pub(crate) enum Aim {
     Kill {
         key: u32,
         asker: Asker,
+        /// SIGKILL, on which a sandbox that does not pass it on ends itself.
+        last: bool,
     },
+    /// For the end of a container inside a sandbox.
+    Wait(u32),
     /// By CRIU.
     Restore {
         key: u32,
@@ -60,6 +64,7 @@ impl Aim {
             Self::Exec(_) => "exec",
             Self::Delete(_) => "delete",
             Self::Kill { .. } => "kill",
+            Self::Wait(_) => "wait",
             Self::Restore { .. } => "restore",
             Self::Dump { .. } => "dump",
         }
@@ -71,6 +76,8 @@ impl Aim {
             Self::Create(_) | Self::Start(_) | Self::Exec(_) => 25,
             Self::Delete(_) => 8,
             Self::Kill { .. } => 5,
+            // As long as the container.
+            Self::Wait(_) => return Duration::MAX,
             Self::Restore { bound, .. } | Self::Dump { bound, .. } => return *bound,
         })
     }
@@ -107,6 +114,24 @@ pub(in crate::runtime) struct Order<'a> {
     pub(in crate::runtime) tasks: &'a [OwnedFd],
     /// What it starts sees the cgroups that it is in as the roots.
     pub(in crate::runtime) cgroup_namespace: bool,
+}
+
+impl Order<'_> {
+    /// A command that makes nothing.
+    pub(super) fn of(aim: Aim, arguments: &[&str]) -> Self {
+        Self {
+            aim,
+            arguments: arguments.iter().map(|one| (*one).to_owned()).collect(),
+            stdio: None,
+            places: &[],
+            oom_score: None,
+            cgroup: None,
+            path: None,
+            inherited: &[],
+            tasks: &[],
+            cgroup_namespace: false,
+        }
+    }
 }
 
 /// A command that runs. It dies with this process.
@@ -239,6 +264,20 @@ impl Command {
                 Ok(_) | Err(_) => return,
             }
         }
+    }
+
+    pub(super) fn pidfd(&self) -> BorrowedFd<'_> {
+        self.pidfd.as_fd()
+    }
+
+    /// How the container has ended that this one has waited for. A wait that failed has lost it with its sandbox.
+    pub(crate) fn waited(&mut self, ending: Ending) -> Ending {
+        self.read();
+        match ending {
+            Ending::Exited(0) => report::exit_status(&self.tail).map(Ending::Exited),
+            Ending::Exited(_) | Ending::Killed(_) => None,
+        }
+        .unwrap_or(Ending::Killed(Signal::KILL.as_raw()))
     }
 
     pub(crate) fn kill(&self) {

@@ -12,6 +12,7 @@
 //! Its own state (`--root`) is in the pod's directory and goes away with it, whether or not it ever deletes anything.
 
 mod command;
+mod inside;
 mod mounts;
 mod report;
 
@@ -30,6 +31,8 @@ use rustix::process::{PidfdFlags, Signal};
 use supervisor_api::{Bundle, OciRuntime, WireError, pid_file, process_file};
 
 pub(crate) use command::{Aim, Command, Outcome};
+
+use inside::Held;
 
 use super::{Body, Embedded, NewExec, internal};
 pub(super) use command::{FIRST_INHERITED, Node, Order};
@@ -53,6 +56,7 @@ pub(crate) struct Launch {
     pid_file: PathBuf,
     console: Option<Console>,
     init: Option<OwnedFd>,
+    held: Option<Held>,
 }
 
 /// Where the runtime sends the terminal's master.
@@ -94,12 +98,16 @@ impl Oci {
         &self,
         core: &Embedded,
         plan: &ContainerPlan,
-        places: &[Place],
+        places: Vec<Place>,
         stdio: ChildStdio<'_>,
         key: u32,
     ) -> Result<(Launch, Body, Command), WireError> {
         let bundle = Bundle::of(self.bundles(), &plan.id);
-        let pid_file = pid_file(&self.path, &plan.id);
+        let pid_file = match self.sandbox() == Some(&plan.id) {
+            // The daemon has no record of it, and so no directory.
+            true => self.path.join("sandbox.pid"),
+            false => pid_file(&self.path, &plan.id),
+        };
         let body = Body(core.make_cgroup(plan)?);
         let begun = self.launch(
             &pid_file,
@@ -107,7 +115,8 @@ impl Oci {
             "console",
             plan.process.terminal.is_some(),
         );
-        let result = begun.and_then(|launch| {
+        let result = begun.and_then(|mut launch| {
+            let inside = self.is_inside(&plan.id);
             let mut arguments = vec!["create".to_owned()];
             arguments.extend(self.arguments(&launch, &pid_file));
             arguments.extend(["--bundle".to_owned(), text(bundle.path())]);
@@ -115,22 +124,35 @@ impl Oci {
             let order = Order {
                 aim: Aim::Create(key),
                 arguments,
-                stdio: launch.console.is_none().then_some(stdio),
+                stdio: (launch.console.is_none() && !inside).then_some(stdio),
                 oom_score: None,
-                places,
+                places: if inside { &[] } else { &places },
                 cgroup: placement(core, &body)?,
                 path: None,
                 inherited: &[],
                 tasks: &[],
                 cgroup_namespace: false,
             };
-            Ok((launch, self.run(core, order)?))
+            let command = self.run(core, order)?;
+            if inside {
+                launch.held = Some(Held::hold(places, stdio)?);
+            }
+            Ok((launch, command))
         });
         or_without(body, result)
     }
 
-    pub(super) fn start(&self, core: &Embedded, id: &str, aim: Aim) -> Result<Command, WireError> {
-        self.simple(core, aim, &["start", id])
+    pub(super) fn start(
+        &self,
+        core: &Embedded,
+        launch: &mut Launch,
+        id: &str,
+        aim: Aim,
+    ) -> Result<Command, WireError> {
+        match launch.held.take() {
+            Some(held) => self.start_inside(core, launch, held, id, aim),
+            None => self.simple(core, aim, &["start", id]),
+        }
     }
 
     /// Takes away what the runtime knows of a container.
@@ -149,19 +171,7 @@ impl Oci {
     }
 
     fn simple(&self, core: &Embedded, aim: Aim, arguments: &[&str]) -> Result<Command, WireError> {
-        let order = Order {
-            aim,
-            arguments: arguments.iter().map(|one| (*one).to_owned()).collect(),
-            stdio: None,
-            oom_score: None,
-            places: &[],
-            cgroup: None,
-            path: None,
-            inherited: &[],
-            tasks: &[],
-            cgroup_namespace: false,
-        };
-        self.run(core, order)
+        self.run(core, Order::of(aim, arguments))
     }
 
     pub(super) fn exec(
@@ -229,6 +239,7 @@ impl Oci {
             pid_file: self.relative(pid_file),
             console,
             init: None,
+            held: None,
         })
     }
 
@@ -262,23 +273,33 @@ impl Oci {
         verb: &str,
         ended: impl Fn(i32) -> bool,
     ) -> Result<Made, WireError> {
-        let lie = |what: String| {
-            internal(format!(
-                "handler {}: {} {verb} succeeded, but {what}",
-                self.runtime.handler, self.runtime.program
-            ))
-        };
-        let (pid, init) = left_behind(&self.directory, &launch.pid_file, ended).map_err(lie)?;
+        if launch.held.is_some() {
+            return Ok(inside::NOT_YET);
+        }
+        let made = left_behind(&self.directory, &launch.pid_file, ended);
+        let (pid, init) = made.map_err(|what| self.lie(verb, &what))?;
         launch.init = init;
-        let console = match launch.console.take() {
-            Some(console) => Some(console.receive().map_err(|error| {
-                lie(format!(
-                    "it sent no terminal to its console socket: {error}"
-                ))
-            })?),
-            None => None,
-        };
+        let console = self.terminal(launch, verb)?;
         Ok(Made { pid, console })
+    }
+
+    /// The master of its terminal, where it has one.
+    fn terminal(&self, launch: &mut Launch, verb: &str) -> Result<Option<OwnedFd>, WireError> {
+        let console = launch.console.take();
+        let received = console.map(|console| {
+            console.receive().map_err(|error| {
+                let what = format!("it sent no terminal to its console socket: {error}");
+                self.lie(verb, &what)
+            })
+        });
+        received.transpose()
+    }
+
+    fn lie(&self, verb: &str, what: &str) -> WireError {
+        internal(format!(
+            "handler {}: {} {verb} succeeded, but {what}",
+            self.runtime.handler, self.runtime.program
+        ))
     }
 
     fn unlink(&self, file: &Path) {

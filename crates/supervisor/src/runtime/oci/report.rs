@@ -32,6 +32,14 @@ pub(super) fn last_lines(tail: &[u8]) -> String {
     text
 }
 
+/// What `wait` prints: `{"id":"…","exitStatus":7}`.
+pub(super) fn exit_status(tail: &[u8]) -> Option<i32> {
+    let text = String::from_utf8_lossy(tail);
+    let (_, rest) = text.rsplit_once("\"exitStatus\":")?;
+    let digits = rest.trim_start().split(|c: char| !c.is_ascii_digit());
+    digits.into_iter().next()?.parse().ok()
+}
+
 /// The `msg` of a JSON object in a line.
 fn message(line: &str) -> Option<String> {
     let inner = line.strip_prefix('{')?;
@@ -70,6 +78,18 @@ runc create failed: exec: "/no": stat /no: no such file
             last_lines(log),
             "first; runc create failed: exec: \"/no\": stat /no: no such file"
         );
+    }
+
+    #[test]
+    fn an_exit_status_is_read_from_what_wait_prints() {
+        assert_eq!(
+            exit_status(b"{\"id\":\"c\",\"exitStatus\":137}\n"),
+            Some(137)
+        );
+        assert_eq!(exit_status(b"{\"exitStatus\": 7 }"), Some(7));
+        for other in [&b""[..], b"{\"exitStatus\":null}", b"waiting on container"] {
+            assert_eq!(exit_status(other), None);
+        }
     }
 
     #[test]

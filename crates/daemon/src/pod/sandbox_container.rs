@@ -1,0 +1,199 @@
+//! The sandbox container of a pod whose runtime insists on one, such as gVisor's: a program of ours that sleeps, with no image to pull. The pod's
+//! other containers run on its kernel.
+//!
+//! It is made when the pod has its network, of which that kernel may have a stack of its own. It is in no list: with it goes the pod.
+
+use std::{
+    os::fd::{AsFd, OwnedFd},
+    path::{Path, PathBuf},
+};
+
+use oci_plan::{
+    FdSlot, NamespaceSource,
+    spec::{Context, Reach, container_plan},
+};
+use oci_spec::runtime::Spec;
+use rustix::{
+    fs::{Mode, OFlags},
+    io::Errno,
+    mount::{
+        FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsconfig_set_string, fsmount,
+        fsopen,
+    },
+};
+use serde_json::json;
+use supervisor_api::{CreateContainer, PAUSE_ARGUMENT, ReplyBody, RequestBody, Stdio};
+
+use super::{Pod, files::hostname};
+use crate::{
+    handlers::{BundleError, MadeWith, write_bundle},
+    paths::PathError,
+    runtime::Runtime,
+    supervisor::{CallError, Link, mismatch},
+};
+
+/// Where the program is, in the container.
+const PROGRAM: &str = "/pause";
+
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum SandboxError {
+    #[error("its hostname")]
+    Hostname(#[source] super::FilesError),
+    #[error("specify it")]
+    Specify(#[source] serde_json::Error),
+    #[error("plan it")]
+    Plan(#[source] oci_plan::spec::SpecError),
+    #[error("make its root file system")]
+    Root(#[source] std::io::Error),
+    #[error("open its program")]
+    Program(#[source] PathError),
+    #[error(transparent)]
+    Bundle(BundleError),
+    #[error(transparent)]
+    Supervisor(CallError),
+}
+
+/// Makes and starts it.
+pub(super) async fn run(
+    runtime: &Runtime,
+    pod: &Pod,
+    made_with: &MadeWith,
+    link: &Link,
+) -> Result<(), SandboxError> {
+    let own = own_namespaces(pod);
+    let mut spec = specify(runtime, pod, &own)?;
+    let root = root().map_err(|errno| SandboxError::Root(errno.into()))?;
+    let program = runtime.paths.tree(&runtime.config.supervisor, false).await;
+    let descriptors = vec![root, program.map_err(SandboxError::Program)?];
+    let namespaces: Vec<_> = own
+        .iter()
+        .map(|kind| (place(kind), NamespaceSource::Pod))
+        .collect();
+    let context = Context {
+        id: pod.id.as_str(),
+        rootfs: FdSlot(0),
+        binds: &[(0, FdSlot(1))],
+        namespaces: &namespaces,
+        pod_shm: None,
+        seccomp: None,
+        reach: Reach::Supervisor,
+    };
+    let plan = container_plan(&spec, context).map_err(SandboxError::Plan)?;
+    // The namespace has the name already; a kernel of its own has to be told.
+    let name = hostname(&pod.config).map_err(SandboxError::Hostname)?;
+    spec.set_hostname(Some(name));
+    write_bundle(
+        runtime.records.bundles(),
+        made_with,
+        &spec,
+        &plan,
+        &descriptors,
+        pod.config.annotations.iter(),
+        runtime.limits(),
+    )
+    .map_err(SandboxError::Bundle)?;
+    let stdio = Stdio {
+        log: None,
+        stdin: false,
+        stdin_once: false,
+    };
+    let create = RequestBody::CreateContainer(Box::new(CreateContainer { plan, stdio }));
+    match link.call(create, descriptors).await {
+        Ok((ReplyBody::Created { .. }, _)) => {}
+        Ok((other, _)) => {
+            return Err(SandboxError::Supervisor(mismatch(
+                "CreateContainer",
+                &other,
+            )));
+        }
+        Err(error) => return Err(SandboxError::Supervisor(error)),
+    }
+    let start = RequestBody::StartContainer {
+        id: pod.id.to_string(),
+    };
+    match link.call(start, Vec::new()).await {
+        Ok((ReplyBody::Started { .. }, _)) => Ok(()),
+        Ok((other, _)) => Err(SandboxError::Supervisor(mismatch("StartContainer", &other))),
+        Err(error) => Err(SandboxError::Supervisor(error)),
+    }
+}
+
+/// The kinds of the pod's own namespaces, as the specification calls them.
+fn own_namespaces(pod: &Pod) -> Vec<&'static str> {
+    let own = pod.config.namespaces();
+    [("network", own.net), ("ipc", own.ipc), ("uts", own.uts)]
+        .into_iter()
+        .filter_map(|(kind, own)| own.then_some(kind))
+        .collect()
+}
+
+/// What stands for a namespace until the bundle gives it a place.
+fn place(kind: &str) -> PathBuf {
+    Path::new("/pod").join(kind)
+}
+
+fn specify(runtime: &Runtime, pod: &Pod, own: &[&str]) -> Result<Spec, SandboxError> {
+    let mut namespaces = vec![json!({ "type": "pid" }), json!({ "type": "mount" })];
+    namespaces.extend(
+        own.iter()
+            .map(|kind| json!({ "type": kind, "path": place(kind) })),
+    );
+    let metadata = &pod.config.metadata;
+    let spec = json!({
+        "ociVersion": "1.0.2",
+        "root": { "path": "rootfs", "readonly": true },
+        "process": {
+            "terminal": false,
+            "user": { "uid": 0, "gid": 0 },
+            "args": [PROGRAM, PAUSE_ARGUMENT],
+            "env": ["PATH=/"],
+            "cwd": "/",
+            "noNewPrivileges": true,
+            "capabilities": {}
+        },
+        "mounts": [{
+            "destination": PROGRAM,
+            "type": "bind",
+            "source": runtime.config.supervisor,
+            "options": ["bind", "ro"]
+        }, {
+            "destination": "/proc",
+            "type": "proc",
+            "source": "proc",
+            "options": ["nosuid", "noexec", "nodev"]
+        }],
+        "annotations": {
+            "io.kubernetes.cri.container-type": "sandbox",
+            "io.kubernetes.cri.sandbox-id": pod.id.as_str(),
+            "io.kubernetes.cri.sandbox-name": metadata.name,
+            "io.kubernetes.cri.sandbox-namespace": metadata.namespace,
+            "io.kubernetes.cri.sandbox-uid": metadata.uid
+        },
+        "linux": { "cgroupsPath": format!("/{}", pod.sandbox_cgroup()), "namespaces": namespaces }
+    });
+    serde_json::from_value(spec).map_err(SandboxError::Specify)
+}
+
+/// A file system that holds the places of mounts and nothing else, and is mounted nowhere yet.
+fn root() -> Result<OwnedFd, Errno> {
+    let context = fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC)?;
+    fsconfig_set_string(context.as_fd(), "mode", "755")?;
+    fsconfig_set_string(context.as_fd(), "size", "64k")?;
+    fsconfig_create(context.as_fd())?;
+    let mount = fsmount(
+        context.as_fd(),
+        FsMountFlags::FSMOUNT_CLOEXEC,
+        MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV,
+    )?;
+    for directory in ["proc", "dev", "sys", "tmp"] {
+        rustix::fs::mkdirat(&mount, directory, Mode::from_raw_mode(0o755))?;
+    }
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::CLOEXEC;
+    rustix::fs::openat(
+        &mount,
+        PROGRAM.trim_start_matches('/'),
+        flags,
+        Mode::from_raw_mode(0o755),
+    )?;
+    Ok(mount)
+}
