@@ -3,7 +3,7 @@
 use std::fs;
 
 use anyhow::{Context, ensure};
-use cri::v1::{ContainerState, PodSandboxState};
+use cri::v1::{ContainerState, LinuxContainerResources, PodSandboxState};
 use e2e::{ContainerSettings, Host, PodSettings, scenario_with};
 use testkit::{daemon::program, sandbox::Process};
 use tokio::time::{Duration, Instant, sleep};
@@ -86,6 +86,25 @@ fn with_its_kernel_a_pod_is_over() {
         }
         let status = host.cri.container_status(&main).await?;
         assert_eq!(status.state(), ContainerState::ContainerExited);
+        host.cri.remove_pod(&id).await?;
+        host.settles()
+    });
+}
+
+#[test]
+fn what_a_pod_may_have_bounds_its_kernel() {
+    scenario_with(&settings(), async |host| {
+        let pod = PodSettings::edited("bounded", |config| {
+            let linux = config.linux.get_or_insert_default();
+            linux.resources = Some(LinuxContainerResources {
+                memory_limit_in_bytes: 128 << 20,
+                ..LinuxContainerResources::default()
+            });
+        });
+        let id = run_pod(host, &pod, "gvisor").await?;
+        let hungry = ContainerSettings::sh("hungry", "tail /dev/zero");
+        let hungry = host.run(&id, &pod, &hungry).await?;
+        assert_eq!(host.until_exited(&hungry).await?.exit_code, 137);
         host.cri.remove_pod(&id).await?;
         host.settles()
     });

@@ -50,7 +50,7 @@ const SUITE: [&str; 32] = [
 ];
 
 /// What a handler does otherwise; `docs/guide/handlers.md` has a row for each.
-const DIFFERENT: [(&str, &str); 14] = [
+const DIFFERENT: [(&str, &str); 17] = [
     ("runsc", "exec::an_exec_is_confined_as_its_container_is"),
     (
         "runsc",
@@ -77,17 +77,22 @@ const DIFFERENT: [(&str, &str); 14] = [
         "volumes::in_a_user_namespace_volumes_belong_to_its_users",
     ),
     ("runsc", "volumes::mounts_are_restricted_as_asked"),
+    // On a busy machine, once in a handful of runs: of "x" and the end of a half-closed connection the program inside sees the end alone.
+    ("runsc", "streams::ports_are_forwarded_to_both_loopbacks"),
+    // With one kernel for a pod the node sees no memory and no time of a container's own.
+    ("runsc-pod", "container::a_container_out_of_memory_says_so"),
+    ("runsc-pod", "container::stats_count_what_a_container_uses"),
 ];
 
 /// Runs the suite in a program of its own, whose daemons have another default handler.
 fn passes(handler: &str) {
-    let expected: Vec<_> = SUITE
-        .into_iter()
-        .filter(|name| !DIFFERENT.contains(&(handler, name)))
-        .collect();
+    let runtime = handler.trim_end_matches("-pod");
+    let different =
+        |name| DIFFERENT.contains(&(handler, name)) || DIFFERENT.contains(&(runtime, name));
+    let expected: Vec<_> = SUITE.into_iter().filter(|name| !different(name)).collect();
     assert!(
-        program(handler.trim_end_matches("-pod")).is_some(),
-        "{handler} is not installed: run cargo xtask install-deps"
+        program(runtime).is_some(),
+        "{runtime} is not installed: run cargo xtask install-deps"
     );
     let this = std::env::current_exe().expect("a process can name its program");
     let output = Command::new(this)

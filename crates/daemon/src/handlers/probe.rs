@@ -5,7 +5,10 @@ use std::{os::unix::process::ExitStatusExt, path::Path, process::Stdio, time::Du
 use supervisor_api::ENCLOSED_ARGUMENT;
 use tokio::io::AsyncReadExt;
 
-use crate::{config::RuntimeSettings, supervisor::Executable};
+use crate::{
+    config::{KernelOf, RuntimeSettings},
+    supervisor::Executable,
+};
 
 /// For each command.
 const BOUND: Duration = Duration::from_secs(5);
@@ -72,7 +75,7 @@ impl Probe {
     }
 
     /// What pods with this handler go without.
-    pub(crate) fn missing(&self) -> Vec<&'static str> {
+    pub(crate) fn missing(&self, settings: &RuntimeSettings) -> Vec<&'static str> {
         let mut missing = Vec::new();
         if self.trouble.is_some() {
             return missing;
@@ -81,7 +84,11 @@ impl Probe {
             missing.push("seccomp");
         }
         if self.own_kernel() {
-            missing.extend(["one sandbox for all containers of a pod", "user namespaces"]);
+            missing.push(match settings.kernel {
+                KernelOf::Container => "one sandbox for all containers of a pod",
+                KernelOf::Pod => "limits and statistics of a container's own",
+            });
+            missing.push("user namespaces");
         }
         missing
     }

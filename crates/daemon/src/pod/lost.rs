@@ -16,6 +16,7 @@ use super::{
 use crate::{
     container::{self, Container},
     events::Kind,
+    handlers::MadeWith,
     runtime::{BlockingError, DISK_BOUND, Runtime, blocking, now_ns},
     state::SupervisorRecord,
 };
@@ -172,6 +173,9 @@ pub(super) async fn kill(runtime: &Arc<Runtime>, pod: &Arc<Pod>) -> Result<(), K
     let containers = runtime.inventory.claims_of(&pod.id);
     let mut cgroups: Vec<String> = containers.iter().map(|c| c.cgroup.clone()).collect();
     cgroups.push(pod.cgroup());
+    if pod.made_with.as_ref().is_some_and(MadeWith::has_sandbox) {
+        cgroups.push(pod.sandbox_cgroup());
+    }
     let supervisor = pod.record().supervisor;
     let hierarchies = runtime.hierarchies.clone();
     let (undead, result) = blocking(DISK_BOUND, move || {

@@ -24,7 +24,7 @@ use rustix::{
 use serde_json::json;
 use supervisor_api::{CreateContainer, PAUSE_ARGUMENT, ReplyBody, RequestBody, Stdio};
 
-use super::{Pod, files::hostname};
+use super::{Pod, config::LinuxResources, files::hostname};
 use crate::{
     handlers::{BundleError, MadeWith, write_bundle},
     paths::PathError,
@@ -169,9 +169,32 @@ fn specify(runtime: &Runtime, pod: &Pod, own: &[&str]) -> Result<Spec, SandboxEr
             "io.kubernetes.cri.sandbox-namespace": metadata.namespace,
             "io.kubernetes.cri.sandbox-uid": metadata.uid
         },
-        "linux": { "cgroupsPath": format!("/{}", pod.sandbox_cgroup()), "namespaces": namespaces }
+        "linux": {
+            "cgroupsPath": format!("/{}", pod.sandbox_cgroup()),
+            "namespaces": namespaces,
+            "resources": resources(pod)
+        }
     });
     serde_json::from_value(spec).map_err(SandboxError::Specify)
+}
+
+/// What the pod's containers may have together, as the kubelet sums it up, and the kernel's own on top: no container has a cgroup that counts.
+fn resources(pod: &Pod) -> serde_json::Value {
+    let linux = &pod.config.linux;
+    let sum = |amount: fn(&LinuxResources) -> i64| {
+        let asked = linux.resources.as_ref().map_or(0, amount);
+        let more = linux.overhead.as_ref().map_or(0, amount).max(0);
+        (asked > 0).then(|| asked.saturating_add(more))
+    };
+    let mut resources = json!({});
+    if let Some(limit) = sum(|of| of.memory_limit_in_bytes) {
+        resources["memory"] = json!({ "limit": limit });
+    }
+    let period = linux.resources.as_ref().map_or(0, |of| of.cpu_period);
+    if let (Some(quota), 1..) = (sum(|of| of.cpu_quota), period) {
+        resources["cpu"] = json!({ "quota": quota, "period": period });
+    }
+    resources
 }
 
 /// A file system that holds the places of mounts and nothing else, and is mounted nowhere yet.

@@ -122,7 +122,7 @@ fn descriptions(runtime: &Runtime) -> Vec<serde_json::Value> {
             "userNamespaces": proven.user_namespaces,
             "trouble": trouble,
             "seccomp": native || probe.as_ref().is_some_and(|probe| probe.seccomp),
-            "missing": probe.as_ref().map(|probe| probe.missing()),
+            "missing": probe.as_ref().map(|probe| probe.missing(&settings)),
             "features": probe.and_then(|probe| probe.features.clone()),
         })
     };
