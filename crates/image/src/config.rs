@@ -55,6 +55,8 @@ pub struct Timeouts {
     pub pull: Duration,
     /// How long a pull goes on when nobody waits for it any more.
     pub abandon: Duration,
+    /// How long after a pull its layers are made to reach the disk. Until then a power cut costs the image, never its soundness.
+    pub sync_after: Duration,
     /// How often a request is tried in all.
     pub attempts: u32,
     /// Before the second attempt; doubles with each further one, with jitter, up to 20 s.
@@ -94,6 +96,7 @@ impl Default for Timeouts {
             mirror: Duration::from_secs(30 * 60),
             pull: Duration::from_secs(2 * 3600),
             abandon: Duration::from_secs(300),
+            sync_after: Duration::from_secs(2),
             attempts: 5,
             backoff: Duration::from_millis(250),
         }

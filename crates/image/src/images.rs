@@ -1,4 +1,5 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -183,6 +184,11 @@ impl Images {
             (key.reference.clone(), progress, pull.age())
         });
         pulls.collect()
+    }
+
+    /// Bytes of layers, compressed, that registries have sent since the store was opened.
+    pub fn fetched_bytes(&self) -> u64 {
+        self.shelf.fetched_bytes.load(Ordering::Relaxed)
     }
 
     fn progress_of(&self, canonical: &str) -> Option<watch::Receiver<PullProgress>> {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use snapshot::{LayerKey, LayerKeyError, Usage};
 use tokio::sync::{Semaphore, mpsc, watch};
@@ -288,9 +289,16 @@ impl LayerContext {
         let (sink, network) = mpsc::channel(PIECES);
         let digest = layer.descriptor.digest.as_str();
         let size = layer.descriptor.size;
+        let known = AtomicU64::new(0);
+        let progress = |bytes: u64| {
+            let news = bytes.saturating_sub(known.swap(bytes, Ordering::Relaxed));
+            if matches!(self.source, Source::Registry(_)) {
+                self.shelf.fetched_bytes.fetch_add(news, Ordering::Relaxed);
+            }
+            self.count(layer, bytes);
+        };
         let (fetched, unpacked) = tokio::join!(
-            self.source
-                .blob(digest, size, sink, |bytes| self.count(layer, bytes)),
+            self.source.blob(digest, size, sink, progress),
             unpack(expected, network, ingest, below),
         );
         match (fetched, unpacked) {

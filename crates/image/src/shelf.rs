@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::fs::File;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{
     Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak,
 };
@@ -28,6 +28,8 @@ pub(crate) struct Shelf {
     pub(crate) overlay: Arc<Overlay>,
     pub(crate) pins: Pins,
     pub(crate) failpoints: Failpoints,
+    /// Of layers, compressed, that registries have sent since the store was opened.
+    pub(crate) fetched_bytes: AtomicU64,
     store: Store,
     catalogue: RwLock<Catalogue>,
     /// One change of records at a time, from reading the catalogue to writing it.
@@ -35,6 +37,8 @@ pub(crate) struct Shelf {
     /// Held while directories are renamed into or out of the layers' place. Never while the catalogue is locked: renaming may wait
     /// for the disk, and lists must not.
     placement: Mutex<()>,
+    /// Somebody will sync, and has not begun.
+    sync_due: AtomicBool,
     /// Who works on a layer.
     layers: Mutex<HashMap<LayerKey, Weak<tokio::sync::Mutex<()>>>>,
     boot_id: String,
@@ -67,10 +71,12 @@ impl Shelf {
             overlay,
             pins,
             failpoints: Failpoints::default(),
+            fetched_bytes: AtomicU64::new(0),
             store,
             catalogue: RwLock::new(catalogue),
             writer: tokio::sync::Mutex::new(()),
             placement: Mutex::new(()),
+            sync_due: AtomicBool::new(false),
             layers: Mutex::default(),
             boot_id,
             runtime: Handle::current(),
@@ -508,10 +514,22 @@ impl Shelf {
         Ok(garbage)
     }
 
-    /// Sees to it, in the background, that new layers reach the disk, and then notes that they have.
+    /// Sees to it, in the background and after a while ([`crate::Timeouts::sync_after`]), that new layers reach the disk, and then notes that
+    /// they have. Not at once: while hundreds of megabytes are being written, every commit waits for the disk behind them, and what
+    /// follows a pull is the start of a container.
     pub(crate) fn sync_behind(self: &Arc<Self>) {
-        let shelf = Arc::clone(self);
+        if self.sync_due.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        // A store that is closed meanwhile is not held open; the next one that opens it syncs.
+        let (waits, shelf) = (self.config.timeouts.sync_after, Arc::downgrade(self));
         self.runtime.spawn(async move {
+            tokio::time::sleep(waits).await;
+            let Some(shelf) = shelf.upgrade() else {
+                return;
+            };
+            // Before it is seen what there is to sync: what comes later has a task of its own.
+            shelf.sync_due.swap(false, Ordering::AcqRel);
             if let Err(error) = shelf.sync().await {
                 tracing::warn!(
                     error = &error as &dyn std::error::Error,

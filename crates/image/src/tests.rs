@@ -23,6 +23,7 @@ async fn open_keeping(root: &std::path::Path) -> (Images, Arc<Overlay>) {
 async fn open_with(root: &std::path::Path, mut config: ImagesConfig) -> (Images, Arc<Overlay>) {
     let overlay = Arc::new(Overlay::open(root).unwrap());
     config.timeouts.backoff = Duration::from_millis(1);
+    config.timeouts.sync_after = Duration::ZERO;
     // Background work of the store that has just died may still hold the metadata for a moment.
     for _ in 0..500 {
         if let Ok(images) = Images::open(config.clone(), Arc::clone(&overlay)).await {
@@ -220,42 +221,47 @@ async fn nothing_leaks(images: &Images, overlay: &Overlay, left: &[&str]) {
     panic!("something stays");
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_removal_that_dies_is_done_or_not_done() {
-    let registry = Registry::start().unwrap();
-    let (one, two) = images_of(&registry);
-    let steps = [
-        "before-commit",
-        "image-unrecorded",
-        "sweep",
-        "garbage-moving",
-        "garbage-moved",
-        "garbage-removed",
-    ];
-    for (step, end) in steps.iter().flat_map(|step| ENDS.map(|end| (*step, end))) {
-        let root = in_memory();
-        let (images, overlay) = open_keeping(root.path()).await;
-        pull(&images, &one).await.unwrap();
-        pull(&images, &two).await.unwrap();
-        // Until nothing else is going on that could reach the step.
-        until_settled(&images).await;
-        let before = in_memory();
-        copy(root.path(), before.path());
-        images.failpoints().arm(step);
-        let outcome = images.remove(&two).await;
-        until_crashed(&images, step).await;
-        drop((images, overlay));
+/// A store that has died at a step, opened again.
+struct Survivor<T> {
+    images: Images,
+    overlay: Arc<Overlay>,
+    /// What was answered before.
+    outcome: T,
+    _root: tempfile::TempDir,
+}
 
-        if end == End::PowerCut {
-            undo_renames(before.path(), root.path());
-        }
-        let (images, overlay) = open_keeping(root.path()).await;
-        consistent(&images, &overlay);
-        let left = images.list().len();
-        let done = step != "before-commit";
-        assert_eq!(left, 2 - usize::from(done), "{step} {end:?}");
-        assert!(done || outcome.is_err());
-        nothing_leaks(&images, &overlay, &[&one, &two]).await;
+/// Two images are there and on the disk, and what `prepare` has done; then the store dies in the midst of `act`, at `step`.
+async fn survivor<T>(
+    (step, end): (&'static str, End),
+    (one, two): (&str, &str),
+    prepare: impl AsyncFnOnce(&Images),
+    act: impl AsyncFnOnce(&Images) -> T,
+) -> Survivor<T> {
+    let root = in_memory();
+    let (images, overlay) = open_keeping(root.path()).await;
+    pull(&images, one).await.unwrap();
+    pull(&images, two).await.unwrap();
+    // Until nothing else is going on that could reach the step.
+    until_settled(&images).await;
+    prepare(&images).await;
+    assert_eq!(names(&overlay.layers_dir()).len(), 3);
+    let before = in_memory();
+    copy(root.path(), before.path());
+    images.failpoints().arm(step);
+    let outcome = act(&images).await;
+    until_crashed(&images, step).await;
+    drop((images, overlay));
+
+    if end == End::PowerCut {
+        undo_renames(before.path(), root.path());
+    }
+    let (images, overlay) = open_keeping(root.path()).await;
+    consistent(&images, &overlay);
+    Survivor {
+        images,
+        overlay,
+        outcome,
+        _root: root,
     }
 }
 
@@ -267,41 +273,50 @@ fn undo_renames(before: &std::path::Path, root: &std::path::Path) {
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_end_of_the_last_container_that_dies_is_taken_up_again() {
-    let registry = Registry::start().unwrap();
-    let (one, two) = images_of(&registry);
+/// A commit that drops records, and what goes on behind it.
+fn steps_of_dropping(recorded: &'static str) -> impl Iterator<Item = (&'static str, End)> {
     let steps = [
         "before-commit",
-        "image-forgotten",
+        recorded,
         "sweep",
         "garbage-moving",
         "garbage-moved",
         "garbage-removed",
     ];
-    for (step, end) in steps.iter().flat_map(|step| ENDS.map(|end| (*step, end))) {
-        let root = in_memory();
-        let (images, overlay) = open_keeping(root.path()).await;
-        pull(&images, &one).await.unwrap();
-        let pulled = pull(&images, &two).await.unwrap();
-        until_settled(&images).await;
-        images.pin("c", &pulled.id).unwrap();
-        images.remove(&two).await.unwrap();
-        assert_eq!(names(&overlay.layers_dir()).len(), 3);
-        let before = in_memory();
-        copy(root.path(), before.path());
-        images.failpoints().arm(step);
-        images.unpin("c").unwrap();
-        until_crashed(&images, step).await;
-        drop((images, overlay));
+    steps
+        .into_iter()
+        .flat_map(|step| ENDS.map(|end| (step, end)))
+}
 
-        if end == End::PowerCut {
-            undo_renames(before.path(), root.path());
-        }
-        let (images, overlay) = open_keeping(root.path()).await;
-        consistent(&images, &overlay);
-        assert_eq!(images.list().len(), 1, "{step} {end:?}");
-        nothing_leaks(&images, &overlay, &[&one]).await;
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_removal_that_dies_is_done_or_not_done() {
+    let registry = Registry::start().unwrap();
+    let (one, two) = images_of(&registry);
+    for (step, end) in steps_of_dropping("image-unrecorded") {
+        let removal = async |images: &Images| images.remove(&two).await;
+        let survivor = survivor((step, end), (&one, &two), async |_| {}, removal).await;
+        let left = survivor.images.list().len();
+        let done = step != "before-commit";
+        assert_eq!(left, 2 - usize::from(done), "{step} {end:?}");
+        assert!(done || survivor.outcome.is_err());
+        nothing_leaks(&survivor.images, &survivor.overlay, &[&one, &two]).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_end_of_the_last_container_that_dies_is_taken_up_again() {
+    let registry = Registry::start().unwrap();
+    let (one, two) = images_of(&registry);
+    for (step, end) in steps_of_dropping("image-forgotten") {
+        let removed_in_use = async |images: &Images| {
+            let id = images.find(&two).unwrap().unwrap().id.clone();
+            images.pin("c", &id).unwrap();
+            images.remove(&two).await.unwrap();
+        };
+        let its_end = async |images: &Images| images.unpin("c").unwrap();
+        let survivor = survivor((step, end), (&one, &two), removed_in_use, its_end).await;
+        assert_eq!(survivor.images.list().len(), 1, "{step} {end:?}");
+        nothing_leaks(&survivor.images, &survivor.overlay, &[&one]).await;
     }
 }
 
@@ -352,13 +367,7 @@ async fn layers_of_another_boot_count_only_if_they_were_synced() {
     // Dies before the sync of the second image's layer is noted.
     images.failpoints().arm("before-commit-of-sync");
     pull(&images, &two).await.unwrap();
-    for _ in 0..1000 {
-        if images.failpoints().crashed() {
-            break;
-        }
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-    assert!(images.failpoints().crashed());
+    until_crashed(&images, "before-commit-of-sync").await;
     drop((images, overlay));
     crate::recovery::pretend_boot(root.path(), "another");
     let (images, overlay) = open(root.path()).await;

@@ -10,6 +10,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use image::{Images, LayerStage};
 use prometheus_client::{
     encoding::{EncodeLabelSet, text},
     metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram, info::Info},
@@ -70,9 +71,18 @@ pub(crate) struct Metrics {
     pods: Family<StateLabels, Gauge>,
     containers: Family<StateLabels, Gauge>,
     denied: Family<DeniedLabels, Counter>,
+    pulls: Pulls,
     process: Process,
     /// Who asks sets gauges; one at a time.
     asking: Mutex<()>,
+}
+
+/// Layers on their way from registries.
+#[derive(Debug, Default)]
+struct Pulls {
+    fetched_bytes: Counter,
+    layers_now: Family<StateLabels, Gauge>,
+    bytes_now: Family<StateLabels, Gauge>,
 }
 
 /// The daemon's own process, by the names that every exporter uses.
@@ -99,6 +109,7 @@ impl Default for Metrics {
             pods: Family::default(),
             containers: Family::default(),
             denied: Family::default(),
+            pulls: Pulls::default(),
             process: Process::default(),
             asking: Mutex::default(),
             registry: Registry::default(),
@@ -140,6 +151,7 @@ impl Default for Metrics {
             "System calls denied by seccomp, of pods with a notifier",
             metrics.denied.clone(),
         );
+        metrics.pulls.register(&mut registry);
         metrics.process.register(&mut registry);
         Self {
             registry,
@@ -216,6 +228,7 @@ impl Metrics {
             *containers.entry(state).or_insert(0) += 1;
         }
         fill(&self.containers, containers, |state| StateLabels { state });
+        self.pulls.look(&runtime.images);
         self.process.look();
         let mut text = String::new();
         text::encode(&mut text, &self.registry)?;
@@ -257,6 +270,53 @@ pub(crate) struct OpenSession(Gauge);
 impl Drop for OpenSession {
     fn drop(&mut self) {
         self.0.dec();
+    }
+}
+
+impl Pulls {
+    fn register(&self, registry: &mut Registry) {
+        registry.register(
+            "longshore_pull_fetched_bytes",
+            "Bytes of layers, compressed, that registries have sent",
+            self.fetched_bytes.clone(),
+        );
+        registry.register(
+            "longshore_pull_layers_now",
+            "Layers of pulls under way, by state",
+            self.layers_now.clone(),
+        );
+        registry.register(
+            "longshore_pull_bytes_now",
+            "Bytes of these layers, compressed, that have come and that are still to come",
+            self.bytes_now.clone(),
+        );
+    }
+
+    fn look(&self, images: &Images) {
+        let news = images
+            .fetched_bytes()
+            .saturating_sub(self.fetched_bytes.get());
+        self.fetched_bytes.inc_by(news);
+        let mut layers = BTreeMap::from([("waiting", 0), ("fetching", 0), ("complete", 0)]);
+        let (mut come, mut to_come) = (0, 0);
+        for (_, progress, _) in images.pulls() {
+            for layer in &progress.layers {
+                let state = match layer.stage {
+                    LayerStage::Waiting => "waiting",
+                    LayerStage::Fetching => "fetching",
+                    LayerStage::Complete => "complete",
+                };
+                *layers.entry(state).or_insert(0) += 1;
+                come += layer.fetched_bytes;
+                to_come += layer.total_bytes.saturating_sub(layer.fetched_bytes);
+            }
+        }
+        fill(&self.layers_now, layers, |state| StateLabels { state });
+        let bytes = [("come", come), ("to_come", to_come)];
+        let bytes = bytes.map(|(state, bytes)| (state, i64::try_from(bytes).unwrap_or(i64::MAX)));
+        fill(&self.bytes_now, BTreeMap::from(bytes), |state| {
+            StateLabels { state }
+        });
     }
 }
 
