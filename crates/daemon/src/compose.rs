@@ -234,6 +234,7 @@ fn images(config: &Config) -> ImagesConfig {
     images.timeouts.mirror = *registries.mirror_deadline.get();
     images.timeouts.pull = *registries.pull_deadline.get();
     images.keep_blobs = config.images.keep_blobs;
+    images.max_layer_bytes = config.images.layer_limit.bytes();
     images.pinned = config.images.pinned.get().to_vec();
     images
 }

@@ -274,6 +274,13 @@ pub enum DocumentProblem {
     Malformed(String),
     /// It is of a kind that holds no container image.
     Kind(String),
+    /// It has more layers than can be joined.
+    Layers {
+        /// How many it has.
+        count: usize,
+        /// How many can be joined.
+        limit: usize,
+    },
     /// An index has nothing for this platform.
     Platform {
         /// `linux/amd64`.
@@ -297,6 +304,10 @@ impl fmt::Display for DocumentProblem {
             }
             Self::Malformed(reason) => write!(formatter, "is malformed: {reason}"),
             Self::Kind(reason) => write!(formatter, "is no container image: {reason}"),
+            Self::Layers { count, limit } => write!(
+                formatter,
+                "has {count} layers, more than the {limit} that overlayfs can stack"
+            ),
             Self::Platform { wanted, offered } => {
                 write!(formatter, "has nothing for {wanted}, only for {offered}")
             }
@@ -331,7 +342,9 @@ impl PullCause {
                     PullErrorKind::DataLoss
                 }
                 DocumentProblem::Malformed(_) => PullErrorKind::DataLoss,
-                DocumentProblem::Kind(_) => PullErrorKind::Unsupported,
+                DocumentProblem::Kind(_) | DocumentProblem::Layers { .. } => {
+                    PullErrorKind::Unsupported
+                }
                 DocumentProblem::Platform { .. } => PullErrorKind::NotFound,
             },
             Self::Layer { source, .. } => source.kind(),

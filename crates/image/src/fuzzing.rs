@@ -5,10 +5,11 @@ use std::io::{BufReader, Read};
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
-use crate::Reference;
 use crate::image::ParsedConfig;
+use crate::load::fuzzing as load;
 use crate::manifest::{DOCKER_LIST, DOCKER_MANIFEST, Document, OCI_INDEX, OCI_MANIFEST, Platform};
 use crate::unpack::fuzzing as unpack;
+use crate::{Digest, Reference};
 
 /// A reference: all spellings of a name come to one, which is a spelling of itself.
 pub fn reference(text: &str) {
@@ -57,6 +58,29 @@ pub fn archive(step: u8, bytes: &[u8]) {
 /// An archive, extracted to `root`, an empty directory.
 pub fn extract(root: OwnedFd, archive: impl Read) {
     unpack::extract(root, BufReader::new(archive));
+}
+
+/// An archive of images, looked through in `parent`, an empty directory, and called `name` where that is one.
+pub fn load(parent: &Path, archive: &[u8], name: &str) {
+    let name = (!name.is_empty()).then(|| name.to_owned());
+    load::look_through(parent, archive, name);
+}
+
+/// The hexadecimal digits of some bytes' SHA-256.
+pub fn sha256(bytes: &[u8]) -> String {
+    Digest::of(bytes).hex().to_owned()
+}
+
+/// Makes the checksums of an archive's headers right: the fuzzer need not learn to add.
+pub fn add_up(archive: &mut [u8]) {
+    for block in archive.chunks_exact_mut(512) {
+        // A header by its magic; in contents it does no harm.
+        if &block[257..262] == b"ustar" {
+            block[148..156].fill(b' ');
+            let sum: u32 = block.iter().map(|&byte| u32::from(byte)).sum();
+            block[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+        }
+    }
 }
 
 /// Removes what [`extract`] has made, and the directory.

@@ -5,7 +5,7 @@
 //! ```
 //!
 //! Lines are in the order of a walk: a directory, then what it holds by name (bytewise), then [`Line::Leave`]. The reader and the writer
-//! hold one directory's names for each level and nothing else, however large the layer. The last line counts the others: an index
+//! hold some names of the directories that they are in and nothing else, however large the layer. The last line counts the others: an index
 //! that was cut off is no index.
 //!
 //! Contents are hashed with BLAKE3, while they are written, on the thread that writes them: a third of what SHA-256 costs

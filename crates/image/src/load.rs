@@ -3,6 +3,9 @@
 //! The archive is taken in whole before anything of it is looked at: what names its parts may come last. Its layers then go through
 //! the same pipeline as a registry's, and keep their compressed form, since there is nobody to ask for it again.
 
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing;
+
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, BufReader, Read};
@@ -102,6 +105,10 @@ impl LoadError {
                 problem: DocumentProblem::Digest { .. } | DocumentProblem::Size { .. },
                 ..
             } => PullErrorKind::DataLoss,
+            Self::Document {
+                problem: DocumentProblem::Layers { .. },
+                ..
+            } => PullErrorKind::Unsupported,
             Self::Archive(_)
             | Self::Malformed(_)
             | Self::Document { .. }
@@ -119,6 +126,8 @@ impl LoadError {
 }
 
 const MAX_DOCUMENT_BYTES: u64 = 8 << 20;
+/// Manifests and configurations of all images of one archive, which are in memory together.
+const MAX_DOCUMENTS_BYTES: usize = 64 << 20;
 const MAX_INDEXES: usize = 4;
 const CONTAINERD_NAME: &str = "io.containerd.image.name";
 const OCI_NAME: &str = "org.opencontainers.image.ref.name";
@@ -339,21 +348,31 @@ fn images(spool: &Spool, request: &LoadRequest) -> Result<Vec<Found>, LoadError>
         Some(file) => parsed(spool, file, "manifest.json")?,
         None => Vec::new(),
     };
-    let mut found = match spool.file("index.json") {
-        Some(file) => {
-            let layout: Layout = parsed(spool, file, "index.json")?;
-            let entries = layout.manifests.iter();
-            entries
-                .map(|entry| of_layout(spool, entry, &saved, request))
-                .collect::<Result<Vec<_>, _>>()?
-        }
-        None => {
-            let entries = saved.iter();
-            entries
-                .map(|entry| of_saved(spool, entry))
-                .collect::<Result<Vec<_>, _>>()?
+    let mut found = Vec::new();
+    let mut bytes = 0;
+    let mut take = |image: Found| {
+        bytes += image.config_json.len() + image.manifest_bytes.len();
+        found.push(image);
+        match bytes > MAX_DOCUMENTS_BYTES {
+            true => Err(LoadError::Malformed(format!(
+                "its images' manifests and configurations have more than {MAX_DOCUMENTS_BYTES} bytes"
+            ))),
+            false => Ok(()),
         }
     };
+    match spool.file("index.json") {
+        Some(file) => {
+            let layout: Layout = parsed(spool, file, "index.json")?;
+            for entry in &layout.manifests {
+                take(of_layout(spool, entry, &saved, request)?)?;
+            }
+        }
+        None => {
+            for entry in &saved {
+                take(of_saved(spool, entry)?)?;
+            }
+        }
+    }
     match (&request.name, found.as_mut_slice()) {
         (_, []) => Err(LoadError::Malformed(
             "it has neither an index.json nor a manifest.json with an image".into(),
@@ -472,6 +491,10 @@ fn has_tag(name: &str) -> bool {
 }
 
 fn of_saved(spool: &Spool, saved: &Saved) -> Result<Found, LoadError> {
+    manifest::check_count(saved.layers.len()).map_err(|problem| LoadError::Document {
+        document: "manifest.json".to_owned(),
+        problem,
+    })?;
     let missing = |name: &str| LoadError::Malformed(format!("it misses {name:?}"));
     let config = spool
         .file(&saved.config)

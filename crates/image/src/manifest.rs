@@ -141,6 +141,17 @@ impl RawDescriptor {
     }
 }
 
+/// No container could be made of more layers, and each that is fetched takes memory.
+pub(crate) fn check_count(layers: usize) -> Result<(), DocumentProblem> {
+    match layers > snapshot::MAX_LAYERS {
+        true => Err(DocumentProblem::Layers {
+            count: layers,
+            limit: snapshot::MAX_LAYERS,
+        }),
+        false => Ok(()),
+    }
+}
+
 impl Document {
     /// `content_type` is what the server calls it, and counts where the document does not name its own type.
     pub(crate) fn parse(bytes: &[u8], content_type: &str) -> Result<Self, DocumentProblem> {
@@ -186,10 +197,14 @@ impl Document {
                         "it is an artifact, {kind:?}"
                     )));
                 }
-                let layers = layers.unwrap_or_default().into_iter();
+                let layers = layers.unwrap_or_default();
+                check_count(layers.len())?;
                 Ok(Self::Manifest(Manifest {
                     config: config.check()?,
-                    layers: layers.map(RawDescriptor::check).collect::<Result<_, _>>()?,
+                    layers: layers
+                        .into_iter()
+                        .map(RawDescriptor::check)
+                        .collect::<Result<_, _>>()?,
                 }))
             }
             (None, None, _) => Err(malformed("it has neither manifests nor a configuration")),
@@ -332,6 +347,20 @@ mod tests {
         assert!(
             matches!(parse(&artifact, ""), Err(DocumentProblem::Kind(k)) if k.contains("text/sbom"))
         );
+        let layers = |count| {
+            let layer = descriptor("application/vnd.oci.image.layer.v1.tar");
+            let layers = vec![layer; count].join(",");
+            let config = descriptor(OCI_CONFIG);
+            parse(&format!(r#"{{"config":{config},"layers":[{layers}]}}"#), "")
+        };
+        assert!(layers(500).is_ok());
+        assert!(matches!(
+            layers(501),
+            Err(DocumentProblem::Layers {
+                count: 501,
+                limit: 500
+            })
+        ));
         assert!(matches!(
             parse(r#"{"schemaVersion":1,"fsLayers":[]}"#, ""),
             Err(DocumentProblem::Kind(_))

@@ -247,6 +247,7 @@ mod tests {
     #[test]
     fn spellings_of_one_name() {
         let digest = format!("sha256:{HEX}");
+        let long = format!("sha512:{HEX}{HEX}");
         let table = [
             ("busybox", "docker.io/library/busybox:latest".to_owned()),
             ("busybox:1.36", "docker.io/library/busybox:1.36".to_owned()),
@@ -278,6 +279,30 @@ mod tests {
                 "a.b/c__d/e-----f/g.h_i:latest".to_owned(),
             ),
             ("x:_TAG.1-2", "docker.io/library/x:_TAG.1-2".to_owned()),
+            // No domain without a slash behind it, and none without a dot, a colon or an upper-case letter.
+            ("r.io", "docker.io/library/r.io:latest".to_owned()),
+            ("r.io:v1", "docker.io/library/r.io:v1".to_owned()),
+            ("localhost", "docker.io/library/localhost:latest".to_owned()),
+            ("r.io:5000", "docker.io/library/r.io:5000".to_owned()),
+            ("test_com/app", "docker.io/test_com/app:latest".to_owned()),
+            ("host:5000/app", "host:5000/app:latest".to_owned()),
+            ("LOCALHOST/app", "LOCALHOST/app:latest".to_owned()),
+            ("R.IO/app:Latest", "R.IO/app:Latest".to_owned()),
+            ("library/x", "docker.io/library/x:latest".to_owned()),
+            ("docker.io/a/b", "docker.io/a/b:latest".to_owned()),
+            (
+                "sub-dom1.foo.com/bar/baz/quux:some-long-tag",
+                "sub-dom1.foo.com/bar/baz/quux:some-long-tag".to_owned(),
+            ),
+            (
+                "xn--n3h.com/myimage:xn--n3h.com",
+                "xn--n3h.com/myimage:xn--n3h.com".to_owned(),
+            ),
+            ("[::1]/app", "[::1]/app:latest".to_owned()),
+            (
+                "[FD00:1:2::3]:5000/app",
+                "[FD00:1:2::3]:5000/app:latest".to_owned(),
+            ),
             (
                 &*format!("app@{digest}"),
                 format!("docker.io/library/app@{digest}"),
@@ -285,6 +310,14 @@ mod tests {
             (
                 &*format!("r.io/app:v1@{digest}"),
                 format!("r.io/app@{digest}"),
+            ),
+            (
+                &*format!("[::1]:5000/app:v1@{digest}"),
+                format!("[::1]:5000/app@{digest}"),
+            ),
+            (
+                &*format!("app@{long}"),
+                format!("docker.io/library/app@{long}"),
             ),
         ];
         for (text, canonical) in table {
@@ -301,6 +334,10 @@ mod tests {
         let long_path = format!("r.io/{}", "p".repeat(256));
         let id = format!("sha256:{HEX}");
         let bad_digest = format!("app@sha256:{}", HEX.to_uppercase());
+        let short_digest = format!("app@sha512:{HEX}");
+        let bare_digest = format!("@sha256:{HEX}");
+        let two_digests = format!("app@sha256:{HEX}@sha256:{HEX}");
+        let digest_first = format!("app@sha256:{HEX}:tag");
         let table = [
             "",
             ":tag",
@@ -332,6 +369,24 @@ mod tests {
             "[]/app",
             "[::1]x/app",
             "[g::]/app",
+            // A zone is the node's own business, and no part of a name; nor is the older way to write the end of an address.
+            "[fe80::1%eth0]:5000/app",
+            "[2001:db8:3:4::192.0.2.33]:5000/app",
+            "2001:db8::1/app",
+            "[::1]:/app",
+            "[::1]:99999/app",
+            "[::1]",
+            "a:b:c",
+            "r.io/app:v1:v2",
+            "r.io/_app",
+            "r.io/app_",
+            "r.io/a.-b",
+            "r.io/app//",
+            "test..com/app",
+            "te_st.com/app",
+            " app",
+            "LOCALHOST",
+            "docker.io/App",
             "https://r.io/app",
             "app@sha256:abc",
             "app@md5:d41d8cd98f00b204e9800998ecf8427e",
@@ -343,6 +398,10 @@ mod tests {
             &*long_tag,
             &*long_path,
             &*bad_digest,
+            &*short_digest,
+            &*bare_digest,
+            &*two_digests,
+            &*digest_first,
         ];
         for text in table {
             assert!(Reference::parse(text).is_err(), "{text:?} was accepted");

@@ -22,7 +22,7 @@ mod tree;
 
 pub use error::{ContainerError, MountError, OpenError};
 pub use key::{LayerKey, LayerKeyError};
-pub use mount::{MountMethod, UserMapping};
+pub use mount::{MAX_LAYERS, MountMethod, UserMapping};
 pub use overlay::{IMPLIED_ROOT_XATTR, Overlay};
 pub use projects::NoLimits;
 pub use tree::{Meter, Usage, measure, remove_tree, remove_tree_at};

@@ -13,8 +13,8 @@ use rustix::mount::{
 
 use crate::{MountError, tree};
 
-/// OVL_MAX_STACK of the kernel.
-const MAX_LAYERS: usize = 500;
+/// The most layers that can be joined: OVL_MAX_STACK of the kernel.
+pub const MAX_LAYERS: usize = 500;
 
 /// The kernel copies at most this much of a parameter given to `fsconfig(2)`, its final NUL included.
 const FSCONFIG_STRING_BYTES: usize = 256;

@@ -84,6 +84,10 @@ settings! {
         /// fetched. They are only read, and must be there as long as an image uses them. Looked through when the daemon starts.
         additional_stores: Vec<PathBuf> = [];
 
+        /// The most that one layer may unpack to, and that an archive of images may have, so that no image fills the disk with zeros that
+        /// travel as nothing. What is larger is refused (RESOURCE_EXHAUSTED), and leaves nothing.
+        layer_limit: LayerLimit = "64Gi";
+
         /// A socket that serves images alone, for a kubelet with `--image-service-endpoint`; the CRI socket serves them all the same.
         address: Option<PathBuf> = "";
     }

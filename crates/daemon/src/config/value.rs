@@ -376,7 +376,7 @@ fn parse_duration(mut text: &str) -> Option<Duration> {
     Some(Duration::from_millis(millis))
 }
 
-/// Bytes that a writable layer may take: not fewer than overlayfs needs for its own directories, and to spare.
+/// Bytes that a layer may take: of a writable one not fewer than overlayfs needs for its own directories, and to spare.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct LayerLimit(u64);
 

@@ -15,6 +15,10 @@ struct Layer {
 impl Layer {
     /// A layer with something of each kind, and its index.
     fn new() -> Self {
+        Self::with(|_| {})
+    }
+
+    fn with(more: impl FnOnce(&Self)) -> Self {
         let layer = Self {
             directory: tempfile::tempdir().unwrap(),
         };
@@ -45,6 +49,7 @@ impl Layer {
         }
         set_attribute(&layer.at("opaque"), "trusted.overlay.opaque", b"y");
         set_attribute(&layer.at("a/large"), "user.note", b"a note");
+        more(&layer);
         let (root, index) = (layer.at(""), layer.index());
         let usage = on_a_thread(move || write(&root, &index, &Sums::default())).unwrap();
         let index = fs::metadata(layer.index()).unwrap();
@@ -300,12 +305,46 @@ fn a_damaged_index_is_no_index() {
 }
 
 #[test]
+fn large_directories_cost_no_memory() {
+    let layer = Layer::with(|layer| {
+        for name in 0..20 {
+            let path = layer.at(&format!("a/{name}"));
+            fs::write(&path, "x").unwrap();
+            // Of each inode the walk sees every link, and remembers none.
+            for link in 0..name % 4 {
+                fs::hard_link(&path, layer.at(&format!("opaque/{name}-{link}"))).unwrap();
+            }
+        }
+    });
+    assert_eq!(layer.verify().unwrap(), []);
+    for missing in ["a/0", "a/12", "a/9"] {
+        fs::remove_file(layer.at(missing)).unwrap();
+    }
+    for extra in ["a/!", "a/100", "a/zz", "a/~1", "a/~2", "a/~3", "a/~4"] {
+        fs::write(layer.at(extra), "x").unwrap();
+    }
+    let told = layer.verify().unwrap();
+    let of = |wanted: DamageKind| {
+        let these = told.iter().filter(|(_, kind)| *kind == wanted);
+        these.map(|(path, _)| &**path).collect::<Vec<_>>()
+    };
+    assert_eq!(of(DamageKind::Missing), ["/a/0", "/a/12", "/a/9"]);
+    let extra = [
+        "/a/!", "/a/100", "/a/zz", "/a/~1", "/a/~2", "/a/~3", "/a/~4",
+    ];
+    assert_eq!(of(DamageKind::Extra), extra);
+}
+
+#[test]
 fn depth_costs_no_descriptors() {
     let top = tempfile::tempdir().unwrap();
     let mut path = top.path().join("layer");
     fs::create_dir(&path).unwrap();
     for _ in 0..100 {
-        fs::write(path.join("beside"), "x").unwrap();
+        // More than are in memory at a time, before what the walk goes into and behind it.
+        for beside in ["a", "b", "beside", "x", "y", "z"] {
+            fs::write(path.join(beside), beside).unwrap();
+        }
         path.push("deeper");
         fs::create_dir(&path).unwrap();
     }

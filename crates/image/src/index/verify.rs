@@ -7,7 +7,7 @@ use std::path::Path;
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, Stat, fstat, open, readlinkat, statat};
 use rustix::io::Errno;
 
-use super::walk::{self, Attributes};
+use super::walk::{self, Attributes, Names};
 use super::{
     Contents, Damage, DamageKind, Facts, Leaf, Line, Reader, device, file_type, malformed, sums,
 };
@@ -68,8 +68,10 @@ struct Auditor<'a> {
 /// A directory on the way from the root to where the walk is.
 struct Level {
     directory: Option<OwnedFd>,
-    /// What it holds that has not been compared yet, last first.
-    names: Vec<CString>,
+    /// What it holds that has not been compared yet.
+    names: Names,
+    /// What of it the walk is in.
+    entered: CString,
     path_length: usize,
 }
 
@@ -81,7 +83,7 @@ impl Auditor<'_> {
         while !self.stopped {
             match self.line()? {
                 Line::Leave => {
-                    for name in names.drain(..).rev() {
+                    while let Some(name) = self.next(&mut names, &current, |_| true) {
                         self.tell(name.to_bytes(), DamageKind::Extra);
                     }
                     let Some(level) = levels.pop() else {
@@ -95,13 +97,14 @@ impl Auditor<'_> {
                     rustix::process::fchdir(&current)?;
                     names = level.names;
                 }
-                Line::Leaf(facts, leaf) => match self.present(&mut names, &facts.name) {
+                Line::Leaf(facts, leaf) => match self.present(&mut names, &current, &facts.name) {
                     Some((name, stat)) => self.leaf(&name, &stat, &facts, &leaf),
                     None if leaf.is_whiteout() => self.tell(&facts.name, DamageKind::Whiteout),
                     None => self.tell(&facts.name, DamageKind::Missing),
                 },
                 Line::Enter(facts) => {
-                    let Some((name, stat)) = self.present(&mut names, &facts.name) else {
+                    let present = self.present(&mut names, &current, &facts.name);
+                    let Some((name, stat)) = present else {
                         self.tell(&facts.name, DamageKind::Missing);
                         self.skip()?;
                         continue;
@@ -126,10 +129,13 @@ impl Auditor<'_> {
                     levels.push(Level {
                         directory: Some(std::mem::replace(&mut current, child)),
                         names: std::mem::replace(&mut names, below),
+                        entered: name,
                         path_length,
                     });
                     if let Some(far) = levels.len().checked_sub(walk::OPEN_LEVELS) {
-                        levels[far].directory = None;
+                        let far = &mut levels[far];
+                        far.directory = None;
+                        far.names.put_off(&far.entered);
                     }
                 }
                 Line::End(_) => return Err(malformed("a directory has no end")),
@@ -143,11 +149,11 @@ impl Auditor<'_> {
     }
 
     /// Compares a directory itself, and makes it the working directory.
-    fn enter(&mut self, directory: &OwnedFd, facts: &Facts) -> io::Result<Vec<CString>> {
+    fn enter(&mut self, directory: &OwnedFd, facts: &Facts) -> io::Result<Names> {
         rustix::process::fchdir(directory)?;
         let looked = fstat(directory).and_then(|stat| {
             let xattrs = self.attributes.of_directory(directory.as_fd())?;
-            Ok((stat, xattrs, walk::names(directory)?))
+            Ok((stat, xattrs, Names::of(directory)?))
         });
         match looked {
             Ok((stat, xattrs, names)) => {
@@ -157,14 +163,20 @@ impl Auditor<'_> {
             }
             Err(errno) => {
                 self.tell(b"", unreadable(errno));
-                Ok(Vec::new())
+                Ok(Names::default())
             }
         }
     }
 
     /// Goes on to `name` among those that are there; what comes before it is not in the index.
-    fn present(&mut self, names: &mut Vec<CString>, name: &[u8]) -> Option<(CString, Stat)> {
-        while let Some(next) = names.pop_if(|next| next.to_bytes() <= name) {
+    fn present(
+        &mut self,
+        names: &mut Names,
+        directory: &OwnedFd,
+        name: &[u8],
+    ) -> Option<(CString, Stat)> {
+        let not_after = |next: &CStr| next.to_bytes() <= name;
+        while let Some(next) = self.next(names, directory, not_after) {
             if next.to_bytes() != name {
                 self.tell(next.to_bytes(), DamageKind::Extra);
                 continue;
@@ -175,6 +187,23 @@ impl Auditor<'_> {
             };
         }
         None
+    }
+
+    /// The next name of the directory that the walk is in. If it cannot be read any more, that is told, and it has no more names.
+    fn next(
+        &mut self,
+        names: &mut Names,
+        directory: &OwnedFd,
+        wanted: impl FnOnce(&CStr) -> bool,
+    ) -> Option<CString> {
+        match names.pop_if(directory, wanted) {
+            Ok(next) => next,
+            Err(errno) => {
+                self.tell(b"", unreadable(errno));
+                *names = Names::default();
+                None
+            }
+        }
     }
 
     /// Passes over what the index has of a directory that is not there.

@@ -1,5 +1,6 @@
 //! The ways into a tree that the writer and the verifier share.
 
+use std::collections::BinaryHeap;
 use std::ffi::{CStr, CString};
 use std::fs::File;
 use std::io;
@@ -53,18 +54,83 @@ pub(super) fn open_file(name: &CStr) -> Result<File, Errno> {
     .map(File::from)
 }
 
-/// What a directory holds, by name, last first.
-pub(super) fn names(directory: &OwnedFd) -> Result<Vec<CString>, Errno> {
-    let mut names = Vec::new();
-    for entry in Dir::read_from(directory)? {
-        let entry = entry?;
-        let name = entry.file_name();
-        if name != c"." && name != c".." {
-            names.push(name.to_owned());
+/// Names of one directory that are in memory at a time.
+const WINDOW: usize = if cfg!(test) { 3 } else { 32 << 10 };
+
+/// What a directory holds, by name (bytewise). Some of it is in memory, and the rest is looked up when its turn comes: a directory of millions
+/// takes no more room than one of thousands, and one entry is read once for each window that is before it.
+#[derive(Debug, Default)]
+pub(super) struct Names {
+    /// Last first.
+    window: Vec<CString>,
+    /// What is up to this is in no later window.
+    end: Option<CString>,
+    /// Something comes after the window.
+    more: bool,
+}
+
+impl Names {
+    pub(super) fn of(directory: &OwnedFd) -> Result<Self, Errno> {
+        let mut names = Self::default();
+        names.look(directory)?;
+        Ok(names)
+    }
+
+    /// Takes the next out, if it is what `wanted` says. `directory` is that of [`Names::of`].
+    pub(super) fn pop_if(
+        &mut self,
+        directory: &OwnedFd,
+        wanted: impl FnOnce(&CStr) -> bool,
+    ) -> Result<Option<CString>, Errno> {
+        if self.window.is_empty() && self.more {
+            self.look(directory)?;
+        }
+        Ok(self.window.pop_if(|next| wanted(next)))
+    }
+
+    /// Leaves the memory to others while the walk is far below, in the directory `entered`, the last that was taken out.
+    pub(super) fn put_off(&mut self, entered: &CStr) {
+        if !self.window.is_empty() {
+            self.window = Vec::new();
+            self.end = Some(entered.to_owned());
+            self.more = true;
         }
     }
-    names.sort_unstable_by(|one, other| other.cmp(one));
-    Ok(names)
+
+    fn look(&mut self, directory: &OwnedFd) -> Result<(), Errno> {
+        let mut first = Vec::new();
+        // Of more than the window holds, the first by name, with the last of them on top.
+        let mut heap = BinaryHeap::new();
+        self.more = false;
+        for entry in Dir::read_from(directory)? {
+            let entry = entry?;
+            let name = entry.file_name();
+            let known = self.end.as_deref().is_some_and(|end| name <= end);
+            if known || name == c"." || name == c".." {
+                continue;
+            }
+            if first.len() < WINDOW && heap.is_empty() {
+                first.push(name.to_owned());
+                continue;
+            }
+            if heap.is_empty() {
+                heap = BinaryHeap::from(std::mem::take(&mut first));
+            }
+            self.more = true;
+            if let Some(mut last) = heap.peek_mut()
+                && name < last.as_c_str()
+            {
+                *last = name.to_owned();
+            }
+        }
+        first.append(&mut heap.into_vec());
+        first.sort_unstable_by(|one, other| other.cmp(one));
+        if self.more {
+            self.end = first.first().cloned();
+        }
+        self.window = first;
+        Ok(())
+    }
 }
 
 /// Room for attributes; one for a whole walk.

@@ -1,4 +1,4 @@
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::ffi::{CStr, CString};
 use std::fs::File;
 use std::io;
@@ -9,7 +9,7 @@ use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, Stat, fstat, open, readli
 use snapshot::Usage;
 
 use super::sums::{self, Sums};
-use super::walk::{self, Attributes};
+use super::walk::{self, Attributes, Names};
 use super::{Contents, Facts, Leaf, Line, Writer, device, file_type};
 
 /// Writes the index of the tree at `root`, and says what both take on disk. The calling thread's working directory changes, and is
@@ -22,14 +22,21 @@ pub(crate) fn write(root: &Path, index: &Path, sums: &Sums) -> io::Result<Usage>
         sums,
         attributes: Attributes::new(),
         usage: Usage::default(),
-        linked: BTreeSet::new(),
+        linked: BTreeMap::new(),
     };
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     scribe.tree(open(root, flags, Mode::empty())?)?;
     let Scribe {
-        writer, mut usage, ..
+        writer,
+        mut usage,
+        linked,
+        ..
     } = scribe;
     writer.finish()?;
+    for (links, sum) in linked {
+        usage.bytes += sum.bytes / links;
+        usage.inodes += sum.inodes / links;
+    }
     usage.bytes += blocks(&fstat(&file)?);
     usage.inodes += 1;
     Ok(usage)
@@ -40,16 +47,19 @@ struct Scribe<'a> {
     sums: &'a Sums,
     attributes: Attributes,
     usage: Usage,
-    /// Inodes with several links that were counted.
-    linked: BTreeSet<u64>,
+    /// Inodes that have several links, by how many: the walk comes by each of these, and counts it. To remember which inodes there were would take
+    /// memory for each.
+    linked: BTreeMap<u64, Usage>,
 }
 
 /// A directory on the way from the root to where the walk is.
 struct Level {
     /// Closed where the walk is far below.
     directory: Option<OwnedFd>,
-    /// What it holds that has not been written yet, last first.
-    names: Vec<CString>,
+    /// What it holds that has not been written yet.
+    names: Names,
+    /// What of it the walk is in.
+    entered: CString,
 }
 
 impl Scribe<'_> {
@@ -58,7 +68,7 @@ impl Scribe<'_> {
         let mut current = root;
         let mut levels: Vec<Level> = Vec::new();
         loop {
-            while let Some(name) = names.pop() {
+            while let Some(name) = names.pop_if(&current, |_| true)? {
                 let stat = statat(CWD, &*name, AtFlags::SYMLINK_NOFOLLOW)?;
                 if file_type(&stat) != FileType::Directory {
                     self.leaf(&name, &stat)?;
@@ -69,9 +79,12 @@ impl Scribe<'_> {
                 levels.push(Level {
                     directory: Some(std::mem::replace(&mut current, child)),
                     names: std::mem::replace(&mut names, below),
+                    entered: name,
                 });
                 if let Some(far) = levels.len().checked_sub(walk::OPEN_LEVELS) {
-                    levels[far].directory = None;
+                    let far = &mut levels[far];
+                    far.directory = None;
+                    far.names.put_off(&far.entered);
                 }
             }
             self.writer.line(&Line::Leave)?;
@@ -87,14 +100,14 @@ impl Scribe<'_> {
         }
     }
 
-    fn enter(&mut self, directory: &OwnedFd, name: &CStr) -> io::Result<Vec<CString>> {
+    fn enter(&mut self, directory: &OwnedFd, name: &CStr) -> io::Result<Names> {
         rustix::process::fchdir(directory)?;
         let stat = fstat(directory)?;
         self.count(&stat);
         let xattrs = self.attributes.of_directory(directory.as_fd())?;
         let facts = Facts::new(name.to_bytes(), &stat, xattrs);
         self.writer.line(&Line::Enter(facts))?;
-        Ok(walk::names(directory)?)
+        Ok(Names::of(directory)?)
     }
 
     fn leaf(&mut self, name: &CStr, stat: &Stat) -> io::Result<()> {
@@ -134,11 +147,12 @@ impl Scribe<'_> {
 
     fn count(&mut self, stat: &Stat) {
         let directory = file_type(stat) == FileType::Directory;
-        if !directory && stat.st_nlink > 1 && !self.linked.insert(stat.st_ino) {
-            return;
-        }
-        self.usage.bytes += blocks(stat);
-        self.usage.inodes += 1;
+        let sum = match directory || stat.st_nlink == 1 {
+            true => &mut self.usage,
+            false => self.linked.entry(stat.st_nlink as _).or_default(),
+        };
+        sum.bytes += blocks(stat);
+        sum.inodes += 1;
     }
 }
 
