@@ -442,7 +442,7 @@ async fn images_of_one_archive_share_their_layers() {
     other.save(&[&names[1]]).await.unwrap();
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[tokio::test]
 async fn what_is_pushed_is_read_by_others() {
     let directory = tempfile::tempdir().unwrap();
     let at = |name: &str| directory.path().join(name).display().to_string();

@@ -5,7 +5,7 @@
 
 mod support;
 
-use std::io::Write;
+use std::io::Read;
 
 use longshore_image::PullErrorKind;
 use serde_json::{Value, json};
@@ -41,78 +41,70 @@ fn push(registry: &Registry, layer: Blob, diff_id: &str, annotations: Value) -> 
 }
 
 fn tar() -> Vec<u8> {
-    Layer::new()
-        .file("stargz.index.json", 0o644, "{\"version\":1,\"entries\":[]}")
-        .file(".prefetch.landmark", 0o644, [0xf])
-        .file("noise", 0o644, noise(500_000))
-        .file("zeros", 0o644, vec![0; 500_000])
-        .tar()
+    Layer::new().file("noise", 0o644, noise(500_000)).tar()
 }
 
-/// A gzip member for each piece, and a last one that is empty and says where the table of contents is (stargz-snapshotter's estargz.md).
-fn estargz(tar: &[u8]) -> Vec<u8> {
-    let mut layer = Vec::new();
-    for piece in tar.chunks(100_000) {
-        let mut member = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
-        member.write_all(piece).unwrap();
-        layer.extend(member.finish().unwrap());
-    }
-    let mut extra = b"SG\x16\0".to_vec();
-    extra.extend(format!("{:016x}STARGZ", 0).bytes());
-    let builder = flate2::GzBuilder::new().extra(extra);
-    let footer = builder.write(Vec::new(), flate2::Compression::none());
-    layer.extend(footer.finish().unwrap());
-    layer
-}
-
-/// A frame for each piece, and skippable ones with the table of contents and its place (containers/storage, pkg/chunked).
-fn zstd_chunked(tar: &[u8]) -> Vec<u8> {
-    let skippable = |bytes: &[u8]| {
-        let length = u32::try_from(bytes.len()).unwrap();
-        [&0x184d_2a50_u32.to_le_bytes(), &length.to_le_bytes(), bytes].concat()
-    };
-    let mut layer = Vec::new();
-    for piece in tar.chunks(100_000) {
-        layer.extend(zstd::encode_all(piece, 3).unwrap());
-    }
-    layer.extend(skippable(
-        &zstd::encode_all(&b"{\"version\":1}"[..], 3).unwrap(),
-    ));
-    layer.extend(skippable(&[&[0; 56], &b"GNUlInUx"[..]].concat()));
-    layer
-}
-
-#[tokio::test]
-async fn chunked_layers_are_read_as_plain_ones() {
-    let registry = Registry::start().unwrap();
-    let tar = tar();
-    for (suffix, bytes, annotation) in [
+/// Layers that can be fetched in pieces, made by others (samples/README.md): with the media type's end, an annotation, and the archive.
+fn chunked() -> [(&'static str, &'static str, &'static [u8], Vec<u8>); 2] {
+    let gzip: &[u8] = include_bytes!("samples/estargz.tar.gz");
+    let zstd: &[u8] = include_bytes!("samples/zstd-chunked.tar.zst");
+    // They end as their formats say, or would be plain layers indeed.
+    assert_eq!(&gzip[gzip.len() - 51 + 32..][..6], b"STARGZ");
+    assert_eq!(&zstd[zstd.len() - 8..], b"GNUlInUx");
+    let mut inflated = Vec::new();
+    let mut members = flate2::read::MultiGzDecoder::new(gzip);
+    members.read_to_end(&mut inflated).unwrap();
+    let decoded = zstd::decode_all(zstd).unwrap();
+    [
         (
             "+gzip",
-            estargz(&tar),
             "containerd.io/snapshot/stargz/toc.digest",
+            gzip,
+            inflated,
         ),
         (
             "+zstd",
-            zstd_chunked(&tar),
             "io.github.containers.zstd-chunked.manifest-checksum",
+            zstd,
+            decoded,
         ),
-    ] {
+    ]
+}
+
+#[tokio::test]
+async fn chunked_layers_of_others_are_plain_ones() {
+    let registry = Registry::start().unwrap();
+    for (suffix, annotation, bytes, tar) in chunked() {
         let store = Store::open().await;
-        let layer = Blob::new(format!("{LAYER}{suffix}"), bytes.clone());
         let annotations = json!({annotation: sha256(b"toc")});
+        let layer = Blob::new(format!("{LAYER}{suffix}"), bytes);
         let reference = push(&registry, layer, &sha256(&tar), annotations.clone());
         let pulled = store.pull(&reference).await.unwrap();
-        assert_eq!(store.read(&pulled, "noise"), noise(500_000), "{suffix}");
-        assert_eq!(store.read(&pulled, "zeros"), vec![0; 500_000], "{suffix}");
+        let mut files = Vec::new();
+        for entry in tar::Archive::new(&*tar).entries().unwrap() {
+            let mut entry = entry.unwrap();
+            let path = entry.path().unwrap().to_str().unwrap().to_owned();
+            if entry.header().entry_type().is_file() && !path.contains(".wh.") {
+                let mut contents = Vec::new();
+                entry.read_to_end(&mut contents).unwrap();
+                assert_eq!(store.read(&pulled, &path), contents, "{suffix} {path}");
+                files.push(path.trim_start_matches("./").to_owned());
+            }
+        }
+        for file in ["bin/tool", "etc/words", "var/zeros", "var/empty"] {
+            assert!(files.iter().any(|name| name == file), "{suffix} {files:?}");
+        }
+        let tool = store.stat(&pulled, "bin/tool");
+        assert_eq!((tool.st_mode & 0o7777, tool.st_nlink), (0o4755, 2));
+        let words = store.stat(&pulled, "etc/words");
+        assert_eq!((words.st_uid, words.st_gid), (7, 8));
+        let link = store.stat(&pulled, "bin/link").st_ino;
+        assert_ne!(link, tool.st_ino, "{suffix}");
         store.images.remove(&reference).await.unwrap();
         store.settles_empty().await;
 
-        // One that ends in the midst of a piece.
-        let cut = Blob::new(
-            format!("{LAYER}{suffix}"),
-            bytes[..bytes.len() / 2].to_vec(),
-        );
+        // One that ends in the midst of a chunk.
+        let cut = Blob::new(format!("{LAYER}{suffix}"), &bytes[..bytes.len() / 2]);
         let reference = push(&registry, cut, &sha256(&tar), annotations);
         let refused = store.pull(&reference).await.unwrap_err();
         assert_eq!(

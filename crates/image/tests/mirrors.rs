@@ -26,7 +26,11 @@ impl Node {
     }
 
     fn hosts(&self, text: &str) {
-        let directory = self.0.path().join("certs.d/registry.test");
+        self.hosts_of("registry.test", text);
+    }
+
+    fn hosts_of(&self, registry: &str, text: &str) {
+        let directory = self.0.path().join("certs.d").join(registry);
         std::fs::create_dir_all(&directory).unwrap();
         std::fs::write(directory.join("hosts.toml"), text).unwrap();
     }
@@ -109,6 +113,74 @@ async fn mirrors_are_asked_in_order_and_a_changed_file_is_live() {
             .iter()
             .all(|request| !request.path.contains("ns="))
     );
+}
+
+#[tokio::test]
+async fn a_mirrors_api_is_where_its_address_says() {
+    let mirrored = Registry::start().unwrap();
+    let address = mirrored.address();
+    let node = Node::new();
+    let store = node.store().await;
+    for (directory, name, more, repository) in [
+        // By whichever directory the registry's file is found.
+        ("registry.test", NAME, "", "sub/v2/team/app"),
+        (
+            "registry.test",
+            NAME,
+            "override_path = true",
+            "sub/team/app",
+        ),
+        (
+            "registry.test_5000_",
+            "registry.test:5000/team/app:v1",
+            "",
+            "sub/v2/team/app",
+        ),
+        (
+            "_default",
+            "other.test/team/app:v1",
+            "override_path = true",
+            "sub/team/app",
+        ),
+    ] {
+        mirrored.push(repository, "v1", &two_layers());
+        let hosts = format!(
+            "server = \"http://127.0.0.1:1\"\n[host.\"http://{address}/v2/sub\"]\n{more}\n"
+        );
+        node.hosts_of(directory, &hosts);
+        mirrored.clear_requests();
+        let pulled = store.pull(name).await;
+        let pulled = pulled.unwrap_or_else(|error| panic!("{name} {more}: {}", text(&error)));
+        assert_eq!(pulled.repo_tags, [name]);
+        let asked = format!("/v2/{repository}/manifests/v1?ns=");
+        let requests = mirrored.requests();
+        assert!(requests[0].path.starts_with(&asked), "{requests:?}");
+        store.images.remove(name).await.unwrap();
+        store.settles_empty().await;
+    }
+}
+
+#[tokio::test]
+async fn a_mirror_that_does_not_take_the_call_is_waited_for_as_long_as_its_file_says() {
+    let [home] = registries(&two_layers());
+    // Nobody takes calls there, and no more of them wait.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    rustix::net::listen(&silent, 0).unwrap();
+    let address = silent.local_addr().unwrap();
+    let mut waiting = Vec::new();
+    let moment = Duration::from_millis(500);
+    while let Ok(caller) = std::net::TcpStream::connect_timeout(&address, moment) {
+        waiting.push(caller);
+    }
+    let node = Node::new();
+    let mirror = format!("[host.\"http://{address}\"]\ndial_timeout = \"100ms\"\n");
+    node.hosts(&[server(&home), mirror].concat());
+    let store = node
+        .store_with(|config| config.timeouts.connect = Duration::from_secs(3600))
+        .await;
+    let pulled = tokio::time::timeout(Duration::from_secs(120), store.pull(NAME)).await;
+    let pulled = pulled.expect("the next one is asked").unwrap();
+    assert_eq!(pulled.origin, format!("http://{}", home.address()));
 }
 
 #[tokio::test]

@@ -383,6 +383,36 @@ async fn transient_failures_are_tried_again() {
 }
 
 #[tokio::test]
+async fn a_registry_that_asks_for_patience_has_it() {
+    let registry = Registry::start().unwrap();
+    let built = two_layers();
+    registry.push("app", "v1", &built);
+    // With the attempts that are left, nobody who came earlier would have the image.
+    registry.inject(Rule::new("/manifests/", Fault::Busy(1)));
+    registry.inject(Rule::new(&built.layers[0].digest, Fault::Busy(1)));
+    let store = Store::open_with(|config| config.timeouts.attempts = 2).await;
+    store.pull(&registry.reference("app", "v1")).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_registry_may_have_an_ipv6_address() {
+    let listener = std::net::TcpListener::bind("[::1]:0").unwrap();
+    let registry = Registry::serve(listener).unwrap();
+    let built = two_layers();
+    registry.push("team/app", "v1", &built);
+    let store = Store::open().await;
+    let reference = registry.reference("team/app", "v1");
+    assert!(reference.starts_with("[::1]:"), "{reference}");
+    let pulled = store.pull(&reference).await.unwrap();
+    assert_eq!(pulled.repo_tags, [&*reference]);
+    let by_digest = registry.digest_reference("team/app", built.digest());
+    assert_eq!(pulled.repo_digests, [&*by_digest]);
+    assert_eq!(pulled.origin, format!("http://{}", registry.address()));
+    store.images.remove(&by_digest).await.unwrap();
+    store.settles_empty().await;
+}
+
+#[tokio::test]
 async fn failures_are_told_apart_and_leave_nothing() {
     let registry = Registry::start().unwrap();
     let built = two_layers();

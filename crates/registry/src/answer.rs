@@ -56,7 +56,8 @@ pub(crate) async fn answer(
             .iter_mut()
             .find_map(|rule| rule.apply(method.as_str(), &path));
         let plain = match &fault {
-            Some(Fault::Status(status)) => refuse(*status),
+            Some(Fault::Status(status)) => refuse(*status, 0),
+            Some(Fault::Busy(seconds)) => refuse(429, *seconds),
             Some(Fault::Redirect(location)) => redirect(location),
             _ => {
                 let range = match (&fault, range.as_deref()) {
@@ -277,12 +278,12 @@ fn problem(status: StatusCode, code: &str, message: &str) -> Plain {
     document(status, "application/json", body.to_string().into())
 }
 
-fn refuse(status: u16) -> Plain {
+fn refuse(status: u16, retry_after: u64) -> Plain {
     let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let mut plain = document(status, "text/plain", Bytes::new());
     if [429, 503].contains(&status.as_u16()) {
         let headers = plain.response.headers_mut();
-        headers.insert(header::RETRY_AFTER, HeaderValue::from_static("0"));
+        headers.insert(header::RETRY_AFTER, HeaderValue::from(retry_after));
     }
     plain
 }
@@ -321,7 +322,13 @@ async fn send(plain: Plain, fault: Option<Fault>, method: &Method) -> Response<B
         Some(Fault::Truncate(after)) => return response.map(|()| cut(bytes, after, Cut::Close)),
         Some(Fault::Stall(after)) => return response.map(|()| cut(bytes, after, Cut::Hang)),
         Some(Fault::Trickle(step)) => return response.map(|()| trickle(bytes, step)),
-        Some(Fault::Status(_) | Fault::Redirect(_) | Fault::NoRanges | Fault::OtherRange)
+        Some(
+            Fault::Status(_)
+            | Fault::Busy(_)
+            | Fault::Redirect(_)
+            | Fault::NoRanges
+            | Fault::OtherRange,
+        )
         | None => {}
     }
     response.map(|()| whole(bytes))

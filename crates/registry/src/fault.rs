@@ -1,10 +1,12 @@
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// What goes wrong with an answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Fault {
     /// This status with an empty body; 429 and 503 come with `Retry-After: 0`.
     Status(u16),
+    /// 429 with `Retry-After` of so many seconds, to whoever comes again before.
+    Busy(u64),
     /// The body ends after so many bytes, the connection with it, though `Content-Length` promises more.
     Truncate(usize),
     /// The answer comes after so long.
@@ -30,6 +32,8 @@ pub struct Rule {
     method: Option<String>,
     skip: usize,
     times: Option<usize>,
+    /// When it first hit.
+    since: Option<Instant>,
     fault: Fault,
 }
 
@@ -42,6 +46,7 @@ impl Rule {
             method: None,
             skip: 0,
             times: None,
+            since: None,
             fault,
         }
     }
@@ -76,6 +81,12 @@ impl Rule {
         }
         if self.skip > 0 {
             self.skip -= 1;
+            return None;
+        }
+        let since = *self.since.get_or_insert_with(Instant::now);
+        if let Fault::Busy(seconds) = self.fault
+            && since.elapsed() >= Duration::from_secs(seconds)
+        {
             return None;
         }
         match &mut self.times {

@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader};
-use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
@@ -13,38 +12,39 @@ pub struct DockerRegistry {
 }
 
 impl DockerRegistry {
-    /// One that listens on the loopback; `extra` is what follows the address in its configuration.
+    /// One that listens on the loopback of a network that is the calling thread's own from here on, and of all that it starts; `extra` is what follows
+    /// the address in its configuration.
     pub fn start(directory: &Path, extra: &str) -> Self {
-        // The port is free now; should somebody take it, the registry says so and another is tried.
-        for _ in 0..20 {
-            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-            let address = listener.local_addr().unwrap().to_string();
-            drop(listener);
-            let config = format!(
-                "version: 0.1\nlog: {{level: info}}\nstorage: {{filesystem: {{rootdirectory: {}}}}}\nhttp: {{addr: '{address}'{extra}}}\n",
-                directory.join("data").display()
-            );
-            let path = directory.join("config.yml");
-            fs::write(&path, config).unwrap();
-            let mut process = Command::new("docker-registry")
-                .arg("serve")
-                .arg(&path)
-                .stdout(Stdio::null())
-                .stderr(Stdio::piped())
-                .spawn()
-                .unwrap();
-            let mut lines = BufReader::new(process.stderr.take().unwrap()).lines();
-            let up = lines.any(|line| line.is_ok_and(|line| line.contains("listening on")));
-            // So that it is never stopped by a full pipe.
-            std::thread::spawn(move || lines.for_each(drop));
-            if up {
-                return Self { process, address };
-            }
-            process.kill().ok();
-            process.wait().unwrap();
-        }
-        panic!("docker-registry does not start");
+        own_network();
+        let address = "127.0.0.1:5000".to_owned();
+        let config = format!(
+            "version: 0.1\nlog: {{level: info}}\nstorage: {{filesystem: {{rootdirectory: {}}}}}\nhttp: {{addr: '{address}'{extra}}}\n",
+            directory.join("data").display()
+        );
+        let path = directory.join("config.yml");
+        fs::write(&path, config).unwrap();
+        let mut process = Command::new("docker-registry")
+            .arg("serve")
+            .arg(&path)
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(process.stderr.take().unwrap()).lines();
+        let up = lines.any(|line| line.is_ok_and(|line| line.contains("listening on")));
+        assert!(up, "docker-registry does not start");
+        // So that it is never stopped by a full pipe.
+        std::thread::spawn(move || lines.for_each(drop));
+        Self { process, address }
     }
+}
+
+/// Takes the calling thread to a network namespace of its own; threads and processes inherit it.
+fn own_network() {
+    // It is deprecated for the sake of UnshareFlags::FILES.
+    #[allow(deprecated)]
+    rustix::thread::unshare(rustix::thread::UnshareFlags::NEWNET).unwrap();
+    super::run("ip", &["link", "set", "lo", "up"]);
 }
 
 impl Drop for DockerRegistry {
