@@ -7,7 +7,9 @@
 mod chunks;
 pub mod client;
 mod hub;
+mod intake;
 mod keepalive;
+mod outgoing;
 mod resize;
 mod server;
 mod session;

@@ -11,12 +11,13 @@ use crate::session::TerminalSize;
 /// A size has some thirty bytes.
 const LONGEST: usize = 1024;
 
+/// Servers in Go read either spelling.
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct Size {
-    #[serde(default)]
+    #[serde(default, alias = "width")]
     width: u16,
-    #[serde(default)]
+    #[serde(default, alias = "height")]
     height: u16,
 }
 
@@ -28,35 +29,48 @@ pub(crate) fn encode(size: TerminalSize) -> Vec<u8> {
     bytes
 }
 
-/// Passes sizes on until the stream ends. What is no size is an error.
+/// Passes sizes on until the stream ends. What is no size is an error; a size of nothing, which a terminal has that was never told any, is passed
+/// over, as by the field's servers.
 pub(crate) async fn follow(
     stream: &mut (impl AsyncRead + Unpin),
     sizes: &watch::Sender<Option<TerminalSize>>,
 ) -> Result<(), serde_json::Error> {
-    let mut bytes = Vec::new();
+    let (mut bytes, mut said) = (Vec::new(), false);
     while let Ok(1..) = stream.read_buf(&mut bytes).await {
-        if let Some(size) = take(&mut bytes)? {
+        let Taken { newest, nothing } = take(&mut bytes)?;
+        if let Some(size) = newest {
             sizes.send_replace(Some(size));
+        }
+        if nothing && !std::mem::replace(&mut said, true) {
+            tracing::info!("the client's terminal has a size of nothing, which is passed over");
         }
     }
     Ok(())
 }
 
+#[derive(Debug, Default)]
+struct Taken {
+    newest: Option<TerminalSize>,
+    /// Some had no rows, or no columns.
+    nothing: bool,
+}
+
 /// The newest of the whole objects at the front of `bytes`, which are removed.
-fn take(bytes: &mut Vec<u8>) -> Result<Option<TerminalSize>, serde_json::Error> {
-    let mut newest = None;
+fn take(bytes: &mut Vec<u8>) -> Result<Taken, serde_json::Error> {
+    let mut taken = Taken::default();
     let mut sizes = serde_json::Deserializer::from_slice(bytes).into_iter::<Size>();
     let mut used = 0;
     while let Some(size) = sizes.next() {
         match size {
-            Ok(Size { width, height }) => newest = Some(TerminalSize { width, height }),
+            Ok(Size { width: 0, .. } | Size { height: 0, .. }) => taken.nothing = true,
+            Ok(Size { width, height }) => taken.newest = Some(TerminalSize { width, height }),
             Err(error) if error.is_eof() && bytes.len() - used <= LONGEST => break,
             Err(error) => return Err(error),
         }
         used = sizes.byte_offset();
     }
     bytes.drain(..used);
-    Ok(newest)
+    Ok(taken)
 }
 
 #[cfg(test)]
@@ -70,13 +84,28 @@ mod tests {
             {"Width":1"#
             .to_vec();
         let (width, height) = (100, 50);
-        assert_eq!(
-            take(&mut bytes).unwrap(),
-            Some(TerminalSize { width, height })
-        );
+        let taken = take(&mut bytes).unwrap();
+        assert_eq!(taken.newest, Some(TerminalSize { width, height }));
         bytes.extend_from_slice(br#"20,"Height":40}"#);
-        assert_eq!(take(&mut bytes).unwrap().unwrap().width, 120);
-        assert_eq!(take(&mut bytes).unwrap(), None);
+        assert_eq!(take(&mut bytes).unwrap().newest.unwrap().width, 120);
+        assert_eq!(take(&mut bytes).unwrap().newest, None);
+        // As clients in other languages may spell it.
+        let mut small = br#"{"width":7,"height":9}"#.to_vec();
+        assert_eq!(take(&mut small).unwrap().newest.unwrap().height, 9);
+    }
+
+    #[test]
+    fn a_size_of_nothing_is_passed_over() {
+        for nothing in [
+            r#"{"Width":0,"Height":0}"#,
+            r#"{"Width":80}"#,
+            r#"{"Height":24}"#,
+            "{}",
+        ] {
+            let taken = take(&mut format!(r#"{{"Width":1,"Height":1}}{nothing}"#).into_bytes());
+            let taken = taken.unwrap();
+            assert!(taken.nothing && taken.newest.unwrap().width == 1, "{nothing}");
+        }
     }
 
     #[test]

@@ -379,10 +379,9 @@ async fn messages_of_a_tunnel() {
 /// A client's close, masked with zeroes: 1000.
 const CLOSE: &[u8] = &[0x88, 0x82, 0, 0, 0, 0, 0x03, 0xe8];
 
-/// Sizes of no terminal, and sizes that are none: the session goes on without.
+/// Sizes that are none, over SPDY: their stream is reset, and the session goes on without.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn sizes() {
-    // A stream of its own can be reset.
+async fn sizes_on_a_stream() {
     let (log, stage) = (Log::capture(), Stage::new().await);
     let mut raw = Raw::upgrade(&stage.exec(TERMINAL, &["cat"]), "v4.channel.k8s.io").await;
     for (stream, kind) in [(1, "error"), (3, "stdin"), (5, "stdout"), (7, "resize")] {
@@ -398,16 +397,37 @@ async fn sizes() {
     drop(raw);
     let line = only_line(log, &stage, peer).await;
     assert!(line.contains("terminal sizes are none"), "{line}");
-    // A channel cannot: what comes on it is dropped.
+}
+
+/// The same on a channel, which cannot be reset by itself: the connection is closed with a reason.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sizes_that_are_none() {
+    let briefly = |config: &mut Config| config.limits.farewell = Duration::from_millis(100);
+    for sizes in [&b"large"[..], br#"{"Width":-1,"Height":24}"#] {
+        let sizes = [b"\x04", sizes].concat();
+        let (log, stage) = (Log::capture(), Stage::with(briefly).await);
+        let (peer, code, reason) =
+            websocket_frame(&stage, TERMINAL, "v4.channel.k8s.io", &message(&sizes)).await;
+        assert_eq!(code, 1008, "{reason}");
+        assert!(reason.contains("channel 4 makes no sense"), "{reason}");
+        let line = only_line(log, &stage, peer).await;
+        assert!(line.contains("terminal sizes are none"), "{line}");
+    }
+}
+
+/// Sizes of nothing, and sizes for no terminal, which clients of the field send: the session goes on without.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sizes_of_nothing() {
     for (wanted, sizes, words) in [
-        (TERMINAL, &b"\x04large"[..], "terminal sizes are none"),
-        (PIPE, b"\x04{\"Width\":80,\"Height\":24}", "no terminal"),
+        (TERMINAL, &br#"{"Width":0,"Height":0}"#[..], "size of nothing"),
+        (PIPE, br#"{"Width":80,"Height":24}"#, "no terminal"),
     ] {
         let (log, stage) = (Log::capture(), Stage::new().await);
         let mut socket = raw::websocket(&stage.exec(wanted, &["cat"]), "v4.channel.k8s.io").await;
         let peer = socket.local_addr().unwrap();
         for _ in 0..3 {
-            socket.write_all(&message(sizes)).await.unwrap();
+            let sizes = [b"\x04", sizes].concat();
+            socket.write_all(&message(&sizes)).await.unwrap();
         }
         socket.write_all(&message(b"\x00goes on")).await.unwrap();
         while raw::read_message(&mut socket).await.unwrap() != b"\x01goes on" {}

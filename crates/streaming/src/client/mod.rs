@@ -34,7 +34,6 @@ use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf},
     task::JoinHandle,
 };
-use tokio_tungstenite::tungstenite::protocol::Role as Side;
 
 pub use self::ports::{Forwarded, Forwarder, port_forward};
 use self::upgrade::upgrade;
@@ -44,7 +43,7 @@ use crate::{
     session::{ReadPieces, Reader, TerminalSize, Writer},
     spdy::connection::{Connection, Patience, Role},
     status::Ending,
-    websocket::{self, Codec},
+    websocket::{Codec, connection::Connection as ChannelConnection, frame::Side},
 };
 
 /// What a session is carried by.
@@ -234,18 +233,10 @@ async fn channel_command(
     let hub = Hub::new(BOUNDS, 0);
     hub.presume_heedless();
     for channel in 0..CHANNELS {
-        hub.provide(channel);
+        hub.provide(u32::from(channel));
     }
-    let socket = websocket::wrap(upgraded.socket, Side::Client).await;
-    let (driven, channels) = (Arc::clone(&hub), 5);
-    let connection = websocket::connection::Connection::new(
-        socket,
-        driven,
-        codec,
-        channels,
-        Side::Client,
-        PATIENCE,
-    );
+    let (socket, driven, side) = (upgraded.socket, Arc::clone(&hub), Side::Client);
+    let connection = ChannelConnection::new(socket, driven, codec, CHANNELS, side, PATIENCE);
     let driver = tokio::spawn(async move {
         if let Err(error) = connection.run().await {
             let error = crate::chain(&error);
@@ -264,7 +255,7 @@ async fn channel_command(
     Ok(session(&hub, streams, link))
 }
 
-const CHANNELS: StreamId = 5;
+const CHANNELS: u8 = 5;
 
 fn session(hub: &Arc<Hub>, streams: [Option<StreamId>; 5], link: Link) -> Session {
     let [error, stdin, stdout, stderr, resize] = streams;

@@ -9,14 +9,13 @@ use std::{
 };
 
 use tokio::io::AsyncReadExt;
-use tokio_tungstenite::tungstenite::protocol::Role as Side;
 
 use super::{ClientError, LONGEST_ERROR, Link, Options, Transport, spdy, upgrade::upgrade};
 use crate::{
     hub::{Both, Hub, ReadHalf, StreamId},
     session::Duplex,
     spdy::frame::status,
-    websocket::{self, tunnel::Tunnel},
+    websocket::{frame::Side, tunnel::Tunnel},
 };
 
 /// A connection to the server, through which ports are reached. Dropping it closes all.
@@ -48,9 +47,8 @@ pub async fn port_forward(url: &str, options: &Options) -> Result<Forwarder, Cli
         }
         Transport::WebSocket => {
             let offered = ["SPDY/3.1+portforward.k8s.io"];
-            let upgraded = upgrade(url, options, &offered).await?;
-            let socket = websocket::wrap(upgraded.socket, Side::Client).await;
-            spdy(Tunnel::new(socket))
+            let socket = upgrade(url, options, &offered).await?.socket;
+            spdy(Tunnel::new(socket, Side::Client))
         }
     };
     Ok(Forwarder {

@@ -64,7 +64,7 @@ impl ReadHalf {
 }
 
 impl ReadHalf {
-    /// Tells the peer that what it sends makes no sense. A channel cannot be told: more of it is dropped.
+    /// Tells the peer that what it sends makes no sense. With a channel, that is the end of the connection.
     pub(crate) fn refuse(&self, status: u32) {
         self.hub.reset(self.id, status);
     }

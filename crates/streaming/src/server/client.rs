@@ -17,7 +17,6 @@ use tokio::{
     sync::{mpsc, oneshot},
     time::timeout,
 };
-use tokio_tungstenite::tungstenite::protocol::Role as Side;
 
 use super::{
     Shared,
@@ -33,13 +32,16 @@ use crate::{
     keepalive,
     session::Sessions,
     spdy::connection::{Connection, Patience, Role},
-    websocket::{self, Codec, tunnel::Tunnel},
+    websocket::{Codec, connection::Connection as ChannelConnection, frame::Side, tunnel::Tunnel},
 };
 
 /// How often a client that cannot be read from for now is asked whether it is there, within the time that makes it vanished; and the longest time
 /// between two questions.
 const ASKED: u32 = 5;
 const ASKED_WITHIN: Duration = Duration::from_secs(5);
+
+/// Of a command over WebSocket: its streams, and sizes of its terminal.
+const CHANNELS: u8 = 5;
 
 /// What a request was found to want.
 struct Plan {
@@ -85,8 +87,7 @@ pub(super) async fn serve<S: Sessions>(
         }
         Protocol::SpdyPorts => visit.spdy_ports(upgraded).await,
         Protocol::TunnelledPorts => {
-            let tunnel = Tunnel::new(websocket::wrap(upgraded, Side::Server).await);
-            visit.spdy_ports(tunnel).await
+            visit.spdy_ports(Tunnel::new(upgraded, Side::Server)).await
         }
         Protocol::WebSocketCommand { codec, language } => {
             visit.channel_command(upgraded, codec, language).await
@@ -302,8 +303,8 @@ impl<S: Sessions> Visit<S> {
         };
         let hub = Hub::new(self.channel_bounds(), 0);
         hub.presume_heedless();
-        for channel in 0..5 {
-            hub.provide(channel);
+        for channel in 0..CHANNELS {
+            hub.provide(u32::from(channel));
         }
         let channels = Channels {
             stdin: wanted.stdin.then(|| hub.read_half(0)),
@@ -317,23 +318,16 @@ impl<S: Sessions> Visit<S> {
             drop(hub.read_half(0));
         }
         let unwanted = (!wanted.resize).then(|| hub.read_half(4));
-        let mut socket = websocket::wrap(socket, Side::Server).await;
+        let driven = Arc::clone(&hub);
+        let (side, patience) = (Side::Server, self.patience());
+        let mut connection = ChannelConnection::new(socket, driven, codec, CHANNELS, side, patience);
         // Clients take an empty message on the first channel that they read as the sign that the session is there.
         let first = match (wanted.stdout, wanted.stderr) {
             (true, _) => 1,
             (_, true) => 2,
             _ => 3,
         };
-        websocket::send(&mut socket, codec, first, b"").await?;
-        let patience = self.patience();
-        let connection = websocket::connection::Connection::new(
-            socket,
-            Arc::clone(&hub),
-            codec,
-            5,
-            Side::Server,
-            patience,
-        );
+        connection.greet(first, b"");
         let ends = self.ends(&hub);
         let Self {
             shared,
@@ -376,26 +370,24 @@ impl<S: Sessions> Visit<S> {
         };
         let (request, bounds) = (request.clone(), self.bounds());
         let ports = request.ports;
-        let mut socket = websocket::wrap(socket, Side::Server).await;
-        let channels = ports.len() * 2;
-        if ports.is_empty() || channels > usize::from(u8::MAX) {
-            return websocket::refuse(&mut socket, "1 to 127 ports must be named beforehand").await;
-        }
         let hub = Hub::new(bounds, 0);
+        let driven = Arc::clone(&hub);
+        let (side, patience) = (Side::Server, self.patience());
+        let channels = u8::try_from(ports.len() * 2).unwrap_or_default();
+        let mut connection = ChannelConnection::new(socket, driven, codec, channels, side, patience);
+        if channels == 0 {
+            let reason = "1 to 127 ports must be named beforehand";
+            connection.refuse(reason);
+            let refused = connection.run().await;
+            return refused
+                .map_err(|error| crate::chain(&error))
+                .and(Err(reason.to_owned()));
+        }
         hub.presume_heedless();
         for (channel, port) in (0_u8..).zip(ports.iter().flat_map(|port| [port, port])) {
             hub.provide(u32::from(channel));
-            websocket::send(&mut socket, codec, channel, &port.to_le_bytes()).await?;
+            connection.greet(channel, &port.to_le_bytes());
         }
-        let patience = self.patience();
-        let connection = websocket::connection::Connection::new(
-            socket,
-            Arc::clone(&hub),
-            codec,
-            channels,
-            Side::Server,
-            patience,
-        );
         let ends = self.ends(&hub);
         let Self {
             shared, newcomer, ..

@@ -118,18 +118,20 @@ pub(super) async fn run<S: Sessions>(
     }
 }
 
-/// Passes the client's sizes on. It never returns, so that who waits for the next one waits. What is no size ends its stream; the session goes on without.
+/// Passes the client's sizes on. It never returns, so that who waits for the next one waits. What is no size ends its stream, and the session goes on
+/// without; on a channel, which has no end of its own, it ends the connection.
 async fn follow_sizes(stream: Option<ReadHalf>, sizes: watch::Sender<Option<TerminalSize>>) {
     if let Some(mut stream) = stream
         && let Err(error) = resize::follow(&mut stream, &sizes).await
     {
-        tracing::warn!(%error, "the client's terminal sizes are none: no more are followed");
+        tracing::warn!(%error, "the client's terminal sizes are none");
         stream.refuse(status::PROTOCOL_ERROR);
     }
     std::future::pending().await
 }
 
-/// Drops sizes that come for a session that has no terminal. It never returns.
+/// Drops sizes that come for a session that has no terminal. It never returns. A stream for them would be refused; on their channel, the Kubernetes
+/// client for JavaScript sends them whether there is a terminal or not, and must have its session all the same.
 pub(super) async fn drop_sizes(mut stream: ReadHalf) {
     if let Ok(1..) = stream.read(&mut [0]).await {
         tracing::warn!("terminal sizes for a session that has no terminal: dropped");

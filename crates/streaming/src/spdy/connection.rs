@@ -9,7 +9,7 @@
 use std::{
     future::poll_fn,
     io,
-    pin::{Pin, pin},
+    pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
     time::Duration,
@@ -17,7 +17,7 @@ use std::{
 
 use bytes::Bytes;
 use tokio::{
-    io::{AsyncRead, AsyncReadExt, AsyncWrite},
+    io::{AsyncRead, AsyncWrite},
     sync::mpsc,
     time::{Instant, Sleep},
 };
@@ -28,18 +28,9 @@ use super::{
     outgoing::Queue,
 };
 use crate::{
-    chunks::Chunks,
     hub::{Announcement, DEFAULT_WINDOW, Hub, Outgoing, Relief, StreamId},
+    intake::Intake,
 };
-
-/// Bytes read at once, into memory that goes to inboxes with what has been read: a connection needs no buffer of its own.
-const READ: usize = 64 * 1024;
-
-/// The same where that much comes without a pause: each read is then worth its system call, and its turn on the processor.
-const BULK_READ: usize = 256 * 1024;
-
-/// After this long nothing more comes for the time being.
-const PAUSE: Duration = Duration::from_millis(100);
 
 /// What the connection as a whole may receive before it is granted more. Streams have windows of their own; this one must not bind.
 const CONNECTION_WINDOW: u32 = i32::MAX as u32;
@@ -102,9 +93,7 @@ pub(crate) struct Connection<I> {
     questions: u32,
     /// It has been said that streams are refused.
     refuses: bool,
-    /// Bytes that the next read may bring.
-    read: usize,
-    chunks: Chunks,
+    intake: Intake,
 }
 
 #[derive(Debug)]
@@ -150,8 +139,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Connection<I> {
             relief: Relief::new(patience.stall, patience.asks),
             questions: 0,
             refuses: false,
-            read: READ,
-            chunks: Chunks::default(),
+            intake: Intake::default(),
         }
     }
 
@@ -244,12 +232,10 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Connection<I> {
                 }
                 Phase::Farewell { until, .. } => self.timer.as_mut().reset(*until),
                 Phase::Open => {
-                    let paused = self.active + PAUSE;
-                    if self.read == BULK_READ && Instant::now() < paused {
+                    if let Some(paused) = self.intake.pause(self.active) {
                         self.timer.as_mut().reset(paused);
                         continue;
                     }
-                    self.be_brief();
                     let end = self.active + self.patience.idle;
                     if Instant::now() >= end {
                         return Poll::Ready(Err(Broken::Idle(self.patience.idle)));
@@ -324,32 +310,18 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Connection<I> {
         if !farewell && (self.hub.is_blocked() || self.queue.is_flooded()) {
             return Poll::Pending;
         }
-        let mut chunk = self.chunks.take(self.read);
-        let Poll::Ready(count) = pin!(self.socket.read_buf(&mut chunk)).poll(context)? else {
-            if self.read == BULK_READ {
-                self.chunks.give_back(chunk);
-            }
-            return Poll::Pending;
-        };
-        let chunk = self.chunks.lend(chunk);
-        if count < READ / 2 {
-            self.be_brief();
-        } else if count >= READ && self.read == READ {
-            self.read = BULK_READ;
-            self.timer.as_mut().reset(Instant::now() + PAUSE);
+        let chunk = ready!(self.intake.poll_read(&mut self.socket, context))?;
+        let count = chunk.len();
+        if let Some(paused) = self.intake.note(count) {
+            self.timer.as_mut().reset(paused);
         }
         // After a goodbye nothing counts but the end.
         if !farewell {
             self.active = Instant::now();
+            let chunk = self.intake.lend(chunk);
             self.take_in(&chunk)?;
         }
         Poll::Ready(Ok(count))
-    }
-
-    /// Much has come, and no more does for now: who waits holds no memory.
-    fn be_brief(&mut self) {
-        self.read = READ;
-        self.chunks.forget();
     }
 
     fn take_in(&mut self, read: &Bytes) -> Result<(), Broken> {

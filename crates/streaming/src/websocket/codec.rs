@@ -3,6 +3,8 @@
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use bytes::Bytes;
 
+use super::frame::{Kind, close};
+
 /// The channel of v5's messages about channels.
 const CLOSE: u8 = 255;
 
@@ -39,6 +41,19 @@ pub enum MessageError {
     Base64,
     #[error("a close of no channel")]
     Close,
+    #[error("text that is not UTF-8")]
+    Text,
+}
+
+impl MessageError {
+    /// What the connection is closed with.
+    #[must_use]
+    pub fn code(self) -> u16 {
+        match self {
+            Self::Text => close::INVALID,
+            _ => close::POLICY,
+        }
+    }
 }
 
 impl Codec {
@@ -95,6 +110,90 @@ impl Codec {
     }
 }
 
+/// Understands messages while they come: those of bytes in parts, those of text when they are whole.
+#[derive(Debug)]
+pub struct Messages {
+    codec: Codec,
+    /// How many there are.
+    channels: usize,
+    within: Within,
+}
+
+#[derive(Debug)]
+enum Within {
+    /// Between two messages.
+    Nothing,
+    Bytes {
+        channel: u8,
+    },
+    /// What has come of a message that says nothing before its end.
+    Whole(Vec<u8>),
+}
+
+impl Messages {
+    #[must_use]
+    pub fn new(codec: Codec, channels: usize) -> Self {
+        let within = Within::Nothing;
+        Self {
+            codec,
+            channels,
+            within,
+        }
+    }
+
+    /// What the next part of a message says; `end` if it is the last. `None` where more has to come first.
+    ///
+    /// # Errors
+    ///
+    /// As [`Codec::decode`]; or text is none.
+    pub fn read(
+        &mut self,
+        kind: Kind,
+        part: Bytes,
+        end: bool,
+    ) -> Result<Option<Message>, MessageError> {
+        let within = std::mem::replace(&mut self.within, Within::Nothing);
+        match within {
+            Within::Nothing if part.is_empty() && !end => Ok(None),
+            Within::Nothing if !end => {
+                let closes = self.codec.closes && part.first() == Some(&CLOSE);
+                if kind == Kind::Text || self.codec.base64 || closes {
+                    self.within = Within::Whole(part.to_vec());
+                    return Ok(None);
+                }
+                let message = self.codec.decode(&part, self.channels)?;
+                if let Message::Data { channel, .. } = message {
+                    self.within = Within::Bytes { channel };
+                }
+                Ok(Some(message))
+            }
+            Within::Nothing => self.whole(kind, &part).map(Some),
+            Within::Bytes { channel } => {
+                if !end {
+                    self.within = Within::Bytes { channel };
+                }
+                let bytes = part;
+                Ok(Some(Message::Data { channel, bytes }))
+            }
+            Within::Whole(mut all) => {
+                all.extend_from_slice(&part);
+                if end {
+                    return self.whole(kind, &Bytes::from(all)).map(Some);
+                }
+                self.within = Within::Whole(all);
+                Ok(None)
+            }
+        }
+    }
+
+    fn whole(&self, kind: Kind, message: &Bytes) -> Result<Message, MessageError> {
+        if kind == Kind::Text && std::str::from_utf8(message).is_err() {
+            return Err(MessageError::Text);
+        }
+        self.codec.decode(message, self.channels)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -117,6 +216,40 @@ mod tests {
                 let message = Bytes::from(codec.encode(channel, &bytes));
                 let bytes = Bytes::from(bytes.clone());
                 prop_assert_eq!(codec.decode(&message, 5), Ok(Message::Data { channel, bytes }));
+            }
+        }
+
+        /// The channel and its bytes are the same in however many parts they come.
+        #[test]
+        fn parts_are_as_good_as_the_whole(
+            message in proptest::collection::vec(prop_oneof![Just(0_u8), Just(CLOSE), Just(b'0'), any::<u8>()], 0..30),
+            step in 1..30_usize,
+            text in any::<bool>(),
+        ) {
+            let kind = if text { Kind::Text } else { Kind::Binary };
+            for codec in [Codec::default(), BINARY, TEXT] {
+                let whole = Messages::new(codec, 5).read(kind, Bytes::from(message.clone()), true);
+                let (mut messages, mut last) = (Messages::new(codec, 5), None);
+                let mut parts = message.chunks(step).peekable();
+                let mut outcome = Ok(());
+                while let Some(part) = parts.next() {
+                    let end = parts.peek().is_none();
+                    match (messages.read(kind, Bytes::copy_from_slice(part), end), &mut last) {
+                        (Ok(Some(Message::Data { bytes, .. })), Some(Message::Data { bytes: before, .. })) => {
+                            *before = [&before[..], &bytes].concat().into();
+                        }
+                        (Ok(said), last) => *last = said.or(last.take()),
+                        (Err(error), _) => {
+                            outcome = Err(error);
+                            break;
+                        }
+                    }
+                }
+                match whole {
+                    Ok(said) => prop_assert_eq!(said, last),
+                    Err(MessageError::Empty) => prop_assert!(message.is_empty()),
+                    Err(error) => prop_assert_eq!(outcome, Err(error)),
+                }
             }
         }
 

@@ -2,29 +2,29 @@
 
 use std::{
     future::poll_fn,
+    io,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use bytes::Bytes;
-use futures_util::{Sink, Stream};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     time::{Instant, Sleep},
 };
-use tokio_tungstenite::{
-    WebSocketStream,
-    tungstenite::{
-        self, Utf8Bytes,
-        protocol::{CloseFrame, Role as Side, frame::coding::CloseCode},
-    },
-};
 
-use super::codec::{Codec, Message, MessageError};
+use super::{
+    LONGEST_MESSAGE,
+    codec::{Codec, Message, MessageError, Messages},
+    frame::{Decoder, Event, FrameError, Kind, Side, close},
+    outgoing::Queue,
+};
 use crate::{
     hub::{Hub, Outgoing, Relief},
-    spdy::connection::Patience,
+    intake::Intake,
+    spdy::{connection::Patience, frame::status},
 };
 
 /// Why a connection ended other than by its peer's leave.
@@ -32,36 +32,62 @@ use crate::{
 pub(crate) enum Broken {
     #[error("the peer sent a message that means nothing")]
     Message(#[from] MessageError),
+    #[error("the peer broke the protocol")]
+    Frame(#[from] FrameError),
+    #[error("the peer went without closing the connection")]
+    Cut,
     #[error("nothing was sent or received for {0:?}")]
-    Idle(std::time::Duration),
+    Idle(Duration),
     #[error("send or receive")]
-    Socket(#[from] tungstenite::Error),
+    Socket(#[from] io::Error),
 }
 
 pub(crate) struct Connection<I> {
-    socket: WebSocketStream<I>,
+    socket: I,
     hub: Arc<Hub>,
     codec: Codec,
-    channels: usize,
+    channels: u8,
+    decoder: Decoder,
+    messages: Messages,
+    intake: Intake,
+    queue: Queue,
     /// Whether the peer wants to hear of half-closes: clients of the field take the message for one of an unknown channel, and complain.
     tells_ends: bool,
     patience: Patience,
-    /// When to give up waiting for the peer to close, once we have.
-    farewell: Option<(Instant, Option<Broken>)>,
+    farewell: Option<Farewell>,
     active: Instant,
     timer: Pin<Box<Sleep>>,
     relief: Relief,
-    /// The peer broke the protocol: nothing sensible can come any more.
-    deaf: bool,
+}
+
+/// The last frame is on its way to the peer.
+#[derive(Debug)]
+struct Farewell {
+    /// When to give up waiting for the peer's.
+    until: Instant,
+    broken: Option<Broken>,
+    stage: Stage,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// The peer has still to say that it has heard us.
+    Waiting,
+    /// It has.
+    Mutual,
+    /// The peer broke the protocol: nothing sensible can come any more but the end.
+    Deaf,
+    /// The same, and it has been told that nothing more comes from us either.
+    Shut,
 }
 
 impl<I: AsyncRead + AsyncWrite + Unpin> Connection<I> {
     /// The hub has been given the channels already: 0 to `channels` - 1.
     pub(crate) fn new(
-        socket: WebSocketStream<I>,
+        socket: I,
         hub: Arc<Hub>,
         codec: Codec,
-        channels: usize,
+        channels: u8,
         side: Side,
         patience: Patience,
     ) -> Self {
@@ -71,14 +97,28 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Connection<I> {
             hub,
             codec,
             channels,
+            decoder: Decoder::new(side, LONGEST_MESSAGE),
+            messages: Messages::new(codec, channels.into()),
+            intake: Intake::default(),
+            queue: Queue::new(side),
             tells_ends: side == Side::Client,
             patience,
             farewell: None,
             active: now,
             timer: Box::pin(tokio::time::sleep_until(now + patience.idle)),
             relief: Relief::new(patience.stall, patience.asks),
-            deaf: false,
         }
+    }
+
+    /// Sends a message before all that the hub will have.
+    pub(crate) fn greet(&mut self, channel: u8, bytes: &[u8]) {
+        self.say(channel, Bytes::copy_from_slice(bytes));
+    }
+
+    /// Closes the connection with a reason. It is still to be run.
+    pub(crate) fn refuse(&mut self, reason: &str) {
+        self.hub.lose();
+        self.say_goodbye(Some(close::POLICY), reason, None);
     }
 
     /// Runs until the connection is over. Dropping the future drops the connection.
@@ -92,46 +132,43 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Connection<I> {
         self.hub.register_driver(context);
         loop {
             let sent = match self.poll_send(context) {
-                Poll::Ready(sent) => {
-                    sent?;
-                    true
-                }
-                Poll::Pending => false,
+                Err(_) if self.farewell.is_some() => return Poll::Ready(self.outcome()),
+                sent => sent?,
             };
-            if sent && self.farewell.is_none() && self.hub.is_finished() {
-                self.say_goodbye(CloseCode::Normal, "", None)?;
-                continue;
-            }
-            if self.deaf {
-                if !sent {
-                    ready!(self.poll_timer(context, sent))?;
+            match &mut self.farewell {
+                None if sent && self.hub.is_finished() => {
+                    self.say_goodbye(Some(close::NORMAL), "", None);
+                    continue;
                 }
-                return Poll::Ready(self.outcome());
+                Some(farewell) if sent && farewell.stage == Stage::Mutual => {
+                    return Poll::Ready(self.outcome());
+                }
+                Some(farewell) if sent && farewell.stage == Stage::Deaf => {
+                    match Pin::new(&mut self.socket).poll_shutdown(context) {
+                        Poll::Ready(Ok(())) => farewell.stage = Stage::Shut,
+                        Poll::Ready(Err(_)) => return Poll::Ready(self.outcome()),
+                        Poll::Pending => {}
+                    }
+                }
+                _ => {}
             }
             match self.poll_receive(context) {
-                Poll::Ready(Some(Ok(()))) => {}
-                Poll::Ready(None) => return Poll::Ready(self.outcome()),
-                Poll::Ready(Some(Err(Broken::Message(error)))) => {
+                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Err(_)) if self.farewell.is_some() => {
+                    return Poll::Ready(self.outcome());
+                }
+                Poll::Ready(Err(Broken::Message(error))) => {
                     self.hub.lose();
                     let reason = error.to_string();
-                    self.say_goodbye(CloseCode::Policy, &reason, Some(error.into()))?;
+                    self.say_goodbye(Some(error.code()), &reason, Some(error.into()));
                 }
-                Poll::Ready(Some(Err(Broken::Socket(error))))
-                    if self.farewell.is_none()
-                        && let Some(code) = fault(&error) =>
-                {
+                Poll::Ready(Err(Broken::Frame(error))) => {
                     self.hub.lose();
-                    self.deaf = true;
                     let reason = error.to_string();
-                    self.say_goodbye(code, &reason, Some(error.into()))?;
+                    self.say_goodbye(Some(error.code()), &reason, Some(error.into()));
+                    self.farewell_is(Stage::Deaf);
                 }
-                Poll::Ready(Some(Err(broken))) => {
-                    return Poll::Ready(if self.farewell.is_some() {
-                        self.outcome()
-                    } else {
-                        Err(broken)
-                    });
-                }
+                Poll::Ready(Err(broken)) => return Poll::Ready(Err(broken)),
                 Poll::Pending => {
                     ready!(self.poll_timer(context, sent))?;
                     return Poll::Ready(self.outcome());
@@ -141,137 +178,190 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Connection<I> {
     }
 
     fn outcome(&mut self) -> Result<(), Broken> {
-        let broken = self.farewell.take().and_then(|(_, broken)| broken);
+        let broken = self.farewell.take().and_then(|farewell| farewell.broken);
         broken.map_or(Ok(()), Err)
     }
 
-    fn say_goodbye(
-        &mut self,
-        code: CloseCode,
-        reason: &str,
-        broken: Option<Broken>,
-    ) -> Result<(), Broken> {
+    fn say_goodbye(&mut self, code: Option<u16>, reason: &str, broken: Option<Broken>) {
         let until = Instant::now() + self.patience.farewell;
         self.timer.as_mut().reset(until);
-        self.farewell = Some((until, broken));
-        let reason = Utf8Bytes::from(reason);
-        let close = tungstenite::Message::Close(Some(CloseFrame { code, reason }));
-        Pin::new(&mut self.socket).start_send(close)?;
-        Ok(())
+        let stage = Stage::Waiting;
+        self.farewell = Some(Farewell {
+            until,
+            broken,
+            stage,
+        });
+        self.queue.close(code, reason);
+    }
+
+    fn farewell_is(&mut self, stage: Stage) {
+        if let Some(farewell) = &mut self.farewell {
+            farewell.stage = stage;
+        }
     }
 
     /// `sent`: nothing is on its way to the peer.
     fn poll_timer(&mut self, context: &mut Context<'_>, sent: bool) -> Poll<Result<(), Broken>> {
         // The reset itself cannot be told on a channel; its reason can, on the one for errors.
         if self.relief.poll(&self.hub, context) && sent && self.farewell.is_none() {
-            let ping = tungstenite::Message::Ping(Bytes::new());
-            Pin::new(&mut self.socket).start_send(ping)?;
-            // What it does not take now it takes when it is next looked at.
-            let _flushed = Pin::new(&mut self.socket).poll_flush(context)?;
+            self.queue.ping();
+            // It carries nothing: the connection is as idle as before.
+            let active = self.active;
+            self.poll_send(context)?;
+            self.active = active;
         }
         loop {
             ready!(self.timer.as_mut().poll(context));
-            let end = match &self.farewell {
-                Some((until, _)) => *until,
-                None => self.active + self.patience.idle,
-            };
-            if Instant::now() < end {
-                self.timer.as_mut().reset(end);
-            } else if self.farewell.is_some() {
-                return Poll::Ready(Ok(()));
-            } else {
+            if let Some(Farewell { until, .. }) = self.farewell {
+                if Instant::now() >= until {
+                    return Poll::Ready(Ok(()));
+                }
+                self.timer.as_mut().reset(until);
+                continue;
+            }
+            if let Some(paused) = self.intake.pause(self.active) {
+                self.timer.as_mut().reset(paused);
+                continue;
+            }
+            self.queue.forget();
+            let end = self.active + self.patience.idle;
+            if Instant::now() >= end {
                 return Poll::Ready(Err(Broken::Idle(self.patience.idle)));
+            }
+            self.timer.as_mut().reset(end);
+        }
+    }
+
+    /// Sends what there is. True when nothing is left.
+    fn poll_send(&mut self, context: &mut Context<'_>) -> Result<bool, Broken> {
+        loop {
+            while self.farewell.is_none() && self.queue.has_room() {
+                let Some(outgoing) = self.hub.next_outgoing() else {
+                    break;
+                };
+                self.enqueue(outgoing);
+            }
+            if self.queue.is_empty() {
+                return Ok(true);
+            }
+            let before = self.queue.sent();
+            let sent = self.queue.poll_send(&mut self.socket, context);
+            if self.queue.sent() > before {
+                self.active = Instant::now();
+            }
+            match sent {
+                Poll::Pending => return Ok(false),
+                Poll::Ready(sent) => sent?,
             }
         }
     }
 
-    /// Sends what there is; ready when all of it has been.
-    fn poll_send(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Broken>> {
-        while self.farewell.is_none() {
-            ready!(Pin::new(&mut self.socket).poll_ready(context))?;
-            let Some(outgoing) = self.hub.next_outgoing() else {
-                break;
-            };
-            // Only data and a half-close can be told; and of these, a half-close in v5 alone, by clients.
-            let Outgoing::Data {
+    fn enqueue(&mut self, outgoing: Outgoing) {
+        match outgoing {
+            Outgoing::Data {
                 stream,
                 payload,
                 end,
-            } = outgoing
-            else {
-                continue;
-            };
-            let channel = u8::try_from(stream).unwrap_or(u8::MAX);
-            if !payload.is_empty() {
-                self.start_send(self.codec.encode(channel, &payload))?;
+            } => {
+                let channel = u8::try_from(stream).unwrap_or(u8::MAX);
+                if !payload.is_empty() {
+                    self.say(channel, payload);
+                }
+                // A half-close can be told in v5 alone, by clients.
+                if end
+                    && self.tells_ends
+                    && let Some(end) = self.codec.encode_end(channel)
+                {
+                    self.queue.message(Kind::Binary, None, end.into());
+                }
             }
-            if end
-                && self.tells_ends
-                && let Some(end) = self.codec.encode_end(channel)
-            {
-                self.start_send(end)?;
+            // A channel has no reset of its own. What makes no sense on one is told for all.
+            Outgoing::Reset(channel, status::PROTOCOL_ERROR) => {
+                self.refuse(&format!("what came on channel {channel} makes no sense"));
             }
+            Outgoing::Announce(..) | Outgoing::Grant(..) | Outgoing::Reset(..) => {}
         }
-        Pin::new(&mut self.socket)
-            .poll_flush(context)
-            .map_err(Broken::Socket)
     }
 
-    fn start_send(&mut self, message: Vec<u8>) -> Result<(), Broken> {
-        self.active = Instant::now();
-        let message = if self.codec.base64 {
-            // A digit and base64 are text.
-            tungstenite::Message::text(String::from_utf8(message).unwrap_or_default())
+    fn say(&mut self, channel: u8, bytes: Bytes) {
+        if self.codec.base64 {
+            let text = self.codec.encode(channel, &bytes);
+            self.queue.message(Kind::Text, None, text.into());
         } else {
-            tungstenite::Message::binary(message)
-        };
-        Pin::new(&mut self.socket).start_send(message)?;
-        Ok(())
+            self.queue.message(Kind::Binary, Some(channel), bytes);
+        }
     }
 
-    fn poll_receive(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<(), Broken>>> {
+    /// Reads once, and takes in what has come.
+    fn poll_receive(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Broken>> {
         if self.farewell.is_none() && self.hub.is_blocked() {
             return Poll::Pending;
         }
-        let Some(message) = ready!(Pin::new(&mut self.socket).poll_next(context)) else {
-            return Poll::Ready(None);
-        };
+        let chunk = ready!(self.intake.poll_read(&mut self.socket, context))?;
+        if chunk.is_empty() {
+            return Poll::Ready(Err(Broken::Cut));
+        }
+        if let Some(paused) = self.intake.note(chunk.len()) {
+            self.timer.as_mut().reset(paused);
+        }
         self.active = Instant::now();
-        let bytes = match message {
-            Ok(tungstenite::Message::Binary(bytes)) => bytes,
-            Ok(tungstenite::Message::Text(text)) => Bytes::from(text),
-            Ok(tungstenite::Message::Close(Some(close))) if close.code == CloseCode::Normal => {
-                for channel in (0..).take(self.channels) {
-                    self.hub.receive_end(channel);
-                }
-                return Poll::Ready(Some(Ok(())));
+        let stage = self.farewell.as_ref().map(|farewell| farewell.stage);
+        match stage {
+            Some(Stage::Deaf | Stage::Shut) => Poll::Ready(Ok(())),
+            Some(Stage::Waiting | Stage::Mutual) | None => Poll::Ready(self.take_in(chunk)),
+        }
+    }
+
+    fn take_in(&mut self, mut chunk: Vec<u8>) -> Result<(), Broken> {
+        let (mut events, mut at) = (Vec::new(), 0);
+        let decoded = loop {
+            match self.decoder.decode(&mut chunk, &mut at) {
+                Ok(Some(event)) => events.push(event),
+                Ok(None) => break Ok(()),
+                Err(error) => break Err(error),
             }
-            // Pings are answered below us, and so is a close.
-            Ok(_) => return Poll::Ready(Some(Ok(()))),
-            Err(error) => return Poll::Ready(Some(Err(error.into()))),
         };
-        if self.farewell.is_none() {
-            match self.codec.decode(&bytes, self.channels)? {
-                // Windows are SPDY's: nothing can be exceeded here.
-                Message::Data { channel, bytes } => {
-                    let _never = self.hub.receive(u32::from(channel), bytes);
+        let chunk = self.intake.lend(chunk);
+        for event in events {
+            match event {
+                Event::Part { kind, bytes, end } => self.part(kind, chunk.slice(bytes), end)?,
+                Event::Ping(said) => self.queue.answer(said),
+                Event::Pong => {}
+                Event::Close(code) => {
+                    self.closed(code);
+                    return Ok(());
                 }
-                Message::End { channel } => self.hub.receive_end(u32::from(channel)),
             }
         }
-        Poll::Ready(Some(Ok(())))
+        Ok(decoded?)
     }
-}
 
-/// How a connection is closed whose peer sends what WebSocket does not have (RFC 6455, 7.4.1); `None` if that is not why it failed.
-pub(super) fn fault(error: &tungstenite::Error) -> Option<CloseCode> {
-    use tungstenite::error::{Error, ProtocolError};
-    match error {
-        Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) => None,
-        Error::Protocol(_) => Some(CloseCode::Protocol),
-        Error::Capacity(_) => Some(CloseCode::Size),
-        Error::Utf8(_) => Some(CloseCode::Invalid),
-        _ => None,
+    fn part(&mut self, kind: Kind, bytes: Bytes, end: bool) -> Result<(), Broken> {
+        if self.farewell.is_some() {
+            return Ok(());
+        }
+        match self.messages.read(kind, bytes, end)? {
+            // Windows are SPDY's: nothing can be exceeded here.
+            Some(Message::Data { channel, bytes }) => {
+                let _never = self.hub.receive(u32::from(channel), bytes);
+            }
+            Some(Message::End { channel }) => self.hub.receive_end(u32::from(channel)),
+            None => {}
+        }
+        Ok(())
+    }
+
+    /// The peer has said its last words, and hears ours.
+    fn closed(&mut self, code: Option<u16>) {
+        if self.farewell.is_none() {
+            if code == Some(close::NORMAL) {
+                for channel in 0..self.channels {
+                    self.hub.receive_end(u32::from(channel));
+                }
+            }
+            self.say_goodbye(code, "", None);
+        }
+        self.farewell_is(Stage::Mutual);
     }
 }
 

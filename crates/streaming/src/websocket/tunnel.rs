@@ -6,75 +6,116 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use bytes::{Buf, Bytes};
-use futures_util::{Sink, Stream};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio_tungstenite::{
-    WebSocketStream,
-    tungstenite::{
-        self, Message,
-        protocol::{CloseFrame, frame::coding::CloseCode},
-    },
+
+use super::{
+    LONGEST_MESSAGE,
+    frame::{Decoder, Event, Kind, Side, close},
+    outgoing::Queue,
 };
 
-use super::connection::fault;
-
 pub(crate) struct Tunnel<I> {
-    socket: WebSocketStream<I>,
-    /// The rest of the last message.
-    rest: Bytes,
+    socket: I,
+    decoder: Decoder,
+    queue: Queue,
+    /// Why nothing more comes, once that is so.
+    end: Option<End>,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum End {
+    Closed,
+    Broken(Fault),
+}
+
+#[derive(Debug, Clone, Copy, thiserror::Error)]
+enum Fault {
+    #[error("a text message in a tunnel of bytes")]
+    Text,
+    #[error(transparent)]
+    Frame(#[from] super::frame::FrameError),
+    #[error("the peer went without closing the connection")]
+    Cut,
 }
 
 impl<I> Tunnel<I> {
-    pub(crate) fn new(socket: WebSocketStream<I>) -> Self {
-        let rest = Bytes::new();
-        Self { socket, rest }
-    }
-}
-
-impl<I: AsyncRead + AsyncWrite + Unpin> Tunnel<I> {
-    /// Tells a peer that broke the protocol why nothing more comes, if it takes that at once.
-    fn close(&mut self, context: &mut Context<'_>, code: CloseCode, reason: &str) {
-        let reason = reason.into();
-        let close = Message::Close(Some(CloseFrame { code, reason }));
-        if Pin::new(&mut self.socket).start_send(close).is_ok() {
-            let _at_once = Pin::new(&mut self.socket).poll_flush(context);
+    pub(crate) fn new(socket: I, side: Side) -> Self {
+        Self {
+            socket,
+            decoder: Decoder::new(side, LONGEST_MESSAGE),
+            queue: Queue::new(side),
+            end: None,
         }
+    }
+
+    /// Leaves of what has come only what it carries, at its front: how much that is.
+    fn unwrap(&mut self, came: &mut [u8]) -> usize {
+        let (mut kept, mut at) = (0, 0);
+        while self.end.is_none() {
+            match self.decoder.decode(came, &mut at) {
+                Ok(None) => break,
+                Ok(Some(Event::Part {
+                    kind: Kind::Binary,
+                    bytes,
+                    ..
+                })) => {
+                    let count = bytes.len();
+                    came.copy_within(bytes, kept);
+                    kept += count;
+                }
+                Ok(Some(Event::Part {
+                    kind: Kind::Text, ..
+                })) => self.fail(Fault::Text, close::UNSUPPORTED),
+                Ok(Some(Event::Ping(said))) => self.queue.answer(said),
+                Ok(Some(Event::Pong)) => {}
+                Ok(Some(Event::Close(code))) => {
+                    self.queue.close(code, "");
+                    self.end = Some(End::Closed);
+                }
+                Err(error) => self.fail(Fault::Frame(error), error.code()),
+            }
+        }
+        kept
+    }
+
+    /// A peer that broke the protocol is told why nothing more comes.
+    fn fail(&mut self, fault: Fault, code: u16) {
+        self.queue.close(Some(code), &fault.to_string());
+        self.end = Some(End::Broken(fault));
     }
 }
 
 impl<I: AsyncRead + AsyncWrite + Unpin> AsyncRead for Tunnel<I> {
     fn poll_read(
-        mut self: Pin<&mut Self>,
+        self: Pin<&mut Self>,
         context: &mut Context<'_>,
         target: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        while self.rest.is_empty() {
-            match ready!(Pin::new(&mut self.socket).poll_next(context)) {
-                Some(Ok(Message::Binary(bytes))) => self.rest = bytes,
-                Some(Ok(Message::Text(_))) => {
-                    let reason = "a text message in a tunnel of bytes";
-                    self.close(context, CloseCode::Unsupported, reason);
-                    return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, reason)));
+        let this = self.get_mut();
+        loop {
+            if !this.queue.is_empty() {
+                // An answer to what has come. What the peer does not take now it takes when it is next looked at.
+                let _later = this.queue.poll_send(&mut this.socket, context)?;
+            }
+            match this.end {
+                Some(End::Closed) => return Poll::Ready(Ok(())),
+                Some(End::Broken(fault)) => {
+                    return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, fault)));
                 }
-                Some(Ok(_)) => {}
-                None => return Poll::Ready(Ok(())),
-                Some(Err(error)) => {
-                    if let Some(code) = fault(&error) {
-                        self.close(context, code, &error.to_string());
-                    }
-                    return Poll::Ready(Err(into_io(error)));
-                }
+                None => {}
+            }
+            let before = target.filled().len();
+            ready!(Pin::new(&mut this.socket).poll_read(context, target))?;
+            if target.filled().len() == before {
+                this.end = Some(End::Broken(Fault::Cut));
+                continue;
+            }
+            let kept = this.unwrap(&mut target.filled_mut()[before..]);
+            target.set_filled(before + kept);
+            if kept > 0 {
+                return Poll::Ready(Ok(()));
             }
         }
-        let count = self.rest.len().min(target.remaining());
-        target.put_slice(&self.rest[..count]);
-        self.rest.advance(count);
-        if self.rest.is_empty() {
-            // The message's memory goes with its last byte.
-            self.rest = Bytes::new();
-        }
-        Poll::Ready(Ok(()))
     }
 }
 
@@ -89,21 +130,23 @@ impl<I: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Tunnel<I> {
 
     /// One message for all slices.
     fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
+        self: Pin<&mut Self>,
         context: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let socket = Pin::new(&mut self.socket);
-        ready!(socket.poll_ready(context)).map_err(into_io)?;
+        let this = self.get_mut();
+        ready!(this.queue.poll_send(&mut this.socket, context))?;
+        if this.end.is_some() {
+            return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
+        }
         let mut message = Vec::with_capacity(slices.iter().map(|slice| slice.len()).sum());
         for slice in slices {
             message.extend_from_slice(slice);
         }
         let count = message.len();
-        let socket = Pin::new(&mut self.socket);
-        socket
-            .start_send(Message::binary(message))
-            .map_err(into_io)?;
+        this.queue.message(Kind::Binary, None, message.into());
+        // It has been taken, whatever becomes of it.
+        let _sent = this.queue.poll_send(&mut this.socket, context)?;
         Poll::Ready(Ok(count))
     }
 
@@ -111,25 +154,15 @@ impl<I: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Tunnel<I> {
         true
     }
 
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.socket)
-            .poll_flush(context)
-            .map_err(into_io)
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        this.queue.poll_send(&mut this.socket, context)
     }
 
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.socket)
-            .poll_close(context)
-            .map_err(into_io)
-    }
-}
-
-fn into_io(error: tungstenite::Error) -> io::Error {
-    match error {
-        tungstenite::Error::Io(error) => error,
-        tungstenite::Error::ConnectionClosed | tungstenite::Error::AlreadyClosed => {
-            io::ErrorKind::BrokenPipe.into()
-        }
-        other => io::Error::other(other),
+    /// Says goodbye; the socket stays open for the peer's.
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        this.queue.close(Some(close::NORMAL), "");
+        this.queue.poll_send(&mut this.socket, context)
     }
 }
