@@ -48,6 +48,10 @@ const TESTS: &[(&str, &str)] = &[
         "one that speaks exec over it, as Python programs do",
     ),
     (
+        "kubernetes-client",
+        "kubectl, whose streams pass through the runtime",
+    ),
+    (
         "libseccomp-dev",
         "the oracle that seccomp programs are tested against",
     ),

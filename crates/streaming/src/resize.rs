@@ -104,7 +104,10 @@ mod tests {
         ] {
             let taken = take(&mut format!(r#"{{"Width":1,"Height":1}}{nothing}"#).into_bytes());
             let taken = taken.unwrap();
-            assert!(taken.nothing && taken.newest.unwrap().width == 1, "{nothing}");
+            assert!(
+                taken.nothing && taken.newest.unwrap().width == 1,
+                "{nothing}"
+            );
         }
     }
 

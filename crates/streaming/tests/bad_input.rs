@@ -419,7 +419,11 @@ async fn sizes_that_are_none() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn sizes_of_nothing() {
     for (wanted, sizes, words) in [
-        (TERMINAL, &br#"{"Width":0,"Height":0}"#[..], "size of nothing"),
+        (
+            TERMINAL,
+            &br#"{"Width":0,"Height":0}"#[..],
+            "size of nothing",
+        ),
         (PIPE, br#"{"Width":80,"Height":24}"#, "no terminal"),
     ] {
         let (log, stage) = (Log::capture(), Stage::new().await);

@@ -46,6 +46,7 @@ mod store;
 mod streams;
 mod streams_commands;
 mod streams_crictl;
+mod streams_kubectl;
 mod streams_limits;
 mod streams_tls;
 mod systemd;

@@ -38,7 +38,11 @@ fn command(host: &Host, words: &[&str]) -> anyhow::Result<Command> {
 }
 
 fn run(host: &Host, words: &[&str], input: &str) -> anyhow::Result<Output> {
-    let mut command = command(host, words)?;
+    fed(command(host, words)?, input)
+}
+
+/// Runs a command with this input.
+pub(super) fn fed(mut command: Command, input: &str) -> anyhow::Result<Output> {
     command
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -115,7 +119,66 @@ fn connect(host: &Host, port: u16) -> anyhow::Result<TcpStream> {
     Ok(socket)
 }
 
-/// With one peer stalled, one reset and one half-closed on the same connection, all others progress.
+/// Local ports that a client forwards.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Peers {
+    /// To one that says back what it is told.
+    pub(super) echo: u16,
+    /// To one that never reads.
+    pub(super) deaf: u16,
+}
+
+/// With one peer stalled, one reset and one half-closed on the same connection, all others progress: whatever program it is that forwards.
+pub(super) async fn all_others_progress(
+    host: &Host,
+    mut forwarder: Command,
+    program: &str,
+    peers: Peers,
+) -> anyhow::Result<()> {
+    let mut forwarder = Forwarder(forwarder.spawn()?);
+    let Peers { echo, deaf } = peers;
+    let mut half = connect(host, echo)?;
+    half.write_all(b"before")?;
+    half.shutdown(Shutdown::Write)?;
+    let mut reset = connect(host, echo)?;
+    reset.write_all(b"x")?;
+    reset.read_exact(&mut [0])?;
+    set_socket_linger(&reset, Some(Duration::ZERO))?;
+    drop(reset);
+    let mut stalled = connect(host, deaf)?;
+    let stuffing = std::thread::spawn(move || {
+        let mut sent = 0;
+        while sent < 256 << 20 && stalled.write_all(&[b'x'; 1 << 16]).is_ok() {
+            sent += 1 << 16;
+        }
+        sent
+    });
+    let words = vec![b'y'; 50_000];
+    for round in 0..40 {
+        let mut other = connect(host, echo)?;
+        other.write_all(&words)?;
+        other.shutdown(Shutdown::Write)?;
+        let mut back = Vec::new();
+        other.read_to_end(&mut back)?;
+        ensure!(back == words, "{round}: {}", back.len());
+    }
+    let mut back = Vec::new();
+    half.read_to_end(&mut back)?;
+    ensure!(back == b"before", "{back:?}");
+    ensure!(forwarder.0.try_wait()?.is_none(), "it has ended");
+    let sent = tokio::task::spawn_blocking(|| stuffing.join()).await?;
+    let sent = sent.map_err(|_| anyhow::anyhow!("the stalled one"))?;
+    println!("the stalled one sent {sent} bytes before its end");
+    ensure!(sent < 256 << 20, "somebody read it");
+    let processes = host.sandbox.processes();
+    let ours = processes.iter().filter(|one| one.name == program);
+    let ours: Vec<u32> = ours.map(|one| one.pid).collect();
+    host.sandbox.kill("KILL", &ours)?;
+    let ended = poll(GUARD, || forwarder.0.try_wait().transpose());
+    ended.context("it does not end")??;
+    Ok(())
+}
+
 #[test]
 #[ignore = "needs upstream's crictl (LONGSHORE_CRICTL)"]
 fn crictl_forwards_past_peers_that_stall_reset_and_half_close() {
@@ -141,49 +204,9 @@ fn crictl_forwards_past_peers_that_stall_reset_and_half_close() {
             ];
             let mut forwarder = command(host, &words)?;
             forwarder.stdout(Stdio::null()).stderr(Stdio::null());
-            let mut forwarder = Forwarder(forwarder.spawn()?);
-            let mut half = connect(host, echo)?;
-            half.write_all(b"before")?;
-            half.shutdown(Shutdown::Write)?;
-            let mut reset = connect(host, echo)?;
-            reset.write_all(b"x")?;
-            reset.read_exact(&mut [0])?;
-            set_socket_linger(&reset, Some(Duration::ZERO))?;
-            drop(reset);
-            let mut stalled = connect(host, deaf)?;
-            let stuffing = std::thread::spawn(move || {
-                let mut sent = 0;
-                while sent < 256 << 20 && stalled.write_all(&[b'x'; 1 << 16]).is_ok() {
-                    sent += 1 << 16;
-                }
-                sent
-            });
-            let words = vec![b'y'; 50_000];
-            for round in 0..40 {
-                let mut other = connect(host, echo)?;
-                other.write_all(&words)?;
-                other.shutdown(Shutdown::Write)?;
-                let mut back = Vec::new();
-                other.read_to_end(&mut back)?;
-                ensure!(back == words, "{transport}, {round}: {}", back.len());
-            }
-            let mut back = Vec::new();
-            half.read_to_end(&mut back)?;
-            ensure!(back == b"before", "{transport}: {back:?}");
-            ensure!(
-                forwarder.0.try_wait()?.is_none(),
-                "{transport}: it has ended"
-            );
-            let sent = tokio::task::spawn_blocking(|| stuffing.join()).await?;
-            let sent = sent.map_err(|_| anyhow::anyhow!("the stalled one"))?;
-            println!("{transport}: the stalled one sent {sent} bytes before its end");
-            ensure!(sent < 256 << 20, "{transport}: somebody read it");
-            let processes = host.sandbox.processes();
-            let ours = processes.iter().filter(|one| one.name == "crictl");
-            let ours: Vec<u32> = ours.map(|one| one.pid).collect();
-            host.sandbox.kill("KILL", &ours)?;
-            let ended = poll(GUARD, || forwarder.0.try_wait().transpose());
-            ended.context("it does not end")??;
+            all_others_progress(host, forwarder, "crictl", Peers { echo, deaf })
+                .await
+                .context(transport)?;
         }
         Ok(())
     });

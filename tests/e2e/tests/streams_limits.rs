@@ -133,3 +133,43 @@ fn a_pod_on_the_nodes_network_forwards_the_nodes_ports() {
         Ok(())
     });
 }
+
+/// The address and the port that are configured, and the name by which clients know them.
+#[test]
+fn urls_lead_where_the_configuration_says() {
+    for (settings, base) in [
+        (
+            "address = \"::1\"\nport = 10350",
+            "http://[::1]:10350/exec/",
+        ),
+        (
+            "address = \"0.0.0.0\"\nport = 10350\nadvertise = \"192.0.2.7\"",
+            "http://192.0.2.7:10350/exec/",
+        ),
+        (
+            "address = \"::\"\nport = 10350\nadvertise = \"localhost:10350\"",
+            "http://localhost:10350/exec/",
+        ),
+    ] {
+        scenario_with(&format!("[streaming]\n{settings}"), async |host| {
+            host.sandbox.sh("ip address add 192.0.2.7/32 dev lo")?;
+            let (_, id) = sleeper(host, "configured").await?;
+            for transport in TRANSPORTS {
+                let url = host.cri.exec_url(&id, &["cat"], ALL).await?;
+                ensure!(url.starts_with(base), "{url}");
+                inside(host, async || {
+                    let mut session = client::command(&url, &over(transport), ALL).await?;
+                    let mut stdin = session.stdin.take().context("there is no stdin")?;
+                    stdin.write_all(b"there and back").await?;
+                    stdin.shutdown().await?;
+                    let mut said = String::new();
+                    let stdout = session.stdout.as_mut().context("there is no stdout")?;
+                    stdout.read_to_string(&mut said).await?;
+                    ensure!(said == "there and back", "{said}");
+                    Ok(())
+                })?;
+            }
+            Ok(())
+        });
+    }
+}

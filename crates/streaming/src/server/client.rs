@@ -86,9 +86,7 @@ pub(super) async fn serve<S: Sessions>(
             visit.spdy_command(upgraded, language, resize).await
         }
         Protocol::SpdyPorts => visit.spdy_ports(upgraded).await,
-        Protocol::TunnelledPorts => {
-            visit.spdy_ports(Tunnel::new(upgraded, Side::Server)).await
-        }
+        Protocol::TunnelledPorts => visit.spdy_ports(Tunnel::new(upgraded, Side::Server)).await,
         Protocol::WebSocketCommand { codec, language } => {
             visit.channel_command(upgraded, codec, language).await
         }
@@ -320,7 +318,8 @@ impl<S: Sessions> Visit<S> {
         let unwanted = (!wanted.resize).then(|| hub.read_half(4));
         let driven = Arc::clone(&hub);
         let (side, patience) = (Side::Server, self.patience());
-        let mut connection = ChannelConnection::new(socket, driven, codec, CHANNELS, side, patience);
+        let mut connection =
+            ChannelConnection::new(socket, driven, codec, CHANNELS, side, patience);
         // Clients take an empty message on the first channel that they read as the sign that the session is there.
         let first = match (wanted.stdout, wanted.stderr) {
             (true, _) => 1,
@@ -374,7 +373,8 @@ impl<S: Sessions> Visit<S> {
         let driven = Arc::clone(&hub);
         let (side, patience) = (Side::Server, self.patience());
         let channels = u8::try_from(ports.len() * 2).unwrap_or_default();
-        let mut connection = ChannelConnection::new(socket, driven, codec, channels, side, patience);
+        let mut connection =
+            ChannelConnection::new(socket, driven, codec, channels, side, patience);
         if channels == 0 {
             let reason = "1 to 127 ports must be named beforehand";
             connection.refuse(reason);

@@ -300,7 +300,11 @@ impl Decoder {
 /// A close has two bytes of code and then words, or nothing.
 fn reason(said: &[u8]) -> Result<Option<u16>, FrameError> {
     let Some((code, words)) = said.split_first_chunk() else {
-        return if said.is_empty() { Ok(None) } else { Err(FrameError::Close) };
+        return if said.is_empty() {
+            Ok(None)
+        } else {
+            Err(FrameError::Close)
+        };
     };
     let code = u16::from_be_bytes(*code);
     // 7.4: the others are never sent.

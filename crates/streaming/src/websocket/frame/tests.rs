@@ -111,7 +111,9 @@ fn the_examples_of_the_specification() {
 
 #[test]
 fn control_frames_come_between_the_parts_of_a_message() {
-    let bytes = [0x02, 1, b'a', 0x89, 1, b'?', 0x00, 0, 0x8a, 0, 0x80, 1, b'b'];
+    let bytes = [
+        0x02, 1, b'a', 0x89, 1, b'?', 0x00, 0, 0x8a, 0, 0x80, 1, b'b',
+    ];
     let wanted = [
         Read::Ping(b"?".to_vec()),
         Read::Pong,
@@ -136,12 +138,17 @@ fn what_is_no_frame_is_named() {
         (&[0x09, 0x80], FrameError::Control),
         (&[0x89, 0xfe], FrameError::Control),
         (&[0x80, 0x80], FrameError::Continuation),
-        (&[0x02, 0x80, 0, 0, 0, 0, 0x82, 0x80], FrameError::Interrupted),
+        (
+            &[0x02, 0x80, 0, 0, 0, 0, 0x82, 0x80],
+            FrameError::Interrupted,
+        ),
         (&[0x88, 0x81, 0, 0, 0, 0, 3], FrameError::Close),
         (&[0x88, 0x82, 0, 0, 0, 0, 3, 0xed], FrameError::Close),
         (&[0x88, 0x83, 0, 0, 0, 0, 3, 0xe8, 0xff], FrameError::Close),
         (
-            &[0x82, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0],
+            &[
+                0x82, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0,
+            ],
             FrameError::TooLong(LONGEST),
         ),
     ] {
@@ -149,11 +156,17 @@ fn what_is_no_frame_is_named() {
             assert_eq!(read(Side::Server, bytes, step), Err(error), "{bytes:02x?}");
         }
     }
-    assert_eq!(read(Side::Client, &[0x82, 0x80], 9), Err(FrameError::Masked));
+    assert_eq!(
+        read(Side::Client, &[0x82, 0x80], 9),
+        Err(FrameError::Masked)
+    );
     // In parts that are none of them too long.
     let mut long = frame(TEXT, &[b'x'; 60_000], Some([1, 2, 3, 4]));
     long[0] = TEXT;
     long.extend(frame(CONTINUATION, &[b'x'; 60_000], Some([1, 2, 3, 4])));
     let error = read(Side::Server, &long, 1000).unwrap_err();
-    assert_eq!((error, error.code()), (FrameError::TooLong(LONGEST), close::TOO_LONG));
+    assert_eq!(
+        (error, error.code()),
+        (FrameError::TooLong(LONGEST), close::TOO_LONG)
+    );
 }
