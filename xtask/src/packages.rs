@@ -128,7 +128,13 @@ fn apt_get() -> Command {
     command
 }
 
+/// Others than Debian package it as well, and none of them would share its path.
+const KUBECTL: (&str, &str) = ("kubernetes-client", "/usr/bin/kubectl");
+
 fn is_installed(package: &str) -> bool {
+    if package == KUBECTL.0 && std::path::Path::new(KUBECTL.1).exists() {
+        return true;
+    }
     let output = Command::new("dpkg-query")
         .args(["--show", "--showformat=${db:Status-Status}", package])
         .stderr(Stdio::null())

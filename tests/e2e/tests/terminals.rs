@@ -15,10 +15,19 @@ const TRANSPORTS: [&str; 2] = ["spdy", "websocket"];
 
 /// Sits down and types a command of ours.
 fn at_a_terminal(host: &Host, words: &[&str]) -> anyhow::Result<Terminal> {
+    at_a_terminal_of(host, words, 24, 80)
+}
+
+fn at_a_terminal_of(
+    host: &Host,
+    words: &[&str],
+    rows: u16,
+    columns: u16,
+) -> anyhow::Result<Terminal> {
     let mut command = host.sandbox.command(LEADER[0]);
     command.args(&LEADER[1..]).arg(binary("longshore")?);
     command.args(["-r", SOCKET]).args(words);
-    Terminal::start(command, 24, 80)
+    Terminal::start(command, rows, columns)
 }
 
 fn exec_at_a_terminal(
@@ -235,6 +244,17 @@ fn a_lost_connection_gives_the_terminal_back() {
     });
 }
 
+/// Asks a shell that says `<>` and its terminal's size until that is this one: whoever has told it is attached by then.
+fn until_size(typist: &mut Terminal, size: &str) -> anyhow::Result<()> {
+    loop {
+        typist.types(b"\r")?;
+        typist.shows("<>\r\n")?;
+        if typist.shows("\r\n")? == format!("{size}\r\n") {
+            return Ok(());
+        }
+    }
+}
+
 #[test]
 fn attached_terminals_share_a_container_and_leave_it_alone() {
     scenario(async |host| {
@@ -250,8 +270,11 @@ fn attached_terminals_share_a_container_and_leave_it_alone() {
             let attach = ["attach", "-it", "--transport", transport, &id];
             let mut one = at_a_terminal(host, &attach)?;
             one.until_raw()?;
-            let mut other = at_a_terminal(host, &attach)?;
+            until_size(&mut one, "24 80")?;
+            // A terminal is raw before its client is heard of at the container, where nothing is repeated.
+            let mut other = at_a_terminal_of(host, &attach, 20, 70)?;
             other.until_raw()?;
+            until_size(&mut one, "20 70")?;
             for (typing, word) in [(true, "one"), (false, "two")] {
                 let typist = if typing { &one } else { &other };
                 typist.types(format!("{word}\r").as_bytes())?;
@@ -260,13 +283,7 @@ fn attached_terminals_share_a_container_and_leave_it_alone() {
                 }
             }
             one.resize(33, 44)?;
-            loop {
-                one.types(b"\r")?;
-                one.shows("<>\r\n")?;
-                if one.shows("\r\n")? == "33 44\r\n" {
-                    break;
-                }
-            }
+            until_size(&mut one, "33 44")?;
             // What is typed before the keys gets through.
             one.types(b"last\r\x10\x11")?;
             assert_eq!(one.ends()?.code(), Some(0));
