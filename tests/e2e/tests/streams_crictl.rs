@@ -171,7 +171,7 @@ pub(super) async fn all_others_progress(
     println!("the stalled one sent {sent} bytes before its end");
     ensure!(sent < 256 << 20, "somebody read it");
     let processes = host.sandbox.processes();
-    let ours = processes.iter().filter(|one| one.name == program);
+    let ours = processes.iter().filter(|one| one.name.starts_with(program));
     let ours: Vec<u32> = ours.map(|one| one.pid).collect();
     host.sandbox.kill("KILL", &ours)?;
     let ended = poll(GUARD, || forwarder.0.try_wait().transpose());
