@@ -168,7 +168,6 @@ pub(super) async fn all_others_progress(
     ensure!(forwarder.0.try_wait()?.is_none(), "it has ended");
     let sent = tokio::task::spawn_blocking(|| stuffing.join()).await?;
     let sent = sent.map_err(|_| anyhow::anyhow!("the stalled one"))?;
-    println!("the stalled one sent {sent} bytes before its end");
     ensure!(sent < 256 << 20, "somebody read it");
     let processes = host.sandbox.processes();
     let ours = processes.iter().filter(|one| one.name.starts_with(program));

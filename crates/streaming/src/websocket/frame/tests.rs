@@ -96,16 +96,16 @@ proptest! {
 /// RFC 6455, 5.7.
 #[test]
 fn the_examples_of_the_specification() {
-    let hello = Read::Message(Kind::Text, b"Hello".to_vec());
+    let hello = [Read::Message(Kind::Text, b"Hello".to_vec())];
     let whole = [0x81, 0x05, 0x48, 0x65, 0x6c, 0x6c, 0x6f];
     let masked = [
         0x81, 0x85, 0x37, 0xfa, 0x21, 0x3d, 0x7f, 0x9f, 0x4d, 0x51, 0x58,
     ];
     let parts = [0x01, 0x03, 0x48, 0x65, 0x6c, 0x80, 0x02, 0x6c, 0x6f];
     for step in 1..12 {
-        assert_eq!(read(Side::Client, &whole, step).unwrap(), [hello.clone()]);
-        assert_eq!(read(Side::Server, &masked, step).unwrap(), [hello.clone()]);
-        assert_eq!(read(Side::Client, &parts, step).unwrap(), [hello.clone()]);
+        assert_eq!(read(Side::Client, &whole, step).unwrap(), hello);
+        assert_eq!(read(Side::Server, &masked, step).unwrap(), hello);
+        assert_eq!(read(Side::Client, &parts, step).unwrap(), hello);
     }
 }
 
