@@ -237,11 +237,21 @@ fn handlers_come_and_go_and_pods_keep_theirs() {
             "[runtimes.runc]\npath = {runc:?}\n[runtimes.also-native]\nkind = \"native\"\n"
         );
         reload(host, &text, &["", "native", "also-native", "runc"]).await?;
+        // Whoever asks for everything has it looked at anew. Debian's runc tells its features.
+        for handler in host.cri.status(true).await?.runtime_handlers {
+            let features = handler.features.unwrap_or_default();
+            assert!(features.user_namespaces, "{}", handler.name);
+            assert!(features.recursive_read_only_mounts, "{}", handler.name);
+        }
         let id = host.cri.run_pod_with(config.clone(), "runc").await?;
         let first = host
             .run(&id, &pod, &ContainerSettings::sleeper("first"))
             .await?;
         assert!(made_by_runc(host, &id, &first));
+        let checkpoint = host.sandbox.directory().join("checkpoint.tar");
+        let refused = host.cri.checkpoint(&first, &checkpoint, 0).await;
+        let refused = refused.unwrap_err();
+        assert!(refused.message().contains("handler is runc"), "{refused}");
         let native = PodSettings::new("native");
         fs::create_dir_all(host.pod_config(&native).log_directory)?;
         let config = host.pod_config(&native);

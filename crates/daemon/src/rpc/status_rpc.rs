@@ -108,7 +108,7 @@ fn descriptions(runtime: &Runtime) -> Vec<serde_json::Value> {
                 recursive_read_only: runtime.features.recursive_read_only,
                 user_namespaces: runtime.features.user_namespaces,
             },
-            false => runtime.handlers.proven(&name),
+            false => proven(runtime, &name),
         };
         json!({
             "name": name,
@@ -132,6 +132,15 @@ fn descriptions(runtime: &Runtime) -> Vec<serde_json::Value> {
         .collect()
 }
 
+/// What a runtime and the node can do together.
+fn proven(runtime: &Runtime, handler: &str) -> Proven {
+    let proven = runtime.handlers.proven(handler);
+    Proven {
+        recursive_read_only: proven.recursive_read_only && runtime.features.recursive_read_only,
+        user_namespaces: proven.user_namespaces && runtime.features.user_namespaces,
+    }
+}
+
 /// Each handler with what it was seen to do; the empty name is that of the default.
 fn handlers(runtime: &Runtime) -> Vec<v1::RuntimeHandler> {
     let default = runtime.config.default_handler.get();
@@ -143,10 +152,10 @@ fn handlers(runtime: &Runtime) -> Vec<v1::RuntimeHandler> {
                 user_namespaces: runtime.features.user_namespaces,
             },
             RuntimeKind::Oci => {
-                let proven = runtime.handlers.proven(&name);
+                let proven = proven(runtime, &name);
                 v1::RuntimeHandlerFeatures {
                     recursive_read_only_mounts: proven.recursive_read_only,
-                    user_namespaces: proven.user_namespaces && runtime.features.user_namespaces,
+                    user_namespaces: proven.user_namespaces,
                 }
             }
         };
