@@ -11,6 +11,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             "longshore/v1/images.proto",
             "longshore/v1/store.proto",
             "longshore/v1/operations.proto",
+            "longshore/v1/files.proto",
         ],
         ["proto"],
     )?;

@@ -31,6 +31,7 @@ use tonic::transport::Channel;
 use tonic::{Request, Response, Status};
 
 use crate::MAX_MESSAGE_BYTES;
+use crate::progress::files_client::FilesClient;
 use crate::progress::images_client::ImagesClient;
 use crate::progress::operations_client::OperationsClient;
 use crate::progress::progress_client::ProgressClient;
@@ -244,6 +245,11 @@ impl Client {
     /// The generated client of the service that tells what is under way, which only Longshore has.
     pub fn operations_service(&self) -> OperationsClient<Channel> {
         OperationsClient::new(self.channel.clone())
+    }
+
+    /// The generated client of the service that has containers' files, which only Longshore has.
+    pub fn files_service(&self) -> FilesClient<Channel> {
+        FilesClient::new(self.channel.clone())
     }
 
     /// The generated client of the progress service, which only Longshore has.

@@ -88,6 +88,8 @@ pub(crate) enum Command {
     Attach(attach::Attach),
     PortForward(port_forward::PortForward),
     Logs(logs::Logs),
+    Diff(diff::Diff),
+    Cp(cp::Cp),
     Stats(stats::Stats),
     Top(top::Top),
     #[command(visible_alias = "event")]
@@ -154,6 +156,8 @@ impl Command {
             Self::Attach(command) => command.run(session).await,
             Self::PortForward(command) => command.run(session, out).await,
             Self::Logs(command) => command.run(session, out).await,
+            Self::Diff(command) => command.run(session, out).await,
+            Self::Cp(command) => command.run(session, out).await,
             Self::Stats(command) => command.run(session, out).await,
             Self::Top(command) => command.run(session, out).await,
             Self::Events(command) => command.run(session, out).await,

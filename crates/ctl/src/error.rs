@@ -37,6 +37,8 @@ pub(crate) enum Error {
     Bench(validator::bench::BenchError),
     #[error(transparent)]
     Check(validator::check::CheckError),
+    #[error(transparent)]
+    Copy(copy::Error),
     #[error("{operation}")]
     Streaming {
         operation: String,
@@ -65,6 +67,18 @@ impl Error {
         Self::Rpc {
             operation: operation.into(),
             status: Box::new(status),
+        }
+    }
+
+    /// Of a service that only Longshore has.
+    pub(crate) fn own_rpc(operation: impl Into<String>, status: Status) -> Self {
+        let operation = operation.into();
+        match status.code() {
+            Code::Unimplemented => Self::Refused(format!(
+                "{operation}: this runtime cannot; it takes a longshored of this version ({})",
+                status_text(&status)
+            )),
+            _ => Self::rpc(operation, status),
         }
     }
 

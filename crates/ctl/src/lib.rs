@@ -27,6 +27,7 @@ use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
 
+use clap::error::ErrorKind;
 use clap::{CommandFactory, FromArgMatches};
 
 use cli::{Cli, Command};
@@ -46,9 +47,7 @@ pub fn main(arguments: Vec<OsString>) -> ExitCode {
     let cli = match parsed {
         Ok(cli) => cli,
         Err(usage) => {
-            // Help goes to stdout and succeeds; the rest to stderr. A closed pipe is nobody's error.
-            let _ = usage.print();
-            return ended(program, usage.exit_code().clamp(0, 255) as u8);
+            return wrong_usage(program, &usage);
         }
     };
     let mut out = Output::stdout();
@@ -63,6 +62,36 @@ pub fn main(arguments: Vec<OsString>) -> ExitCode {
             ended(program, error.exit_code())
         }
     }
+}
+
+/// Help goes to stdout and succeeds; everything else is one line on stderr. A closed pipe is nobody's error.
+fn wrong_usage(program: &str, usage: &clap::Error) -> ExitCode {
+    let code = usage.exit_code().clamp(0, 255) as u8;
+    if code == 0 || usage.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+        let _ = usage.print();
+        return ended(program, code);
+    }
+    error::note(&format!("{program}: {}", one_line(&usage.to_string())));
+    match (program, usage.kind()) {
+        // crictl's code for a command that there is not.
+        ("crictl", ErrorKind::InvalidSubcommand) => ExitCode::from(3),
+        _ => ended(program, code),
+    }
+}
+
+/// What is wrong and what helps, of the lines that the parser would print; usage itself is in `--help`.
+fn one_line(text: &str) -> String {
+    let said = text.split("\n\nUsage:").next().unwrap_or(text);
+    let said = said.strip_prefix("error: ").unwrap_or(said);
+    let mut line = String::new();
+    for part in said.lines().map(str::trim).filter(|part| !part.is_empty()) {
+        if !line.is_empty() {
+            line.push_str(if part.starts_with("tip: ") { "; " } else { " " });
+        }
+        line.push_str(part);
+    }
+    let line = line.replace("For more information, try '--help'.", "");
+    format!("{} (see --help)", line.trim_end())
 }
 
 /// crictl has one code for all that fails.
@@ -101,4 +130,30 @@ fn run(program: &'static str, cli: Cli, out: &mut Output) -> Result<(), Error> {
         })?;
     let session = Session::new(settings);
     runtime.block_on(command.run(&session, out))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mistake_on_the_command_line_is_one_line() {
+        let said = |words: &[&str]| {
+            let usage = Cli::command().try_get_matches_from(words).unwrap_err();
+            one_line(&usage.to_string())
+        };
+        assert_eq!(
+            said(&["longshore", "ps", "--quite"]),
+            "unexpected argument '--quite' found; tip: a similar argument exists: '--quiet' (see --help)"
+        );
+        assert_eq!(
+            said(&["longshore", "runp"]),
+            "the following required arguments were not provided: <POD-CONFIG> (see --help)"
+        );
+        let line = said(&["longshore", "pods", "-o", "xml"]);
+        assert!(
+            line.starts_with("invalid value 'xml'") && line.contains("json"),
+            "{line}"
+        );
+    }
 }

@@ -35,6 +35,7 @@ macro_rules! call {
     }};
 }
 
+mod files;
 mod images;
 
 impl Session {

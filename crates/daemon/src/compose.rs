@@ -12,8 +12,9 @@ use cni::{
 };
 use cri::{
     progress::{
-        images_server::ImagesServer, operations_server::OperationsServer,
-        progress_server::ProgressServer, store_server::StoreServer,
+        files_server::FilesServer, images_server::ImagesServer,
+        operations_server::OperationsServer, progress_server::ProgressServer,
+        store_server::StoreServer,
     },
     v1::{image_service_server::ImageServiceServer, runtime_service_server::RuntimeServiceServer},
 };
@@ -31,6 +32,7 @@ use crate::{
     config::{Arguments, CgroupDriver, Config, Reload},
     container,
     events::Events,
+    files::Files,
     handlers::Handlers,
     hooks::HookDirectories,
     inventory::Inventory,
@@ -211,6 +213,7 @@ async fn build(config: Config) -> anyhow::Result<Runtime> {
         },
         handlers: Handlers::default(),
         checkpoints: Checkpoints::default(),
+        files: Files::default(),
         calls: Arc::default(),
         metrics: Arc::default(),
         reload: Reload::default(),
@@ -411,6 +414,7 @@ async fn accept(
         .add_service(ProgressServer::new(cri.clone()))
         .add_service(ImagesServer::new(cri.clone()))
         .add_service(StoreServer::new(cri.clone()))
+        .add_service(FilesServer::new(cri.clone()))
         .add_service(OperationsServer::new(cri))
         .serve_with_incoming_shutdown(UnixListenerStream::new(listener), asking.notified())
         .await

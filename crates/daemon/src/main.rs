@@ -12,6 +12,7 @@ mod container;
 mod disk;
 mod events;
 mod failpoint;
+mod files;
 mod flight;
 mod handlers;
 mod hooks;
@@ -53,6 +54,12 @@ use tracing_subscriber::{
 };
 
 fn main() -> ExitCode {
+    if std::env::args_os()
+        .nth(1)
+        .is_some_and(|word| word == files::WORKER_ARGUMENT)
+    {
+        return files::worker_main();
+    }
     let arguments = Arguments::parse();
     let result = match &arguments.command {
         None => serve(&arguments),

@@ -21,6 +21,7 @@ use crate::{
     config::{Config, Reload},
     container::{Container, RemoveError as RemoveContainerError},
     events::{Events, News},
+    files::Files,
     flight::Flights,
     handlers::{Handlers, Limits},
     hooks::HookDirectories,
@@ -74,6 +75,8 @@ pub(crate) struct Runtime {
     pub(crate) features: Features,
     pub(crate) handlers: Handlers,
     pub(crate) checkpoints: Checkpoints,
+    /// Copies out of containers and into them.
+    pub(crate) files: Files,
     /// What somebody waits for at the moment.
     pub(crate) calls: Arc<Calls>,
     pub(crate) metrics: Arc<Metrics>,

@@ -12,6 +12,7 @@
 //! A mount is handed out as a descriptor of a *detached* mount: nothing appears in the host's mount table, and it goes
 //! away with its last descriptor or the last mount namespace it was attached in. All calls block; none keeps a lock.
 
+mod changes;
 mod error;
 mod key;
 mod mount;
@@ -20,6 +21,7 @@ mod projects;
 mod trash;
 mod tree;
 
+pub use changes::{Change, ChangeKind, Shift, is_opaque, is_whiteout};
 pub use error::{ContainerError, MountError, OpenError};
 pub use key::{LayerKey, LayerKeyError};
 pub use mount::{MAX_LAYERS, MountMethod, UserMapping};

@@ -7,10 +7,13 @@ use std::sync::Arc;
 use rustix::fs::{CWD, Gid, Mode, OFlags, Stat, Uid};
 use rustix::io::Errno;
 
+use crate::changes::Comparison;
 use crate::mount::{self, MountMethod, Stack, UserMapping};
 use crate::projects::Projects;
 use crate::trash::Trash;
-use crate::{ContainerError, LayerKey, MountError, NoLimits, OpenError, Usage, tree};
+use crate::{
+    Change, ContainerError, LayerKey, MountError, NoLimits, OpenError, Shift, Usage, tree,
+};
 
 /// Marks a layer whose archive says nothing of its root directory: the root's owner and mode are then those of a layer below.
 pub const IMPLIED_ROOT_XATTR: &str = "trusted.longshore.implied";
@@ -349,6 +352,36 @@ impl Overlay {
                 source,
             }),
         }
+    }
+
+    /// Tells what a container has changed in its image, in the order of the paths, until it is told to stop. `mounts` are where something is
+    /// mounted in the container: what is in the writable layer there is no change.
+    pub fn changes(
+        &self,
+        container_id: &str,
+        layers: &[LayerKey],
+        shift: Shift,
+        mounts: &[PathBuf],
+        tell: impl FnMut(Change) -> bool,
+    ) -> Result<(), ContainerError> {
+        let upper = self.checked_dir(container_id)?.join("upper");
+        let failed = |source| ContainerError::System {
+            action: "compare the writable layer with its image",
+            id: container_id.to_owned(),
+            path: upper.clone(),
+            source,
+        };
+        let image = self.view(layers).map_err(|source| ContainerError::Mount {
+            id: container_id.to_owned(),
+            source,
+        })?;
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        // A detached mount is named by a descriptor that only names.
+        let below = rustix::fs::openat(&image, ".", flags, Mode::empty()).map_err(failed)?;
+        let above = rustix::fs::openat(CWD, &upper, flags, Mode::empty()).map_err(failed)?;
+        Comparison::new(shift, &below, mounts, tell)
+            .run(above, below)
+            .map_err(failed)
     }
 
     /// The ids of all writable layers, for reconciliation.

@@ -16,13 +16,14 @@ use testkit::{
 use tonic::Code;
 
 /// What a line of shell writes, in which `longshore` is ours; it must be content.
-fn sh(host: &Host, line: &str) -> anyhow::Result<String> {
+pub(super) fn sh(host: &Host, line: &str) -> anyhow::Result<String> {
     let (content, said) = tried(host, line)?;
     ensure!(content, "{line}: {said}");
     Ok(said)
 }
 
-fn tried(host: &Host, line: &str) -> anyhow::Result<(bool, String)> {
+/// The same, content or not.
+pub(super) fn tried(host: &Host, line: &str) -> anyhow::Result<(bool, String)> {
     let directory = binary("longshore")?;
     let directory = directory.parent().context("a program has a directory")?;
     let script = format!(

@@ -74,7 +74,7 @@ fn a_container_may_join_anothers_processes() {
 }
 
 /// Runs a container in a pod with a user namespace, whose ids are the node's from `host_id` on. The container's id.
-async fn run_mapped(
+pub(super) async fn run_mapped(
     host: &Host,
     name: &str,
     host_id: u32,

@@ -11,6 +11,8 @@ mod classes;
 mod cni;
 mod configuration;
 mod container;
+mod copies;
+mod crictl_output;
 mod devices;
 mod edges;
 mod events;

@@ -18,7 +18,7 @@ use crate::streams::echo;
 /// Against connections that hang.
 const GUARD: Duration = Duration::from_secs(60);
 
-fn crictl() -> anyhow::Result<PathBuf> {
+pub(super) fn crictl() -> anyhow::Result<PathBuf> {
     if let Some(path) = std::env::var_os("LONGSHORE_CRICTL") {
         return Ok(path.into());
     }

@@ -52,6 +52,10 @@ const NEVER: &[(&str, &[&str])] = &[
             "longshore-testkit",
         ],
     ),
+    (
+        "longshore-copy",
+        &["longshored", "longshore-cri", "longshore-sys", "tokio"],
+    ),
     ("longshore-pod", SMALL),
     (
         "longshore-oci",

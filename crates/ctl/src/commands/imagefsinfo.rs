@@ -32,7 +32,7 @@ impl Imagefsinfo {
 }
 
 fn table(out: &mut Output, title: &str, filesystems: &[FilesystemUsage]) -> Result<(), Error> {
-    writeln!(out, "{title} Filesystem")?;
+    writeln!(out, "{title} Filesystem ")?;
     for (i, usage) in filesystems.iter().enumerate() {
         let mountpoint = usage.fs_id.as_ref().map_or("", |id| &id.mountpoint);
         let used = usage.used_bytes.map_or(0, |bytes| bytes.value);

@@ -206,7 +206,11 @@ fn details(out: &mut Output, image: &Image) -> Result<(), Error> {
         writeln!(out, "Size: {}", image.size)?;
     }
     if let Some(uid) = &image.uid {
-        writeln!(out, "Uid: {}", uid.value)?;
+        // As Go prints the message, whose field is not shown where it is 0.
+        match uid.value {
+            0 => writeln!(out, "Uid: ")?,
+            uid => writeln!(out, "Uid: value:{uid}")?,
+        }
     }
     if !image.username.is_empty() {
         writeln!(out, "Username: {}", image.username)?;

@@ -116,9 +116,7 @@ fn table(
         ],
     )?;
     if verbose {
-        for (key, value) in &reply.info {
-            writeln!(out, "Info: {key}: {value}")?;
-        }
+        status::write_info(out, &reply.info)?;
     }
     Ok(())
 }

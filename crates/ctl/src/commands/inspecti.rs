@@ -81,9 +81,7 @@ fn table(
     }
     writeln!(out, "Size: {}", human(image.size, 3))?;
     if verbose {
-        for (key, value) in &reply.info {
-            writeln!(out, "Info: {key}: {value}")?;
-        }
+        status::write_info(out, &reply.info)?;
     }
     Ok(())
 }

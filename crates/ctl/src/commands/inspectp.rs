@@ -9,7 +9,7 @@ use crate::ids;
 use crate::output::Output;
 use crate::output::json::{self, Names};
 use crate::output::template::Shape;
-use crate::output::time::rfc3339;
+use crate::output::time::spaced;
 use crate::select::{PodSelection, write_maps};
 use crate::session::Session;
 
@@ -70,7 +70,7 @@ fn table(out: &mut Output, reply: &PodSandboxStatusResponse, verbose: bool) -> R
     writeln!(out, "Namespace: {}", metadata.namespace)?;
     writeln!(out, "Attempt: {}", metadata.attempt)?;
     writeln!(out, "Status: {}", pod.state().as_str_name())?;
-    writeln!(out, "Created: {}", rfc3339(pod.created_at))?;
+    writeln!(out, "Created: {}", spaced(pod.created_at))?;
     if let Some(network) = &pod.network {
         writeln!(out, "IP Addresses: {}", network.ip)?;
         for additional in &network.additional_ips {
@@ -82,9 +82,7 @@ fn table(out: &mut Output, reply: &PodSandboxStatusResponse, verbose: bool) -> R
         [("Labels", &pod.labels), ("Annotations", &pod.annotations)],
     )?;
     if verbose {
-        for (key, value) in &reply.info {
-            writeln!(out, "Info: {key}: {value}")?;
-        }
+        status::write_info(out, &reply.info)?;
     }
     Ok(())
 }

@@ -1,11 +1,12 @@
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use clap::Args;
 use cri::progress::{LoadOptions, LoadRequest, LoadResponse, load_request::Part};
 use tokio::sync::mpsc;
 
+use super::pieces::{PIECE_BYTES, Pieces};
 use crate::error::Error;
 use crate::output::Output;
 use crate::session::Session;
@@ -55,11 +56,16 @@ pub(super) async fn send(
         };
         // A service that wants no more says why itself.
         let _ = sender.blocking_send(first);
-        let mut pieces = Pieces(sender);
+        let mut pieces = Pieces {
+            sender,
+            message: |bytes| LoadRequest {
+                part: Some(Part::Chunk(bytes)),
+            },
+        };
         match input {
             Some(path) if path.is_dir() => archive(&path, &mut pieces),
-            Some(path) if path != Path::new("-") => copy(&mut File::open(path)?, &mut pieces),
-            _ => copy(&mut io::stdin().lock(), &mut pieces),
+            Some(path) if path != Path::new("-") => pieces.copy(&mut File::open(path)?),
+            _ => pieces.copy(&mut io::stdin().lock()),
         }
     });
     let loading = session.load(messages);
@@ -77,39 +83,9 @@ pub(super) async fn send(
     }
 }
 
-struct Pieces(mpsc::Sender<LoadRequest>);
-
-impl Write for Pieces {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let message = LoadRequest {
-            part: Some(Part::Chunk(bytes.to_vec())),
-        };
-        match self.0.blocking_send(message) {
-            Ok(()) => Ok(bytes.len()),
-            Err(_) => Err(io::ErrorKind::BrokenPipe.into()),
-        }
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-fn copy(source: &mut impl Read, pieces: &mut Pieces) -> io::Result<()> {
-    let mut piece = vec![0; 256 << 10];
-    loop {
-        match source.read(&mut piece) {
-            Ok(0) => return Ok(()),
-            Ok(length) => pieces.write_all(&piece[..length])?,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-}
-
 /// The directory of a layout, as an archive of it would be.
-fn archive(directory: &Path, pieces: &mut Pieces) -> io::Result<()> {
-    let buffered = io::BufWriter::with_capacity(256 << 10, pieces);
+fn archive(directory: &Path, pieces: &mut Pieces<LoadRequest>) -> io::Result<()> {
+    let buffered = io::BufWriter::with_capacity(PIECE_BYTES, pieces);
     let mut archive = tar::Builder::new(buffered);
     archive.append_dir_all(".", directory)?;
     archive.into_inner()?.flush()

@@ -7,7 +7,9 @@ pub(crate) mod checkpoint;
 pub(crate) mod checkpointp;
 pub(crate) mod completion;
 pub(crate) mod config;
+pub(crate) mod cp;
 pub(crate) mod create;
+pub(crate) mod diff;
 pub(crate) mod du;
 pub(crate) mod events;
 pub(crate) mod exec;
@@ -53,4 +55,5 @@ pub(crate) mod version;
 pub(crate) mod wait;
 
 mod each;
+mod pieces;
 mod status;

@@ -6,7 +6,7 @@ use cri::v1::{ListPodSandboxResponse, PodSandbox};
 use crate::error::Error;
 use crate::ids::short;
 use crate::output::table::Table;
-use crate::output::time::{ago, now_ns, rfc3339};
+use crate::output::time::{ago, now_ns, spaced};
 use crate::output::{Format, Output, json};
 use crate::select::{PodSelection, pod_state, write_maps};
 use crate::session::Session;
@@ -94,7 +94,7 @@ fn details(out: &mut Output, pod: &PodSandbox) -> Result<(), Error> {
         writeln!(out, "Attempt: {}", metadata.attempt)?;
     }
     writeln!(out, "Status: {}", pod_state(pod.state()))?;
-    writeln!(out, "Created: {}", rfc3339(pod.created_at))?;
+    writeln!(out, "Created: {}", spaced(pod.created_at))?;
     write_maps(
         out,
         [("Labels", &pod.labels), ("Annotations", &pod.annotations)],

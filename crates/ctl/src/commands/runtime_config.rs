@@ -22,7 +22,11 @@ impl RuntimeConfig {
             return json::write_message(out, format, &config);
         }
         if let Some(linux) = &config.linux {
-            writeln!(out, "CgroupDriver: {}", linux.cgroup_driver().as_str_name())?;
+            writeln!(
+                out,
+                "cgroup driver:   {}",
+                linux.cgroup_driver().as_str_name()
+            )?;
         }
         Ok(())
     }

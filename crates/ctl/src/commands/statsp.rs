@@ -100,14 +100,16 @@ fn table(first: &[PodSandboxStats], second: &[PodSandboxStats]) -> Table {
         let Some(before) = before.get(id(pod)) else {
             continue;
         };
+        // One without containers that run.
+        if number(cpu(pod).usage_core_nano_seconds) == 0 && memory(pod) == 0 {
+            continue;
+        }
         let attributes = pod.attributes.clone().unwrap_or_default();
-        let memory = pod.linux.as_ref().and_then(|linux| linux.memory.as_ref());
-        let memory = memory.and_then(|memory| memory.working_set_bytes);
         table.row([
             attributes.metadata.unwrap_or_default().name,
             short(&attributes.id, "").to_owned(),
             format!("{:.2}", percent(before, &cpu(pod))),
-            human(number(memory), 4),
+            human(memory(pod), 4),
         ]);
     }
     table
@@ -126,6 +128,11 @@ fn percent(before: &CpuUsage, after: &CpuUsage) -> f64 {
 fn cpu(pod: &PodSandboxStats) -> CpuUsage {
     let linux = pod.linux.as_ref();
     linux.and_then(|linux| linux.cpu).unwrap_or_default()
+}
+
+fn memory(pod: &PodSandboxStats) -> u64 {
+    let memory = pod.linux.as_ref().and_then(|linux| linux.memory.as_ref());
+    number(memory.and_then(|memory| memory.working_set_bytes))
 }
 
 fn number(value: Option<UInt64Value>) -> u64 {

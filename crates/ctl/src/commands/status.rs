@@ -1,6 +1,7 @@
 //! What `info`, `inspect`, `inspectp` and `inspecti` share: the status and the runtime's verbose information in one object.
 
 use std::collections::BTreeMap;
+use std::io::Write;
 
 use serde_json::{Map, Value};
 
@@ -20,6 +21,15 @@ pub(crate) fn with_info(status: Value, info: BTreeMap<String, String>) -> Map<St
         object.insert(key, value);
     }
     object
+}
+
+/// A map as Go prints it.
+pub(crate) fn write_info(out: &mut Output, info: &BTreeMap<String, String>) -> Result<(), Error> {
+    let entries: Vec<_> = (info.iter())
+        .map(|(key, value)| format!("{key}:{value}"))
+        .collect();
+    writeln!(out, "Info: map[{}]", entries.join(" "))?;
+    Ok(())
 }
 
 /// One object, or a list of several.

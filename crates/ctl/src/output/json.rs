@@ -7,9 +7,9 @@ use std::sync::LazyLock;
 
 use prost::{Message, Name};
 use prost_reflect::{DescriptorPool, DynamicMessage, MessageDescriptor, SerializeOptions};
-use serde::Serialize;
 use serde_json::Value;
 
+use super::ordered::Tree;
 use crate::error::Error;
 use crate::output::{Format, Output};
 
@@ -52,10 +52,14 @@ pub(crate) fn write_message<M: Message + Name>(
         return write_value(out, format, &value(message, Names::Json));
     }
     let options = SerializeOptions::new().skip_default_fields(false);
-    let mut serializer = serde_json::Serializer::pretty(&mut *out);
+    let mut text = Vec::new();
     dynamic(message)
-        .serialize_with_options(&mut serializer, &options)
+        .serialize_with_options(&mut serde_json::Serializer::new(&mut text), &options)
         .map_err(|error| Error::Output(error.into()))?;
+    let mut tree: Tree =
+        serde_json::from_slice(&text).map_err(|error| Error::Output(error.into()))?;
+    tree.sort_maps(&descriptor::<M>());
+    serde_json::to_writer_pretty(&mut *out, &tree).map_err(|error| Error::Output(error.into()))?;
     writeln!(out)?;
     Ok(())
 }
@@ -68,12 +72,23 @@ pub(crate) fn write_value(out: &mut Output, format: Format, value: &Value) -> Re
         writeln!(out, "{}", text.trim_end())?;
         return Ok(());
     }
-    let mut serializer = serde_json::Serializer::pretty(&mut *out);
-    value
-        .serialize(&mut serializer)
-        .map_err(|error| Error::Output(error.into()))?;
-    writeln!(out)?;
+    let text = serde_json::to_string_pretty(value).map_err(|error| Error::Output(error.into()))?;
+    writeln!(out, "{}", as_go_escapes(&text))?;
     Ok(())
+}
+
+/// Go's encoder of values, which crictl prints these by, escapes what a web page would stumble over. Outside of texts JSON has none of it.
+fn as_go_escapes(json: &str) -> String {
+    let mut text = String::with_capacity(json.len());
+    for character in json.chars() {
+        match character {
+            '<' | '>' | '&' | '\u{2028}' | '\u{2029}' => {
+                text.push_str(&format!("\\u{:04x}", u32::from(character)));
+            }
+            other => text.push(other),
+        }
+    }
+    text
 }
 
 fn dynamic<M: Message + Name>(message: &M) -> DynamicMessage {
@@ -128,6 +143,34 @@ mod tests {
             value(&handler, Names::Proto),
             serde_json::json!({"name": "runsc", "features": {"recursive_read_only_mounts": true}})
         );
+    }
+
+    #[test]
+    fn maps_are_sorted_and_fields_are_not() {
+        let container = Container {
+            id: "abc".to_owned(),
+            labels: (0..20)
+                .map(|n| (format!("l{n:02}"), n.to_string()))
+                .collect(),
+            ..Container::default()
+        };
+        let options = SerializeOptions::new().skip_default_fields(false);
+        let mut text = Vec::new();
+        let mut serializer = serde_json::Serializer::new(&mut text);
+        (dynamic(&container).serialize_with_options(&mut serializer, &options)).unwrap();
+        let mut tree: Tree = serde_json::from_slice(&text).unwrap();
+        tree.sort_maps(&descriptor::<Container>());
+        let text = serde_json::to_string(&tree).unwrap();
+        let at = |name: &str| text.find(&format!("\"{name}\":")).unwrap();
+        assert!(
+            (1..20).all(|n| at(&format!("l{:02}", n - 1)) < at(&format!("l{n:02}"))),
+            "{text}"
+        );
+        assert!(
+            at("id") < at("createdAt") && at("podSandboxId") < at("imageRef"),
+            "{text}"
+        );
+        assert_eq!(as_go_escapes("\"a<b>&c\""), "\"a\\u003cb\\u003e\\u0026c\"");
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 pub(crate) mod bench;
 pub(crate) mod json;
+mod ordered;
 pub(crate) mod progress;
 pub(crate) mod size;
 pub(crate) mod table;

@@ -44,6 +44,12 @@ pub(crate) fn rfc3339(ns: i64) -> String {
         .to_string()
 }
 
+/// `2026-11-21 08:00:00.5 +0000 UTC`, as Go prints a time.
+pub(crate) fn spaced(ns: i64) -> String {
+    let text = rfc3339(ns).replace('T', " ");
+    format!("{} +0000 UTC", text.trim_end_matches('Z'))
+}
+
 /// Reads `2026-11-21T08:00:00[.fraction][Z|±hh:mm]`; without a zone it is UTC. A date alone is its midnight.
 pub(crate) fn parse_rfc3339(text: &str) -> Option<i64> {
     let time = text.parse::<Timestamp>().or_else(|_| {

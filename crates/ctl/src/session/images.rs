@@ -60,7 +60,7 @@ impl Session {
         let reply = service.list_operations(ListOperationsRequest {}).await;
         reply
             .map(Response::into_inner)
-            .map_err(|status| Error::rpc("list what is under way".to_owned(), status))
+            .map_err(|status| Error::own_rpc("list what is under way".to_owned(), status))
     }
 
     /// What a pull would try. Only Longshore says.
@@ -73,7 +73,7 @@ impl Session {
         let reply = service.explain_pull(request).await;
         reply
             .map(Response::into_inner)
-            .map_err(|status| Error::rpc(operation, status))
+            .map_err(|status| Error::own_rpc(operation, status))
     }
 
     /// Compares layers with what was unpacked. Only Longshore does.
@@ -85,7 +85,7 @@ impl Session {
         let reply = service.check(request).await;
         reply
             .map(Response::into_inner)
-            .map_err(|status| Error::rpc("check the store".to_owned(), status))
+            .map_err(|status| Error::own_rpc("check the store".to_owned(), status))
     }
 
     /// Takes an archive in. Only Longshore does.
@@ -93,15 +93,11 @@ impl Session {
         &self,
         messages: mpsc::Receiver<LoadRequest>,
     ) -> Result<LoadResponse, Error> {
-        let messages = stream::unfold(messages, async |mut messages| {
-            let message = messages.recv().await?;
-            Some((message, messages))
-        });
         let mut service = self.image().await?.store_service();
-        let reply = service.load(messages).await;
+        let reply = service.load(received(messages)).await;
         reply
             .map(Response::into_inner)
-            .map_err(|status| Error::rpc("load images".to_owned(), status))
+            .map_err(|status| Error::own_rpc("load images".to_owned(), status))
     }
 
     /// An archive of images. Only Longshore makes it.
@@ -110,7 +106,7 @@ impl Session {
         let reply = service.save(request).await;
         reply
             .map(Response::into_inner)
-            .map_err(|status| Error::rpc("save images".to_owned(), status))
+            .map_err(|status| Error::own_rpc("save images".to_owned(), status))
     }
 
     /// Sends an image to a registry. Only Longshore does.
@@ -120,12 +116,12 @@ impl Session {
         let reply = service.push(request).await;
         reply
             .map(Response::into_inner)
-            .map_err(|status| Error::rpc(operation, status))
+            .map_err(|status| Error::own_rpc(operation, status))
     }
 
     /// Whose each byte on the node's disk is. Only Longshore says.
     pub(crate) async fn disk_usage(&self) -> Result<Vec<DiskPart>, Error> {
-        let failed = |status| Error::rpc("measure what is on disk".to_owned(), status);
+        let failed = |status| Error::own_rpc("measure what is on disk".to_owned(), status);
         let mut service = self.image().await?.store_service();
         let reply = service.disk_usage(DiskUsageRequest {}).await;
         let mut parts = reply.map_err(failed)?.into_inner();
@@ -172,6 +168,14 @@ impl Session {
             "get the image file systems"
         )
     }
+}
+
+/// What comes through a channel, as a request's stream.
+pub(super) fn received<M>(messages: mpsc::Receiver<M>) -> impl Stream<Item = M> {
+    stream::unfold(messages, async |mut messages| {
+        let message = messages.recv().await?;
+        Some((message, messages))
+    })
 }
 
 fn spec(reference: &str) -> ImageSpec {

@@ -181,7 +181,7 @@ fn the_runtime_introduces_itself() {
     );
     assert_eq!(
         bench.output(&["runtime-config"]),
-        "CgroupDriver: CGROUPFS\n"
+        "cgroup driver:   CGROUPFS\n"
     );
 }
 

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "all of this crate is test code")]
 
 mod actions;
+mod bad_input;
 mod config;
 mod errors;
 mod fake;

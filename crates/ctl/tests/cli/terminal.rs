@@ -24,12 +24,21 @@ pub(crate) struct OnTerminal {
 impl OnTerminal {
     /// `command` gets the end of the terminal that is the command's.
     pub(crate) fn start(command: impl FnOnce(OwnedFd) -> Command) -> Self {
+        Self::start_sized(100, 24, command)
+    }
+
+    /// As [`OnTerminal::start`], of another size.
+    pub(crate) fn start_sized(
+        columns: u16,
+        lines: u16,
+        command: impl FnOnce(OwnedFd) -> Command,
+    ) -> Self {
         let terminal = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
         grantpt(&terminal).unwrap();
         unlockpt(&terminal).unwrap();
         let size = Winsize {
-            ws_row: 24,
-            ws_col: 100,
+            ws_row: lines,
+            ws_col: columns,
             ws_xpixel: 0,
             ws_ypixel: 0,
         };

@@ -3,7 +3,7 @@
 use std::{
     ffi::OsString,
     fs::{File, OpenOptions},
-    io::{self, Read},
+    io::{self, Read, Write},
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
     time::{Instant, SystemTime, UNIX_EPOCH},
@@ -68,7 +68,7 @@ impl Drop for Partial {
     }
 }
 
-/// Reads until its time is over.
+/// Reads or writes until its time is over.
 pub(super) struct Timely<R> {
     pub(super) inner: R,
     pub(super) until: Instant,
@@ -80,6 +80,19 @@ impl<R: Read> Read for Timely<R> {
             true => self.inner.read(buffer),
             false => Err(io::ErrorKind::TimedOut.into()),
         }
+    }
+}
+
+impl<W: Write> Write for Timely<W> {
+    fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
+        match Instant::now() < self.until {
+            true => self.inner.write(buffer),
+            false => Err(io::ErrorKind::TimedOut.into()),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.inner.flush()
     }
 }
 

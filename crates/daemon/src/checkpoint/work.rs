@@ -1,7 +1,6 @@
 //! One container's checkpoint in the making: what is written down of it, and where.
 
 use std::{
-    collections::BTreeMap,
     fs::File,
     io,
     os::{fd::OwnedFd, unix::fs::DirBuilderExt},
@@ -10,12 +9,14 @@ use std::{
     time::{Duration, Instant},
 };
 
+use copy::Packer;
 use oci_plan::FdSlot;
 use oci_spec::runtime::Spec;
 use supervisor_api::{Dump, RequestBody};
 
 use super::{
     CheckpointError,
+    archive::Timely,
     criu::{self, Criu},
     layer::Changes,
     metadata::{self, DELETED, DESCRIPTORS, EXTERNAL, IMAGES, LAYER},
@@ -262,10 +263,12 @@ impl Work {
             let changes = Changes {
                 upper: &overlay.container_dir(container.id.as_str()).join("upper"),
                 image: &view,
-                archive: tar::Builder::new(&file),
+                archive: Packer::new(Timely {
+                    inner: &file,
+                    until,
+                }),
                 deleted: Vec::new(),
                 until,
-                linked: BTreeMap::new(),
             };
             let deleted = changes.write()?;
             metadata::json_file(&directory, DELETED, &deleted)

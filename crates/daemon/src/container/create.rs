@@ -457,8 +457,14 @@ pub(crate) fn slot(index: usize) -> FdSlot {
     FdSlot(u16::try_from(index).unwrap_or(u16::MAX))
 }
 
+/// Who root is outside of a user namespace.
+pub(crate) fn mapping_root(mappings: &[crate::pod::config::IdMapping]) -> u32 {
+    let root = mappings.iter().find(|mapping| mapping.container_id == 0);
+    root.map_or(0, |mapping| mapping.host_id)
+}
+
 /// The pod's user namespace, where it has one: its supervisor holds it.
-async fn user_namespace(
+pub(crate) async fn user_namespace(
     container: &Container,
     link: &Link,
 ) -> Result<Option<OwnedFd>, CreateError> {
@@ -496,17 +502,11 @@ fn specify(
 ) -> Result<Specified, CreateError> {
     let (id, pod) = (&container.id, &container.pod);
     let image: &Image = &sources.image;
-    let root_of = |mappings: &[crate::pod::config::IdMapping]| {
-        mappings
-            .iter()
-            .find(|mapping| mapping.container_id == 0)
-            .map_or(0, |m| m.host_id)
-    };
     let mapping = match (&user_namespace, pod.config.user_namespace()) {
         (Some(namespace), Some(user)) => Some(UserMapping {
             namespace: namespace.as_fd(),
-            root_uid: root_of(&user.uids),
-            root_gid: root_of(&user.gids),
+            root_uid: mapping_root(&user.uids),
+            root_gid: mapping_root(&user.gids),
         }),
         (Some(_), None) | (None, _) => None,
     };

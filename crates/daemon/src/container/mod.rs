@@ -45,7 +45,7 @@ use std::{
 
 pub(crate) use attach::{AttachError, Attachment, attach, check_attach};
 pub(crate) use awaited::Awaited;
-pub(crate) use create::{CreateError, create, slot};
+pub(crate) use create::{CreateError, create, mapping_root, slot, user_namespace};
 use denied::Denied;
 pub(crate) use denied::denied;
 pub(crate) use devices::DevicesError;

@@ -6,11 +6,14 @@ mod status;
 
 mod attach;
 mod batch;
+mod changes;
 mod check_store;
 mod checkpoint_container;
 mod checkpoint_pod;
 mod container_stats;
 mod container_status;
+mod copy_in;
+mod copy_out;
 mod create_container;
 mod deadline;
 mod disk_usage;
@@ -57,8 +60,8 @@ use std::{pin::Pin, sync::Arc};
 
 use cri::{
     progress::{
-        self, images_server::Images, operations_server::Operations, progress_server::Progress,
-        store_server::Store,
+        self, files_server::Files, images_server::Images, operations_server::Operations,
+        progress_server::Progress, store_server::Store,
     },
     v1::{self, image_service_server::ImageService, runtime_service_server::RuntimeService},
 };
@@ -528,6 +531,39 @@ impl Store for Cri {
         request: Request<progress::DiskUsageRequest>,
     ) -> Reply<Self::DiskUsageStream> {
         disk_usage::disk_usage(&self.runtime, request)
+            .await
+            .map(Response::new)
+    }
+}
+
+#[tonic::async_trait]
+impl Files for Cri {
+    type ChangesStream = Streamed<progress::Change>;
+    type CopyOutStream = Streamed<progress::CopyOutPart>;
+
+    async fn changes(
+        &self,
+        request: Request<progress::ChangesRequest>,
+    ) -> Reply<Self::ChangesStream> {
+        changes::changes(&self.runtime, request)
+            .await
+            .map(Response::new)
+    }
+
+    async fn copy_out(
+        &self,
+        request: Request<progress::CopyOutRequest>,
+    ) -> Reply<Self::CopyOutStream> {
+        copy_out::copy_out(&self.runtime, request)
+            .await
+            .map(Response::new)
+    }
+
+    async fn copy_in(
+        &self,
+        request: Request<tonic::Streaming<progress::CopyInRequest>>,
+    ) -> Reply<progress::CopyInResponse> {
+        copy_in::copy_in(&self.runtime, request)
             .await
             .map(Response::new)
     }

@@ -12,6 +12,7 @@ use crate::{
     checkpoint,
     classes::ClassError,
     container::{self, CreateError, DevicesError, ExecError, LimitError, LogError, MountError},
+    files::{self, Trouble},
     handlers::BundleError,
     hooks::Failure,
     inventory::FindError,
@@ -40,6 +41,17 @@ impl<E: Coded> IntoStatus for E {
             _ => tracing::debug!(?code, message = logged, "a request was refused"),
         }
         Status::new(code, chain(self.error()))
+    }
+}
+
+fn trouble_code(trouble: Trouble) -> Code {
+    match trouble {
+        Trouble::NotFound => Code::NotFound,
+        Trouble::Kind => Code::FailedPrecondition,
+        Trouble::Archive => Code::InvalidArgument,
+        Trouble::Denied => Code::PermissionDenied,
+        Trouble::Full => Code::ResourceExhausted,
+        Trouble::System => Code::Internal,
     }
 }
 
@@ -180,6 +192,14 @@ coded! {
         E::Freeze(_, call) | E::Supervisor(_, call) => call.code(),
         E::Late { .. } | E::Blocking(..) => Code::DeadlineExceeded,
         E::Files { .. } | E::Record(..) | E::Crashed(_) => os_code(error),
+    }
+    files::FilesError: error {
+        E::State { .. } | E::OwnKernel { .. } | E::NoImage(_) | E::NoUserNamespace(_) => Code::FailedPrecondition,
+        E::UserNamespace(_, error) => error.code(),
+        E::TooMany => Code::ResourceExhausted,
+        E::Hung(_) | E::Blocking(_) => Code::DeadlineExceeded,
+        E::Worker { kind, .. } => trouble_code(*kind),
+        E::Open { .. } | E::Layer(_) | E::Start(_) | E::Ended => os_code(error),
     }
     checkpoint::PodCheckpointError: error {
         E::NoContainers | E::Twice(_) | E::TwoOfAName(_) | E::Elsewhere { .. } => Code::InvalidArgument,

@@ -12,7 +12,7 @@ use registry::image::{Image as Built, ImageBuilder};
 use super::{
     bed::Bed,
     calls::{Calls, Refused},
-    case::{Ended, Verdict, ensure},
+    case::{Ended, Verdict, ensure, ensure_eq},
 };
 
 /// Labels of everything that a scene makes.
@@ -59,6 +59,13 @@ impl<'a> Scene<'a> {
 
     pub(super) fn calls(&self) -> &'a Calls {
         &self.bed.calls
+    }
+
+    /// What the runtime says that the handler of this run can do.
+    pub(super) fn handler_features(&self) -> RuntimeHandlerFeatures {
+        let handlers = self.bed.status.runtime_handlers.iter();
+        let mut own = handlers.filter(|it| it.name == self.bed.settings.handler);
+        own.next().and_then(|it| it.features).unwrap_or_default()
     }
 
     pub(super) fn labels(&self) -> BTreeMap<String, String> {
@@ -514,6 +521,25 @@ impl LogLine {
             text: text.to_owned(),
         })
     }
+}
+
+/// What the kubelet finds its own by: metadata, labels, annotations.
+pub(super) type Marks<'a, M> = (
+    &'a Option<M>,
+    &'a BTreeMap<String, String>,
+    &'a BTreeMap<String, String>,
+);
+
+/// Whether they are told as they were given.
+pub(super) fn kept<M: PartialEq + std::fmt::Debug>(
+    told: &str,
+    found: Marks<'_, M>,
+    given: Marks<'_, M>,
+) -> Verdict {
+    ensure_eq!(found.0, given.0, "{told} metadata");
+    ensure_eq!(found.1, given.1, "{told} labels");
+    ensure_eq!(found.2, given.2, "{told} annotations");
+    Ok(())
 }
 
 pub(super) fn spec(image: &str) -> ImageSpec {

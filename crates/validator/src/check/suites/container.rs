@@ -5,7 +5,7 @@ use tonic::Code;
 
 use crate::check::{
     case::{Case, Ended, Verdict, case, ensure, ensure_eq, skip},
-    scene::{Scene, resources, spec},
+    scene::{Scene, kept, resources, spec},
 };
 
 pub(super) const CASES: &[Case] = &[
@@ -176,27 +176,17 @@ async fn keeps(scene: &Scene<'_>) -> Verdict {
     let id = scene.create(&pod, config.clone()).await?;
     let status = scene.status(&id).await?;
     ensure_eq!(status.id, id, "the status's id");
-    ensure_eq!(status.metadata, config.metadata, "the status's metadata");
-    ensure_eq!(status.labels, config.labels, "the status's labels");
-    ensure_eq!(
-        status.annotations,
-        config.annotations,
-        "the status's annotations"
-    );
+    let given = (&config.metadata, &config.labels, &config.annotations);
+    let found = (&status.metadata, &status.labels, &status.annotations);
+    kept("the status's", found, given)?;
     let path = scene.log_path(&pod, &config).display().to_string();
     ensure_eq!(status.log_path, path, "the status's log_path");
     let listed = scene.own_containers().await?;
     let [listed] = &listed[..] else {
         return Err(Ended::Failed(format!("not one container: {listed:?}")));
     };
-    ensure_eq!(listed.metadata, config.metadata, "the listed metadata");
-    ensure_eq!(listed.labels, config.labels, "the listed labels");
-    ensure_eq!(
-        listed.annotations,
-        config.annotations,
-        "the listed annotations"
-    );
-    Ok(())
+    let found = (&listed.metadata, &listed.labels, &listed.annotations);
+    kept("the listed", found, given)
 }
 
 async fn filters(scene: &Scene<'_>) -> Verdict {

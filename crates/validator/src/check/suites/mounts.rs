@@ -175,18 +175,11 @@ async fn read_only(scene: &Scene<'_>) -> Verdict {
 }
 
 fn has_recursive(scene: &Scene<'_>) -> Verdict {
-    let handler = &scene.bed.settings.handler;
-    let handlers = &scene.bed.status.runtime_handlers;
-    let features = handlers
-        .iter()
-        .find(|it| it.name == *handler)
-        .and_then(|it| it.features);
-    match features.unwrap_or_default().recursive_read_only_mounts {
-        true => Ok(()),
-        false => {
-            skip!("the runtime says that its handler {handler:?} has no recursive read-only mounts")
-        }
+    if scene.handler_features().recursive_read_only_mounts {
+        return Ok(());
     }
+    let handler = &scene.bed.settings.handler;
+    skip!("the runtime says that its handler {handler:?} has no recursive read-only mounts")
 }
 
 /// A mount of the node's below another, where this process may make one that the runtime sees.

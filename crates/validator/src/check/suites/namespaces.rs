@@ -178,16 +178,11 @@ fn user_namespace(uids: Vec<IdMapping>) -> UserNamespace {
 }
 
 fn has_user_namespaces(scene: &Scene<'_>) -> Verdict {
-    let handler = &scene.bed.settings.handler;
-    let handlers = &scene.bed.status.runtime_handlers;
-    let features = handlers
-        .iter()
-        .find(|it| it.name == *handler)
-        .and_then(|it| it.features);
-    match features.unwrap_or_default().user_namespaces {
-        true => Ok(()),
-        false => skip!("the runtime says that its handler {handler:?} has no user namespaces"),
+    if scene.handler_features().user_namespaces {
+        return Ok(());
     }
+    let handler = &scene.bed.settings.handler;
+    skip!("the runtime says that its handler {handler:?} has no user namespaces")
 }
 
 async fn user(scene: &Scene<'_>) -> Verdict {

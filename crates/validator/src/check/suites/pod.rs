@@ -5,7 +5,7 @@ use tonic::Code;
 
 use crate::check::{
     case::{Case, Ended, Verdict, case, ensure, ensure_eq},
-    scene::Scene,
+    scene::{Scene, kept},
 };
 
 pub(super) const CASES: &[Case] = &[
@@ -64,25 +64,15 @@ async fn keeps(scene: &Scene<'_>) -> Verdict {
     config.annotations = BTreeMap::from([("note".to_owned(), "two\nlines".to_owned())]);
     let pod = scene.pod(config.clone()).await?;
     let status = scene.pod_status(&pod.id).await?;
-    ensure_eq!(status.metadata, config.metadata, "the status's metadata");
-    ensure_eq!(status.labels, config.labels, "the status's labels");
-    ensure_eq!(
-        status.annotations,
-        config.annotations,
-        "the status's annotations"
-    );
+    let given = (&config.metadata, &config.labels, &config.annotations);
+    let found = (&status.metadata, &status.labels, &status.annotations);
+    kept("the status's", found, given)?;
     let listed = scene.own_pods().await?;
     let [listed] = &listed[..] else {
         return Err(Ended::Failed(format!("not one pod: {listed:?}")));
     };
-    ensure_eq!(listed.metadata, config.metadata, "the listed metadata");
-    ensure_eq!(listed.labels, config.labels, "the listed labels");
-    ensure_eq!(
-        listed.annotations,
-        config.annotations,
-        "the listed annotations"
-    );
-    Ok(())
+    let found = (&listed.metadata, &listed.labels, &listed.annotations);
+    kept("the listed", found, given)
 }
 
 async fn filters(scene: &Scene<'_>) -> Verdict {
