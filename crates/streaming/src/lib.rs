@@ -26,8 +26,9 @@ pub use session::{
 
 pub use status::Ending;
 
-/// An error and its causes, in one line.
-fn chain(error: &dyn std::error::Error) -> String {
+/// An error and its causes, in one line: what clients are told, and what logs say.
+#[must_use]
+pub fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {

@@ -97,7 +97,7 @@ async fn start_now(runtime: &Arc<Runtime>, container: &Arc<Container>) -> Result
         && let Err(error) = hooks::before_start(runtime, container, &link, spec, pid).await
     {
         let error = StartError::Hook(id.clone(), error);
-        container.not_started(runtime, &chain(&error));
+        container.not_started(runtime, &streaming::chain(&error));
         end(runtime, container, &link, &turn).await;
         return Err(error);
     }
@@ -151,18 +151,6 @@ async fn end(runtime: &Arc<Runtime>, container: &Arc<Container>, link: &Link, tu
         let error = &error as &dyn std::error::Error;
         tracing::warn!(container = %container.id, error, "a container whose hook failed is not killed");
     }
-}
-
-/// An error with all its reasons.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        source = error.source();
-    }
-    text
 }
 
 impl Container {

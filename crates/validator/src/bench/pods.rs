@@ -85,7 +85,7 @@ pub async fn run_pods(
     let floor = match floor::measure(directory, settings.rounds.max(20)) {
         Ok(floor) => Some(floor),
         Err(error) => {
-            notes.push(format!("no floor: {}", chain(&error)));
+            notes.push(format!("no floor: {}", streaming::chain(&error)));
             None
         }
     };
@@ -148,7 +148,7 @@ pub(crate) async fn remove_all(
 ) {
     for subject in measured {
         if let Err(error) = subject.calls.remove_run(&workload.run).await {
-            notes.push(format!("pods may be left: {}", chain(&error)));
+            notes.push(format!("pods may be left: {}", streaming::chain(&error)));
         }
     }
 }
@@ -244,7 +244,7 @@ pub(crate) fn machine() -> Machine {
         Ok(Mode::V1) => "v1".to_owned(),
         Ok(Mode::V2) => "v2".to_owned(),
         Ok(Mode::Hybrid) => "v1 and v2 beside each other".to_owned(),
-        Err(error) => format!("unknown: {}", chain(&error)),
+        Err(error) => format!("unknown: {}", streaming::chain(&error)),
     };
     Machine {
         kernel: uname.release().to_string_lossy().into_owned(),
@@ -258,15 +258,4 @@ pub(crate) fn io_error(operation: &str, path: &Path, source: io::Error) -> Bench
         operation: format!("{operation} {}", path.display()),
         source,
     }
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(source) = cause {
-        text.push_str(": ");
-        text.push_str(&source.to_string());
-        cause = source.source();
-    }
-    text
 }
