@@ -10,7 +10,11 @@ use std::{
 use anyhow::{Context, ensure};
 use e2e::{ContainerSettings, Host, PodSettings, scenario, scenario_with};
 use serde_json::Value;
-use testkit::daemon::binary;
+use testkit::{
+    daemon::binary,
+    image::{Compression, ImageBuilder, Layer, noise},
+    registry::{Fault, Rule},
+};
 
 const METRICS: &str = "127.0.0.1:9095";
 
@@ -92,6 +96,66 @@ fn get(host: &Host, request: &str) -> anyhow::Result<(String, String)> {
         let (head, body) = reply.split_once("\r\n\r\n").context("a reply")?;
         Ok((head.to_owned(), body.to_owned()))
     })?
+}
+
+#[test]
+fn a_pull_is_told_with_its_layers_and_bytes() {
+    let settings = format!("metrics.address = \"{METRICS}\"\n");
+    scenario_with(&settings, async |host| {
+        let plain = |name: &str| {
+            Layer::new()
+                .file(name, 0o644, noise(3 << 20))
+                .compression(Compression::None)
+        };
+        let built = ImageBuilder::new()
+            .layer(plain("here"))
+            .layer(plain("coming"))
+            .build();
+        let [first, second] = &*built.layers else {
+            panic!("two layers");
+        };
+        let reference = host.registry.push("told", "1", &built);
+        // Of the second layer so much comes, and no more; what has come is told in steps of a quarter of a MiB.
+        let stall = Fault::Stall((2 << 20) + (600 << 10));
+        host.registry.inject(Rule::new(&second.digest, stall));
+        let cri = host.cri.clone();
+        let name = reference.clone();
+        let pull = tokio::spawn(async move { cri.pull(&name).await });
+        let halfway = |seen: &Value| {
+            let stage = seen["operations"][0]["stage"].as_str();
+            stage.is_some_and(|stage| stage.contains("layers: 1 of 2, 5 of 6 MiB"))
+        };
+        let seen = until(host, halfway).await?;
+        let operation = &seen["operations"][0];
+        assert_eq!(operation["rpc"], "PullImage", "{seen}");
+        assert_eq!(operation["name"], reference.as_str(), "{seen}");
+        let (_, text) = get(host, "GET /metrics")?;
+        for line in [
+            "longshore_operations_now{rpc=\"PullImage\"} 1",
+            "longshore_pull_layers_now{state=\"complete\"} 1",
+            "longshore_pull_layers_now{state=\"fetching\"} 1",
+            "longshore_pull_layers_now{state=\"waiting\"} 0",
+        ] {
+            ensure!(text.lines().any(|one| one == line), "{line}: {text}");
+        }
+        let value = |name: &str| -> anyhow::Result<usize> {
+            let line = text.lines().find_map(|line| line.strip_prefix(name));
+            Ok(line.context("a metric")?.trim().parse()?)
+        };
+        let come = value("longshore_pull_bytes_now{state=\"come\"}")?;
+        let to_come = value("longshore_pull_bytes_now{state=\"to_come\"}")?;
+        assert_eq!(come + to_come, first.bytes.len() + second.bytes.len());
+        ensure!(
+            value("longshore_pull_fetched_bytes_total")? >= come,
+            "{text}"
+        );
+        // It would go on for whoever asks again; with the daemon it ends, and leaves nothing.
+        host.daemon.kill();
+        ensure!(pull.await?.is_err(), "a killed daemon answers");
+        host.registry.heal();
+        host.start_daemon().await?;
+        Ok(())
+    });
 }
 
 #[test]

@@ -224,7 +224,10 @@ fn what_a_registry_answers_has_a_code_that_fits() {
     // Nobody listens at the mirror.
     let text = "server = \"http://127.0.0.1:5002\"\n[host.\"http://127.0.0.1:5003\"]\n";
     fs::write(hosts.join("hosts.toml"), text).unwrap();
-    let settings = format!("[registries]\nhosts = {:?}\n", directory.path());
+    let settings = format!(
+        "[registries]\nhosts = {:?}\n[images]\nlayer_limit = \"8Mi\"\n",
+        directory.path()
+    );
     scenario_with(&settings, async |host| {
         let listener = host
             .sandbox
@@ -305,5 +308,13 @@ async fn refusals(host: &Host) -> anyhow::Result<()> {
         ensure!(said.len() < 3000, "{said}");
     }
     host.registry.heal();
+    // Zeros travel as nothing, and would fill the disk.
+    let zeros = Layer::new().file("zeros", 0o644, vec![0; 9 << 20]);
+    let bomb = host
+        .registry
+        .push("bomb", "1", &ImageBuilder::new().layer(zeros).build());
+    let refused = host.cri.pull(&bomb).await.err().context("it is pulled")?;
+    assert_eq!(refused.code(), Code::ResourceExhausted, "{refused}");
+    ensure!(refused.message().contains("8388608"), "{refused}");
     Ok(())
 }
