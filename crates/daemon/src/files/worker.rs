@@ -76,6 +76,11 @@ impl From<copy::Error> for Failure {
     fn from(error: copy::Error) -> Self {
         use copy::Error as E;
         let kind = match &error {
+            E::Path { source, .. }
+                if source.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error()) =>
+            {
+                Trouble::Kind
+            }
             E::Path { source, .. } => match source.kind() {
                 io::ErrorKind::NotFound => Trouble::NotFound,
                 io::ErrorKind::NotADirectory | io::ErrorKind::IsADirectory => Trouble::Kind,

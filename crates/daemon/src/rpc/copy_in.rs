@@ -52,6 +52,8 @@ pub(super) async fn copy_in(
 pub(super) fn check(path: &str) -> Result<(), Status> {
     match path {
         "" => Err(Status::invalid_argument("path: missing")),
+        // `PATH_MAX`; it would come back in the error.
+        path if path.len() > 4096 => Err(Status::invalid_argument("path: longer than 4096 bytes")),
         path if path.contains('\0') => Err(Status::invalid_argument("path: it has a NUL")),
         _ => Ok(()),
     }
