@@ -23,17 +23,17 @@ const XATTRS: [&[u8]; 3] = [b"user.", b"security.capability", b"system.posix_acl
 
 /// File systems whose files are no files: `/proc`, `/sys` and what is below.
 const OF_THE_KERNEL: [i64; 11] = [
-    0x9fa0,                 // proc
-    0x6265_6572,            // sysfs
-    0x27_e0eb,              // cgroup
-    0x6367_7270,            // cgroup2
-    0x1cd1,                 // devpts
-    0x1980_0202,            // mqueue
-    0x6462_6720,            // debugfs
-    0x7472_6163,            // tracefs
-    0x7363_6673,            // securityfs
-    0xcafe_4a11_u32 as i64, // bpf
-    0x6e73_6673,            // namespaces
+    0x9fa0,      // proc
+    0x6265_6572, // sysfs
+    0x27_e0eb,   // cgroup
+    0x6367_7270, // cgroup2
+    0x1cd1,      // devpts
+    0x1980_0202, // mqueue
+    0x6462_6720, // debugfs
+    0x7472_6163, // tracefs
+    0x7363_6673, // securityfs
+    0xcafe_4a11, // bpf
+    0x6e73_6673, // namespaces
 ];
 
 /// What is to be read.
@@ -302,7 +302,7 @@ fn names(directory: &OwnedFd) -> Result<Vec<OsString>, Errno> {
 }
 
 fn is_of_the_kernel(directory: &OwnedFd) -> bool {
-    let kind = rustix::fs::fstatfs(directory).map(|system| system.f_type as i64);
+    let kind = rustix::fs::fstatfs(directory).map(|system| system.f_type);
     kind.is_ok_and(|kind| OF_THE_KERNEL.contains(&kind))
 }
 
