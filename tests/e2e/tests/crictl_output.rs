@@ -122,7 +122,7 @@ fn shape(value: &Value) -> Value {
             .map(|(name, value)| (name.clone(), shape(value)))
             .collect(),
         // Elements are alike, and how many there are is not a matter of shape.
-        Value::Array(items) => Value::Array(items.iter().take(1).map(|item| shape(item)).collect()),
+        Value::Array(items) => Value::Array(items.iter().take(1).map(shape).collect()),
         Value::String(_) => "text".into(),
         Value::Number(_) => "number".into(),
         Value::Bool(_) => "boolean".into(),
