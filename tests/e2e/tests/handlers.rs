@@ -9,7 +9,7 @@ use std::{
 };
 
 use anyhow::{Context, ensure};
-use cri::v1::RuntimeHandler;
+use cri::v1::{IdMapping, NamespaceMode, NamespaceOption, RuntimeHandler, UserNamespace};
 use e2e::{ContainerSettings, Host, PodSettings, scenario, scenario_with};
 use testkit::daemon::{HANDLER_VARIABLE, program};
 
@@ -189,6 +189,55 @@ fn a_profile_is_refused_where_the_runtime_loads_none() {
             };
             assert_eq!(handler["missing"], missing, "{handler}");
         }
+        host.settles()
+    });
+}
+
+/// youki 0.7 lists user namespaces among its features, and its execs do not enter them.
+#[test]
+fn a_user_namespace_is_refused_where_execs_stay_outside() {
+    scenario(async |host| {
+        let text = "case \"$*\" in *--version*) echo youki version: 0.7.0;; features) echo '{\"linux\":{\"namespaces\":[\"user\"],\"seccomp\":{\"enabled\":true}}}';; *' delete '*) ;; *) exit 1;; esac";
+        let youki = script(host, "youki", text)?;
+        let text = format!("[runtimes.youki]\npath = {youki:?}\n");
+        reload(host, &text, &["", "native", "youki"]).await?;
+        let listed = host.cri.status(true).await?.runtime_handlers;
+        let youki = listed.iter().find(|one| one.name == "youki");
+        let features = youki.context("youki")?.features.unwrap_or_default();
+        assert!(!features.user_namespaces);
+
+        let mapping = IdMapping {
+            container_id: 0,
+            host_id: 100_000,
+            length: 65_536,
+        };
+        let options = NamespaceOption {
+            userns_options: Some(UserNamespace {
+                mode: NamespaceMode::Pod.into(),
+                uids: vec![mapping],
+                gids: vec![mapping],
+            }),
+            ..NamespaceOption::default()
+        };
+        let of_pod = options.clone();
+        let pod = PodSettings::edited("mapped", move |config| {
+            let linux = config.linux.get_or_insert_default();
+            let context = linux.security_context.get_or_insert_default();
+            context.namespace_options = Some(of_pod.clone());
+        });
+        let config = host.pod_config(&pod);
+        fs::create_dir_all(&config.log_directory)?;
+        let id = host.cri.run_pod_with(config, "youki").await?;
+        let settings = ContainerSettings::sleeper("main").edited(move |config| {
+            let linux = config.linux.get_or_insert_default();
+            let context = linux.security_context.get_or_insert_default();
+            context.namespace_options = Some(options.clone());
+        });
+        let refused = host.create(&id, &pod, &settings).await.unwrap_err();
+        assert_eq!(refused.code(), tonic::Code::FailedPrecondition, "{refused}");
+        let words = "handler youki runs execs outside a pod's user namespace";
+        assert!(refused.message().contains(words), "{refused}");
+        host.cri.remove_pod(&id).await?;
         host.settles()
     });
 }

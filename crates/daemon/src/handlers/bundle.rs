@@ -48,6 +48,9 @@ pub(crate) enum BundleError {
         if *.own_kernel { "RuntimeDefault, for which its own kernel stands" } else { "Unconfined" }
     )]
     NoSeccomp { handler: String, own_kernel: bool },
+    /// Security fails closed: an exec is confined as its container is.
+    #[error("handler {handler} runs execs outside a pod's user namespace: use another")]
+    ExecOutside { handler: String },
     #[error(
         "handler {handler} gives each container a kernel of its own: {what} is not to be had with it"
     )]
@@ -67,6 +70,11 @@ pub(crate) fn write_bundle<'a>(
     let (bundle, mut spec) = make_places(bundles, spec, plan, descriptors)?;
     spec.set_version(VERSION.to_owned());
     confine(made_with, &mut spec, plan)?;
+    if made_with.exec_outside && plan.namespaces.user != NamespaceSource::Host {
+        return Err(BundleError::ExecOutside {
+            handler: made_with.name.clone(),
+        });
+    }
     if made_with.own_kernel {
         check_alone(made_with, plan)?;
         if !made_with.has_sandbox() {

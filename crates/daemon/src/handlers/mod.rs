@@ -48,6 +48,9 @@ pub(crate) struct MadeWith {
     /// Each container is in a sandbox of its own, with a kernel of its own.
     #[serde(default)]
     pub(crate) own_kernel: bool,
+    /// Its execs stay outside a user namespace that its containers are in.
+    #[serde(default)]
+    pub(crate) exec_outside: bool,
 }
 
 fn yes() -> bool {
@@ -114,6 +117,7 @@ impl Handlers {
                     exec_cgroup: probe.is_some_and(Probe::exec_cgroup),
                     seccomp: probe.is_some_and(|probe| probe.seccomp),
                     own_kernel: probe.is_some_and(Probe::own_kernel),
+                    exec_outside: probe.is_some_and(Probe::exec_outside),
                 }))
             }
         }

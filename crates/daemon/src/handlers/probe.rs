@@ -83,6 +83,7 @@ impl Probe {
         probe.seccomp = loads_profiles(&said, probe.features.as_ref());
         if let (false, Some(features)) = (probe.own_kernel(), &probe.features) {
             probe.proven = Proven::by(features);
+            probe.proven.user_namespaces &= !probe.exec_outside();
         }
         probe
     }
@@ -91,6 +92,12 @@ impl Probe {
     pub(crate) fn own_kernel(&self) -> bool {
         let version = self.version.as_deref().unwrap_or_default();
         version.starts_with("runsc ")
+    }
+
+    /// youki's (seen with 0.7): what exec gets is not what init got.
+    pub(crate) fn exec_outside(&self) -> bool {
+        let version = self.version.as_deref().unwrap_or_default();
+        version.starts_with("youki ")
     }
 
     /// What pods with this handler go without.
@@ -107,6 +114,9 @@ impl Probe {
                 KernelOf::Container => "one sandbox for all containers of a pod",
                 KernelOf::Pod => "limits and statistics of a container's own",
             });
+            missing.push("user namespaces");
+        }
+        if self.exec_outside() {
             missing.push("user namespaces");
         }
         missing

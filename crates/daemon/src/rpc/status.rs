@@ -145,7 +145,7 @@ coded! {
         | E::Device(_, source) => source.code(),
         E::Hook(_, hook) => hook.code(),
         E::Nri(..) | E::Outside(..) => Code::FailedPrecondition,
-        E::Bundle(_, BundleError::NoSeccomp { .. } | BundleError::OwnKernel { .. }) => Code::FailedPrecondition,
+        E::Bundle(_, BundleError::NoSeccomp { .. } | BundleError::OwnKernel { .. } | BundleError::ExecOutside { .. }) => Code::FailedPrecondition,
         E::Class { source: ClassError::Unknown { .. } | ClassError::Denied { .. }, .. } => Code::InvalidArgument,
         E::Class { .. } => Code::FailedPrecondition,
         E::Devices(_, DevicesError::Node { source, .. }) => source.code(),
