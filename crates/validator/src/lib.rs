@@ -3,3 +3,5 @@
 
 pub mod bench;
 pub mod check;
+mod order;
+mod page;

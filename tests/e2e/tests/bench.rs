@@ -1,11 +1,14 @@
 //! `longshore bench` against the daemon: that it measures what it says, and leaves nothing. How long things take is nobody's assertion.
 
-use std::process::Output;
+use std::{
+    process::{Output, Stdio},
+    time::Duration,
+};
 
 use anyhow::Context;
 use e2e::{Host, scenario, scenario_with};
 use serde_json::Value;
-use testkit::daemon::{binary, program};
+use testkit::daemon::{SOCKET, binary, program};
 
 #[test]
 fn bench_pods_reports_every_call_and_leaves_nothing() {
@@ -177,9 +180,7 @@ fn bench_images_reports_every_image_and_leaves_nothing() {
             assert!(run["share_of_limit"].as_f64().unwrap() > 0.0, "{report}");
         }
         assert_eq!(host.cri.images().await?.len(), before);
-        let left = std::fs::read_dir(host.sandbox.directory())?.filter_map(Result::ok);
-        let mut left = left.map(|entry| entry.file_name().to_string_lossy().into_owned());
-        assert!(left.all(|name| !name.starts_with("longshore-bench-")));
+        assert_eq!(left_behind(host)?, [""; 0]);
         Ok(())
     });
 }
@@ -273,6 +274,219 @@ fn bench_that_cannot_run_says_why_in_one_line() {
         assert!(host.cri.pods(None).await?.is_empty());
         Ok(())
     });
+}
+
+/// The daemon in turn with itself: every suite, the file, and what is made of it.
+#[test]
+fn bench_run_measures_endpoints_in_turn_and_bench_report_shows_them() {
+    scenario(async |host| {
+        let directory = host.sandbox.directory().display().to_string();
+        let (file, page) = (
+            format!("{directory}/run.json"),
+            format!("{directory}/run.html"),
+        );
+        let endpoints = ["one", "two"].map(|name| format!("--endpoint={name}={SOCKET}"));
+        let arguments = [
+            "run",
+            &endpoints[0],
+            &endpoints[1],
+            &format!("--image={}", host.image),
+            &format!("--output={file}"),
+            &format!("--image-directory={directory}"),
+            &format!("--directory={directory}"),
+            "--repeats=2",
+            "--warmup=1",
+            "--network=host",
+            "--pods=1,3",
+            "--concurrency=1,2",
+            "--stream-bytes=1000000",
+            "--images=five",
+            "--image-scale=2",
+            "--settle=0s",
+            "--seed=4",
+        ];
+        let output = succeeded(run(host, &arguments)?)?;
+        assert!(output.contains("CreatePod, ms, one"), "{output}");
+        let record: Value = serde_json::from_slice(&std::fs::read(&file)?)?;
+        assert_eq!(
+            (&record["version"], &record["complete"]),
+            (&1.into(), &true.into())
+        );
+        assert_eq!(
+            record["notes"].as_array().map(Vec::len),
+            Some(0),
+            "{record}"
+        );
+        let all = record["series"].as_array().context("read the series")?;
+        for name in ["one", "two"] {
+            for (suite, experiment, operation, series, samples) in [
+                ("pods", "PodLifecycle", "CreatePod", 1, 2),
+                ("pods", "ContainerOps", "StatusContainer", 1, 2),
+                ("pods", "Others", "processor time of a pod's life", 1, 1),
+                ("scale", "PodLifecycle", "RemovePod", 2, 2),
+                ("scale", "Others", "ListContainerStats", 2, 2),
+                ("concurrency", "Others", "pod ready", 2, 24),
+                ("concurrency", "Others", "pods ready", 2, 3),
+                ("stream", "Exec", "out of the container", 2, 3),
+                (
+                    "stream",
+                    "PortForward",
+                    "memory of an idle connection",
+                    2,
+                    1,
+                ),
+                ("images", "ImageLifecycle", "PullImage", 1, 2),
+                ("images", "ImageListing", "ListImages", 1, 10),
+            ] {
+                let these: Vec<&Value> = all
+                    .iter()
+                    .filter(|it| it["endpoint"] == name && it["suite"] == suite)
+                    .filter(|it| it["experiment"] == experiment && it["operation"] == operation)
+                    .collect();
+                assert_eq!(these.len(), series, "{name}: {suite}: {operation}");
+                for it in these {
+                    assert_eq!(
+                        it["samples"].as_array().map(Vec::len),
+                        Some(samples),
+                        "{it}"
+                    );
+                }
+            }
+        }
+        let floors = all.iter().filter(|it| it["endpoint"].is_null());
+        assert_eq!(
+            floors.count(),
+            9,
+            "the floor, pipes and TCP, the limit of an image"
+        );
+        let memory = record["memory"].as_array().context("read the memory")?;
+        assert_eq!(memory.len(), 4);
+        for (class, least) in [("daemon", 1), ("supervisor", 3), ("workload", 3)] {
+            let rows = memory[3]["classes"]
+                .as_array()
+                .context("read the classes")?;
+            let row = rows
+                .iter()
+                .find(|row| row["class"] == class)
+                .context("find a class")?;
+            assert!(row["count"].as_u64() >= Some(least), "{row}");
+            assert!(row["memory"]["proportional"].as_u64() > Some(0), "{row}");
+        }
+        let shown = succeeded(run(host, &["report", &file, &file])?)?;
+        assert!(shown.contains("two (run.json)"), "{shown}");
+        succeeded(run(host, &["report", &file, "--html", &page])?)?;
+        let page = std::fs::read_to_string(&page)?;
+        assert!(page.contains("<svg") && page.contains("CreatePod, two: median"));
+        assert!(host.cri.pods(None).await?.is_empty());
+        assert_eq!(left_behind(host)?, [""; 0]);
+        Ok(())
+    });
+}
+
+/// Who interrupts a run keeps the parts that had ended, and finds no pod.
+#[test]
+fn bench_run_that_is_interrupted_removes_its_pods() {
+    scenario(async |host| {
+        let file = host.sandbox.directory().join("run.json");
+        let mut command = host.sandbox.command("sh");
+        // The shell becomes the command, under a pid that it has told.
+        let script = format!(
+            "echo $$ >{0}.pid; exec {1} bench run --image={2} --output={0} --directory={3} --suite=pods,scale \
+             --network=host --repeats=1 --warmup=0 --pods=1,60,60,60,60,60,60,60,60 --settle=0s",
+            file.display(),
+            binary("longshore")?.display(),
+            host.image,
+            host.sandbox.directory().display(),
+        );
+        let command = command.args(["-c", &script]);
+        let running = command
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()?;
+        while host.cri.pods(None).await?.len() <= 20 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        host.sandbox
+            .sh(&format!("kill -INT $(cat {}.pid)", file.display()))?;
+        let output = running.wait_with_output()?;
+        let error = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(1), "{error}");
+        assert!(
+            error.contains("interrupted: the rest is missing"),
+            "{error}"
+        );
+        assert_eq!(error.lines().count(), 1, "{error}");
+        let record: Value = serde_json::from_slice(&std::fs::read(&file)?)?;
+        assert_eq!(record["complete"], false);
+        let all = record["series"].as_array().context("read the series")?;
+        assert!(
+            all.iter().any(|it| it["operation"] == "CreatePod"),
+            "{record}"
+        );
+        assert!(host.cri.pods(None).await?.is_empty());
+        assert_eq!(left_behind(host)?, [""; 0]);
+        Ok(())
+    });
+}
+
+#[test]
+fn bench_run_and_report_say_what_is_wrong_in_one_line() {
+    scenario(async |host| {
+        let directory = host.sandbox.directory().display().to_string();
+        let file = |name: &str, text: &str| -> anyhow::Result<String> {
+            let path = format!("{directory}/{name}");
+            std::fs::write(&path, text)?;
+            Ok(path)
+        };
+        let cut = file("cut.json", "{\"format\": \"longshore-bench\", \"version\"")?;
+        let newer = file(
+            "newer.json",
+            "{\"format\": \"longshore-bench\", \"version\": 9}",
+        )?;
+        let image = format!("--image={}-of-nobody", host.image);
+        for (arguments, said) in [
+            (
+                vec!["run", "--endpoint=/nonexistent/x.sock"],
+                "no such file",
+            ),
+            (
+                vec!["run", "--output=/nonexistent/x.json"],
+                "/nonexistent/x.json",
+            ),
+            (vec!["run", "--directory=/nonexistent"], "/nonexistent"),
+            (vec!["run", "--suite=stream", &image], "PullImage"),
+            (
+                vec!["report", "/nonexistent.json"],
+                "read /nonexistent.json",
+            ),
+            (vec!["report", &cut], "not the result of a `bench run`"),
+            (vec!["report", &newer], "version 9 of the format"),
+        ] {
+            let output = run(host, &arguments)?;
+            let error = String::from_utf8_lossy(&output.stderr).into_owned();
+            assert_eq!(output.status.code(), Some(1), "{arguments:?}: {error}");
+            assert!(error.contains(said), "{error}");
+            assert_eq!(error.lines().count(), 1, "{error}");
+        }
+        assert!(host.cri.pods(None).await?.is_empty());
+        Ok(())
+    });
+}
+
+/// What it wrote to standard output.
+fn succeeded(output: Output) -> anyhow::Result<String> {
+    let error = String::from_utf8_lossy(&output.stderr).into_owned();
+    anyhow::ensure!(output.status.success(), "{error}");
+    Ok(String::from_utf8(output.stdout)?)
+}
+
+/// Directories of benchmarks.
+fn left_behind(host: &Host) -> anyhow::Result<Vec<String>> {
+    let all = std::fs::read_dir(host.sandbox.directory())?.filter_map(Result::ok);
+    let names = all.map(|entry| entry.file_name().to_string_lossy().into_owned());
+    Ok(names
+        .filter(|name| name.starts_with("longshore-bench-"))
+        .collect())
 }
 
 fn bench(host: &Host, arguments: &[&str]) -> anyhow::Result<Output> {

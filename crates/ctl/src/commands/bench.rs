@@ -1,3 +1,6 @@
+mod report;
+mod run;
+
 use std::{
     io::{self, IsTerminal, Write},
     path::PathBuf,
@@ -12,6 +15,10 @@ use validator::bench::{
     StreamSettings, Subject,
 };
 
+use super::{
+    interrupt::interrupted,
+    placement::{CgroupParent, Placement},
+};
 use crate::error::Error;
 use crate::output::Output;
 use crate::output::bench::{write_handlers, write_images, write_pods, write_streams};
@@ -19,7 +26,7 @@ use crate::session::Session;
 
 /// Measure what runtimes take and cost
 ///
-/// Figures of one sitting only can be compared: name the other runtimes with --against. The machine should be doing nothing else.
+/// Figures of one sitting only can be compared: name the other runtimes with --against, or with --endpoint of `bench run`. The machine should be doing nothing else.
 #[derive(Debug, Args)]
 pub(crate) struct Bench {
     #[command(subcommand)]
@@ -32,6 +39,8 @@ enum What {
     Stream(Stream),
     Images(Images),
     Handlers(Handlers),
+    Run(Box<run::Run>),
+    Report(report::Report),
 }
 
 /// Pods: latency of each call, many at once, memory, processor time, and the kernel's floor
@@ -62,23 +71,8 @@ struct Pods {
     /// Running containers when lists are measured; 0 for none
     #[arg(long, value_name = "N", default_value_t = 200)]
     list_containers: usize,
-    /// RuntimeClass handler [default: the runtime's]
-    #[arg(
-        long,
-        short,
-        value_name = "HANDLER",
-        default_value = "",
-        hide_default_value = true
-    )]
-    runtime: String,
-    /// Cgroup parent of the pods, as the runtime's cgroup driver writes it [default: the runtime's]
-    #[arg(
-        long,
-        value_name = "CGROUP",
-        default_value = "",
-        hide_default_value = true
-    )]
-    cgroup_parent: String,
+    #[command(flatten)]
+    placement: Placement,
     /// Where logs and mounted files of the pods are made
     #[arg(long, value_name = "DIRECTORY", default_value = "/tmp")]
     directory: PathBuf,
@@ -118,23 +112,8 @@ struct Stream {
     /// Seconds that the daemon is left in peace before its memory is looked at
     #[arg(long, value_name = "SECONDS", default_value_t = 12)]
     settle: u64,
-    /// RuntimeClass handler [default: the runtime's]
-    #[arg(
-        long,
-        short,
-        value_name = "HANDLER",
-        default_value = "",
-        hide_default_value = true
-    )]
-    runtime: String,
-    /// Cgroup parent of the pod, as the runtime's cgroup driver writes it [default: the runtime's]
-    #[arg(
-        long,
-        value_name = "CGROUP",
-        default_value = "",
-        hide_default_value = true
-    )]
-    cgroup_parent: String,
+    #[command(flatten)]
+    placement: Placement,
     /// Where mounted files of the pod are made
     #[arg(long, value_name = "DIRECTORY", default_value = "/tmp")]
     directory: PathBuf,
@@ -191,14 +170,8 @@ struct Handlers {
     /// The pods' network
     #[arg(long, value_name = "NETWORK", default_value_t = NetworkArg::Pod)]
     network: NetworkArg,
-    /// Cgroup parent of the pods, as the runtime's cgroup driver writes it [default: the runtime's]
-    #[arg(
-        long,
-        value_name = "CGROUP",
-        default_value = "",
-        hide_default_value = true
-    )]
-    cgroup_parent: String,
+    #[command(flatten)]
+    cgroup: CgroupParent,
     /// Where logs, mounted files and bundles are made
     #[arg(long, value_name = "DIRECTORY", default_value = "/tmp")]
     directory: PathBuf,
@@ -244,6 +217,8 @@ impl Bench {
             What::Stream(stream) => stream.run(session, out).await,
             What::Images(images) => images.run(session, out).await,
             What::Handlers(handlers) => handlers.run(session, out).await,
+            What::Run(run) => run.run(session, out).await,
+            What::Report(report) => report.run(out),
         }
     }
 }
@@ -258,11 +233,11 @@ impl Pods {
             crowd: self.crowd,
             concurrency: self.concurrency,
             list_containers: self.list_containers,
-            handler: self.runtime,
-            cgroup_parent: self.cgroup_parent,
+            handler: self.placement.runtime,
+            cgroup_parent: self.placement.cgroup.cgroup_parent,
             directory: self.directory,
         };
-        let measured = bench::run_pods(&subjects, &settings, interrupt(), told()).await;
+        let measured = bench::run_pods(&subjects, &settings, interrupted(), told()).await;
         report(out, self.output, measured, write_pods)
     }
 }
@@ -278,11 +253,11 @@ impl Stream {
             connections: self.connections,
             idle: self.idle,
             settle: Duration::from_secs(self.settle),
-            handler: self.runtime,
-            cgroup_parent: self.cgroup_parent,
+            handler: self.placement.runtime,
+            cgroup_parent: self.placement.cgroup.cgroup_parent,
             directory: self.directory,
         };
-        let measured = bench::run_streams(&subjects, &settings, interrupt(), told()).await;
+        let measured = bench::run_streams(&subjects, &settings, interrupted(), told()).await;
         report(out, self.output, measured, write_streams)
     }
 }
@@ -296,7 +271,7 @@ impl Images {
             scale_percent: self.scale,
             directory: self.directory,
         };
-        let measured = bench::run_images(&subjects, &settings, interrupt(), told()).await;
+        let measured = bench::run_images(&subjects, &settings, interrupted(), told()).await;
         report(out, self.output, measured, write_images)
     }
 }
@@ -308,13 +283,13 @@ impl Handlers {
             handlers: self.handlers,
             rounds: self.rounds,
             network: self.network.into(),
-            cgroup_parent: self.cgroup_parent,
+            cgroup_parent: self.cgroup.cgroup_parent,
             commands: self.commands,
             mounts: self.mounts,
             directory: self.directory,
         };
         let subjects = subjects(session, Vec::new());
-        let measured = bench::run_handlers(&subjects[0], &settings, interrupt(), told()).await;
+        let measured = bench::run_handlers(&subjects[0], &settings, interrupted(), told()).await;
         report(out, self.output, measured, write_handlers)
     }
 }
@@ -330,14 +305,6 @@ fn subjects(session: &Session, others: Vec<Subject>) -> Vec<Subject> {
     subjects
 }
 
-/// Resolves when the user has had enough.
-async fn interrupt() {
-    // Without a handler the signal ends the process, as it does by default.
-    if tokio::signal::ctrl_c().await.is_err() {
-        std::future::pending::<()>().await;
-    }
-}
-
 fn report<T: Serialize>(
     out: &mut Output,
     format: ReportFormat,
@@ -345,19 +312,26 @@ fn report<T: Serialize>(
     write_table: impl FnOnce(&mut Output, &T) -> io::Result<()>,
 ) -> Result<(), Error> {
     clear_told();
-    let report = measured.map_err(|error| match error {
-        BenchError::Connect(error) => Error::Connect(error),
-        error => Error::Bench(error),
-    })?;
+    let report = measured.map_err(failed)?;
     match format {
         ReportFormat::Table => write_table(out, &report)?,
         ReportFormat::Json => {
-            let text = serde_json::to_string_pretty(&report)
-                .map_err(|error| Error::Input(format!("write the report as JSON: {error}")))?;
+            let text = serde_json::to_string_pretty(&report).map_err(json_error)?;
             writeln!(out, "{text}")?;
         }
     }
     Ok(())
+}
+
+fn failed(error: BenchError) -> Error {
+    match error {
+        BenchError::Connect(error) => Error::Connect(error),
+        error => Error::Bench(error),
+    }
+}
+
+fn json_error(error: serde_json::Error) -> Error {
+    Error::Input(format!("write the report as JSON: {error}"))
 }
 
 /// What is being done, in one line of a terminal that is written over.

@@ -1,7 +1,6 @@
 use std::{
-    fs,
     io::{self, IsTerminal, Write},
-    path::{Path, PathBuf},
+    path::PathBuf,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -9,6 +8,7 @@ use clap::{Args, ValueEnum};
 use regex_lite::Regex;
 use validator::check::{self, Case, CaseReport, CheckError, Report, Settings, Told, Verdict};
 
+use super::{files::write_file, interrupt::interrupted, placement::Placement};
 use crate::duration;
 use crate::error::Error;
 use crate::output::Output;
@@ -53,23 +53,8 @@ pub(crate) struct Check {
     /// Where logs and volumes of the pods are made
     #[arg(long, value_name = "DIRECTORY", default_value = "/tmp")]
     directory: PathBuf,
-    /// RuntimeClass handler of the pods [default: the runtime's]
-    #[arg(
-        long,
-        short,
-        value_name = "HANDLER",
-        default_value = "",
-        hide_default_value = true
-    )]
-    runtime: String,
-    /// Cgroup parent of the pods, as the runtime's cgroup driver writes it [default: the runtime's]
-    #[arg(
-        long,
-        value_name = "CGROUP",
-        default_value = "",
-        hide_default_value = true
-    )]
-    cgroup_parent: String,
+    #[command(flatten)]
+    placement: Placement,
     /// Shell command that kills the runtime, as a crash would: with --restart-command, recovery is tried too
     #[arg(long, value_name = "COMMAND", requires = "restart_command")]
     kill_command: Option<String>,
@@ -181,8 +166,8 @@ impl Check {
             strict: self.strict,
             busybox: self.busybox.clone(),
             directory: self.directory.clone(),
-            handler: self.runtime.clone(),
-            cgroup_parent: self.cgroup_parent.clone(),
+            handler: self.placement.runtime.clone(),
+            cgroup_parent: self.placement.cgroup.cgroup_parent.clone(),
             kill_command: self.kill_command.clone(),
             restart_command: self.restart_command.clone(),
             fill_directory: self.fill_directory.clone(),
@@ -193,13 +178,13 @@ impl Check {
 
     fn write_files(&self, report: &Report) -> Result<(), Error> {
         if let Some(path) = &self.json {
-            write(path, &json(report)?)?;
+            write_file(path, &json(report)?)?;
         }
         if let Some(path) = &self.junit {
-            write(path, &check::junit(report))?;
+            write_file(path, &check::junit(report))?;
         }
         if let Some(path) = &self.html {
-            write(path, &check::html(report))?;
+            write_file(path, &check::html(report))?;
         }
         if let Some(directory) = &self.testgrid {
             check::testgrid(report, directory).map_err(|source| Error::Io {
@@ -217,23 +202,10 @@ fn json(report: &Report) -> Result<String, Error> {
     Ok(format!("{text}\n"))
 }
 
-fn write(path: &Path, text: &str) -> Result<(), Error> {
-    fs::write(path, text).map_err(|source| Error::Io {
-        what: format!("write {}", path.display()),
-        source,
-    })
-}
-
 /// Small enough to be typed.
-fn any_seed() -> u64 {
+pub(crate) fn any_seed() -> u64 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH);
     now.map_or(1, |since| u64::from(since.subsec_nanos()) % 100_000)
-}
-
-async fn interrupted() {
-    if tokio::signal::ctrl_c().await.is_err() {
-        std::future::pending::<()>().await;
-    }
 }
 
 /// On a terminal, a line that is written over, above it what failed. Elsewhere nothing: the report has all.

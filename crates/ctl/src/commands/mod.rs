@@ -55,5 +55,8 @@ pub(crate) mod version;
 pub(crate) mod wait;
 
 mod each;
+mod files;
+mod interrupt;
 mod pieces;
+mod placement;
 mod status;

@@ -3,17 +3,19 @@ use std::time::Duration;
 use cri::{
     client::Client,
     v1::{
-        ContainerConfig, CreateContainerRequest, ExecRequest, ExecSyncRequest, ImageSpec,
-        ImageStatusRequest, ListContainerStatsRequest, ListContainersRequest,
-        ListPodSandboxRequest, PodSandboxConfig, PodSandboxFilter, PortForwardRequest,
-        PullImageRequest, RemoveContainerRequest, RemoveImageRequest, RemovePodSandboxRequest,
-        RunPodSandboxRequest, StartContainerRequest, StatusRequest, StopContainerRequest,
-        StopPodSandboxRequest, VersionRequest, VersionResponse,
+        ContainerConfig, ContainerStatusRequest, CreateContainerRequest, ExecRequest,
+        ExecSyncRequest, ImageSpec, ImageStatusRequest, ListContainerStatsRequest,
+        ListContainersRequest, ListImagesRequest, ListPodSandboxRequest, PodSandboxConfig,
+        PodSandboxFilter, PodSandboxStatusRequest, PortForwardRequest, PullImageRequest,
+        RemoveContainerRequest, RemoveImageRequest, RemovePodSandboxRequest, RunPodSandboxRequest,
+        StartContainerRequest, StatusRequest, StopContainerRequest, StopPodSandboxRequest,
+        VersionRequest, VersionResponse,
     },
 };
+use futures_util::{StreamExt, stream};
 use tonic::Status;
 
-use super::BenchError;
+use super::{BenchError, stop::Stop};
 
 /// How long one call may take before the run is given up.
 const BOUND: Duration = Duration::from_secs(60);
@@ -27,25 +29,40 @@ pub(crate) struct Calls {
     pub(crate) subject: String,
     client: Client,
     handler: String,
+    stop: Stop,
 }
 
-/// A call whose reply is read by `$read`, and whose error names the subject and `$what`.
+/// Pods that are removed at a time when a run ends.
+const REMOVALS: usize = 8;
+
+/// A call, refused once the run is to stop, whose error names the subject and `$what`.
 macro_rules! call {
-    ($calls:ident, $service:ident.$method:ident($request:expr) within $bound:expr, $($what:tt)+) => {
+    ($calls:ident, $service:ident.$method:ident($request:expr) within $bound:expr, $($what:tt)+) => {{
+        $calls.stop.check()?;
         $calls
             .client
             .$service(Some($bound), $request, async |mut rpc, request| rpc.$method(request).await)
             .await
             .map_err(|status| $calls.failed(format!($($what)+), status))
-    };
+    }};
 }
 
 impl Calls {
-    pub(crate) fn new(subject: &str, client: Client, handler: &str) -> Self {
+    /// Once `stop` is told, no call is begun any more.
+    pub(crate) fn new(subject: &str, client: Client, handler: &str, stop: &Stop) -> Self {
         Self {
             subject: subject.to_owned(),
             client,
             handler: handler.to_owned(),
+            stop: stop.clone(),
+        }
+    }
+
+    /// The same endpoint, for the removal of what a run has made.
+    pub(crate) fn unstoppable(&self) -> Self {
+        Self {
+            stop: Stop::default(),
+            ..self.clone()
         }
     }
 
@@ -72,24 +89,25 @@ impl Calls {
 
     /// Pulls the image where the runtime does not have it.
     pub(crate) async fn ensure_image(&self, image: &str) -> Result<(), BenchError> {
-        let spec = ImageSpec {
-            image: image.to_owned(),
-            ..ImageSpec::default()
-        };
+        match self.has_image(image).await? {
+            true => Ok(()),
+            false => self.pull(image).await,
+        }
+    }
+
+    pub(crate) async fn has_image(&self, image: &str) -> Result<bool, BenchError> {
         let request = ImageStatusRequest {
-            image: Some(spec.clone()),
+            image: Some(named(image)),
             verbose: false,
         };
-        let status =
-            call!(self, image.image_status(request) within BOUND, "ImageStatus of {image}")?;
-        if status.image.is_some() {
-            return Ok(());
-        }
-        let request = PullImageRequest {
-            image: Some(spec),
-            ..PullImageRequest::default()
-        };
-        call!(self, image.pull_image(request) within PULL_BOUND, "PullImage {image}").map(drop)
+        call!(self, image.image_status(request) within BOUND, "ImageStatus of {image}")
+            .map(|reply| reply.image.is_some())
+    }
+
+    pub(crate) async fn list_images(&self) -> Result<usize, BenchError> {
+        let request = ListImagesRequest::default();
+        call!(self, image.list_images(request) within BOUND, "ListImages")
+            .map(|reply| reply.images.len())
     }
 
     pub(crate) async fn pull(&self, image: &str) -> Result<(), BenchError> {
@@ -114,6 +132,24 @@ impl Calls {
         };
         call!(self, runtime.run_pod_sandbox(request) within BOUND, "RunPodSandbox")
             .map(|reply| reply.pod_sandbox_id)
+    }
+
+    pub(crate) async fn pod_status(&self, id: &str) -> Result<(), BenchError> {
+        let request = PodSandboxStatusRequest {
+            pod_sandbox_id: id.to_owned(),
+            verbose: true,
+        };
+        call!(self, runtime.pod_sandbox_status(request) within BOUND, "PodSandboxStatus {id}")
+            .map(drop)
+    }
+
+    pub(crate) async fn container_status(&self, id: &str) -> Result<(), BenchError> {
+        let request = ContainerStatusRequest {
+            container_id: id.to_owned(),
+            verbose: true,
+        };
+        call!(self, runtime.container_status(request) within BOUND, "ContainerStatus {id}")
+            .map(drop)
     }
 
     pub(crate) async fn create(
@@ -229,8 +265,15 @@ impl Calls {
             .map(|reply| reply.stats.len())
     }
 
-    /// Stops and removes every pod of a run.
+    pub(crate) async fn list_pods(&self) -> Result<usize, BenchError> {
+        let request = ListPodSandboxRequest::default();
+        call!(self, runtime.list_pod_sandbox(request) within BOUND, "ListPodSandbox")
+            .map(|reply| reply.items.len())
+    }
+
+    /// Stops and removes every pod of a run, also after one could not be removed and when the run was stopped; the first failure is told.
     pub(crate) async fn remove_run(&self, run: &str) -> Result<(), BenchError> {
+        let calls = self.unstoppable();
         let label = ("longshore.bench/run".to_owned(), run.to_owned());
         let request = ListPodSandboxRequest {
             filter: Some(PodSandboxFilter {
@@ -238,12 +281,13 @@ impl Calls {
                 ..PodSandboxFilter::default()
             }),
         };
-        let reply = call!(self, runtime.list_pod_sandbox(request) within BOUND, "ListPodSandbox")?;
-        for pod in reply.items {
-            self.stop_pod(&pod.id).await?;
-            self.remove_pod(&pod.id).await?;
-        }
-        Ok(())
+        let reply = call!(calls, runtime.list_pod_sandbox(request) within BOUND, "ListPodSandbox")?;
+        let removals = stream::iter(&reply.items).map(async |pod| {
+            calls.stop_pod(&pod.id).await?;
+            calls.remove_pod(&pod.id).await
+        });
+        let removed = removals.buffer_unordered(REMOVALS);
+        removed.fold(Ok(()), async |all, one| all.and(one)).await
     }
 }
 

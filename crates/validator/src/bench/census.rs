@@ -5,12 +5,16 @@ use std::{
     fs, io,
 };
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
-use super::{BenchError, workload::MARK};
+use super::{
+    BenchError,
+    record::{Class, ClassMemory},
+    workload::MARK,
+};
 
 /// Memory of a process or of several, bytes; from `smaps_rollup` (proc(5)).
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Memory {
     /// Resident: with what it shares counted whole.
     pub resident: u64,
@@ -35,6 +39,7 @@ pub struct ProcessClass {
 #[derive(Debug)]
 pub(crate) struct Census {
     pub(crate) daemon: Memory,
+    daemon_pid: i32,
     /// By pid and start time, so that a pid used again is another process.
     processes: BTreeMap<(i32, u64), Process>,
 }
@@ -64,11 +69,12 @@ impl Census {
                 processes.insert((pid, start), process);
             }
         }
-        let daemon = processes.iter().find(|((pid, _), _)| *pid == daemon);
+        let memory = processes.iter().find(|((pid, _), _)| *pid == daemon);
         Ok(Self {
-            daemon: daemon
+            daemon: memory
                 .map(|(_, process)| process.memory)
                 .unwrap_or_default(),
+            daemon_pid: daemon,
             processes,
         })
     }
@@ -83,9 +89,7 @@ impl Census {
             }
             let (count, memory) = classes.entry(&process.name).or_default();
             *count += 1;
-            memory.resident += process.memory.resident;
-            memory.proportional += process.memory.proportional;
-            memory.private += process.memory.private;
+            memory.add(process.memory);
         }
         let mut classes: Vec<ProcessClass> = classes
             .into_iter()
@@ -104,6 +108,29 @@ impl Census {
         classes
     }
 
+    /// The daemon, and what is here and was not there, by what it is for. Every class has its row.
+    pub(crate) fn classes_since(&self, earlier: &Self) -> Vec<ClassMemory> {
+        let workload = self.workload();
+        let mut classes = Class::ALL.map(|class| ClassMemory {
+            class,
+            count: 0,
+            memory: Memory::default(),
+        });
+        for (key, process) in &self.processes {
+            let class = match key.0 {
+                pid if pid == self.daemon_pid => Class::Daemon,
+                _ if earlier.processes.contains_key(key) => continue,
+                pid if workload.contains(&pid) => Class::Workload,
+                _ => class_of(&process.name),
+            };
+            if let Some(row) = classes.iter_mut().find(|row| row.class == class) {
+                row.count += 1;
+                row.memory.add(process.memory);
+            }
+        }
+        classes.to_vec()
+    }
+
     /// The marked processes and their children.
     fn workload(&self) -> HashSet<i32> {
         let marked = self
@@ -117,6 +144,27 @@ impl Census {
             .map(|((pid, _), _)| *pid)
             .chain(marked.iter().copied())
             .collect()
+    }
+}
+
+/// What a process is for, by its name, which the kernel cuts after 15 bytes: ours, containerd's, CRI-O's.
+fn class_of(name: &str) -> Class {
+    match name {
+        "longshore-pod" | "longshore-scope" | "longshore-path" => Class::Supervisor,
+        "longshore-log" => Class::Log,
+        "pause" => Class::Pause,
+        name if name.starts_with("containerd-shim") || name.starts_with("conmon") => {
+            Class::Supervisor
+        }
+        _ => Class::Other,
+    }
+}
+
+impl Memory {
+    fn add(&mut self, other: Self) {
+        self.resident += other.resident;
+        self.proportional += other.proportional;
+        self.private += other.private;
     }
 }
 
@@ -258,6 +306,47 @@ mod tests {
             busy_ticks("cpu  10 1 20 1000 500 2 3 4 0 0\ncpu0 1"),
             Some(40)
         );
+    }
+
+    #[test]
+    fn processes_are_told_apart_by_what_they_are_for() {
+        let process = |name: &str, parent, workload| Process {
+            name: name.to_owned(),
+            parent,
+            memory: Memory {
+                resident: 3,
+                proportional: 2,
+                private: 1,
+            },
+            workload,
+        };
+        let census = |processes: Vec<(i32, Process)>| Census {
+            daemon: Memory::default(),
+            daemon_pid: 1,
+            processes: (processes.into_iter())
+                .map(|(pid, process)| ((pid, 7), process))
+                .collect(),
+        };
+        let before = census(vec![
+            (1, process("longshored", 0, false)),
+            (2, process("pause", 0, false)),
+        ]);
+        let after = census(vec![
+            (1, process("longshored", 0, false)),
+            (2, process("pause", 0, false)),
+            (3, process("containerd-shim", 0, false)),
+            (4, process("longshore-pod", 0, false)),
+            (5, process("longshore-log", 4, false)),
+            (6, process("pause", 3, false)),
+            (7, process("sh", 4, true)),
+            (8, process("sleep", 7, false)),
+            (9, process("cron", 0, false)),
+        ]);
+        let classes = after.classes_since(&before);
+        let counts: Vec<(Class, usize)> = classes.iter().map(|it| (it.class, it.count)).collect();
+        let expected = Class::ALL.into_iter().zip([1, 2, 1, 1, 2, 1]);
+        assert_eq!(counts, expected.collect::<Vec<_>>());
+        assert_eq!(classes[1].memory.resident, 6);
     }
 
     #[test]

@@ -54,23 +54,8 @@ const NAMESPACES: CloneFlags = CloneFlags::NEWNS
 ///
 /// Without root, with other threads in this process, or where no static busybox is found: the text says which.
 pub fn measure(directory: &Path, rounds: usize) -> Result<FloorReport, BenchError> {
-    let program = static_program()?;
-    let bed = Bed::lay(directory, program)?;
-    let mut container = Samples::default();
-    let mut spawn = Samples::default();
-    for round in 0..=rounds {
-        let begun = Instant::now();
-        bed.container(round)?;
-        let took = begun.elapsed();
-        let begun = Instant::now();
-        let status = std::process::Command::new(program).arg("true").status();
-        status.map_err(|source| failed("measure the floor: spawn busybox", source))?;
-        if round > 0 {
-            container.keep(took);
-            spawn.keep(begun.elapsed());
-        }
-    }
-    let summaries = container.summary().zip(spawn.summary());
+    let floor = Floor::measure(directory, rounds)?;
+    let summaries = floor.container.summary().zip(floor.spawn.summary());
     let (container, spawn) = summaries.ok_or_else(|| {
         failed(
             "measure the floor: no rounds were asked for",
@@ -80,7 +65,7 @@ pub fn measure(directory: &Path, rounds: usize) -> Result<FloorReport, BenchErro
     Ok(FloorReport {
         container,
         spawn,
-        program: program.display().to_string(),
+        program: floor.program.display().to_string(),
     })
 }
 
@@ -93,6 +78,41 @@ pub(super) fn static_program() -> Result<&'static Path, BenchError> {
             io::ErrorKind::NotFound.into(),
         )
     })
+}
+
+/// The same, every sample of it.
+#[derive(Debug)]
+pub(crate) struct Floor {
+    pub(crate) container: Samples,
+    pub(crate) spawn: Samples,
+    program: &'static Path,
+}
+
+impl Floor {
+    /// As [`measure`].
+    pub(crate) fn measure(directory: &Path, rounds: usize) -> Result<Self, BenchError> {
+        let program = static_program()?;
+        let bed = Bed::lay(directory, program)?;
+        let mut container = Samples::default();
+        let mut spawn = Samples::default();
+        for round in 0..=rounds {
+            let begun = Instant::now();
+            bed.container(round)?;
+            let took = begun.elapsed();
+            let begun = Instant::now();
+            let status = std::process::Command::new(program).arg("true").status();
+            status.map_err(|source| failed("measure the floor: spawn busybox", source))?;
+            if round > 0 {
+                container.keep(took);
+                spawn.keep(begun.elapsed());
+            }
+        }
+        Ok(Self {
+            container,
+            spawn,
+            program,
+        })
+    }
 }
 
 /// A layer with one program, and where to mount it.

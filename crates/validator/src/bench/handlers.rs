@@ -10,6 +10,7 @@ use super::{
     commands::{self, CommandLine, CommandsReport},
     pods::{Measured, begin, io_error, machine, remove_all},
     sequence::{CallReport, Sequence},
+    stop::Stop,
     workload::Workload,
 };
 
@@ -90,14 +91,19 @@ pub async fn run_handlers(
     Workload::files(directory)
         .map_err(|source| io_error("write the pods' files", directory, source))?;
     let workload = Workload::new(&settings.image, &settings.cgroup_parent);
-    let mut handlers = connect(subject, settings, &mut progress).await?;
+    let stop = Stop::default();
+    let mut handlers = connect(subject, settings, &stop, &mut progress).await?;
     let runtime = handlers
         .first()
-        .map(|one| one.measured.runtime.clone())
+        .map(|one| one.measured.runtime())
         .unwrap_or_default();
 
     let mut notes = Vec::new();
     let measure = async {
+        // The handlers are of one runtime.
+        if let Some(one) = handlers.first() {
+            one.measured.calls.ensure_image(&settings.image).await?;
+        }
         let pods = through_each(&mut handlers, &workload, settings, directory, &mut progress);
         let reports = pods.await?;
         let mut compared = Vec::new();
@@ -111,10 +117,7 @@ pub async fn run_handlers(
         }
         Ok((reports, compared))
     };
-    let result = tokio::select! {
-        result = measure => result,
-        () = interrupt => Err(BenchError::Interrupted),
-    };
+    let result = stop.bound(measure, interrupt, None).await;
     // All of them are pods of one runtime.
     let endpoint: Vec<Measured> = handlers.into_iter().map(|one| one.measured).collect();
     remove_all(&endpoint[..endpoint.len().min(1)], &workload, &mut notes).await;
@@ -134,12 +137,12 @@ pub async fn run_handlers(
 async fn connect(
     subject: &Subject,
     settings: &HandlersSettings,
+    stop: &Stop,
     progress: &mut impl FnMut(&str),
 ) -> Result<Vec<Handler>, BenchError> {
-    let (image, none) = (&settings.image, &[]);
     let mut names = settings.handlers.clone();
     if names.is_empty() {
-        let all = begin(std::slice::from_ref(subject), image, "", none, progress).await?;
+        let all = begin(std::slice::from_ref(subject), "", &[], stop, progress).await?;
         for one in &all {
             names.extend(one.calls.handlers().await?);
         }
@@ -151,7 +154,7 @@ async fn connect(
             name: name.clone(),
             endpoint: subject.endpoint.clone(),
         };
-        let measured = begin(&[subject], image, &name, none, progress).await?;
+        let measured = begin(&[subject], &name, &[], stop, progress).await?;
         handlers.extend(measured.into_iter().map(|measured| Handler {
             measured,
             sequence: Sequence::on(settings.network),

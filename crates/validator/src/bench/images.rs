@@ -9,7 +9,7 @@ mod registry;
 
 use std::{
     fs,
-    path::PathBuf,
+    path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
@@ -20,11 +20,12 @@ use super::{
     BenchError, Machine, Subject, Summary,
     calls::Calls,
     census::TICKS_A_SECOND,
-    pods::{Measured, begin_images, io_error, machine},
+    pods::{Measured, begin, io_error, machine},
     samples::{Samples, milliseconds},
+    stop::Stop,
 };
 pub use limit::{LimitReport, StageReport};
-use recipe::Recipe;
+use recipe::{Made, Recipe};
 use registry::Registry;
 
 /// What `bench images` does at each endpoint.
@@ -122,66 +123,46 @@ pub async fn run_images(
     interrupt: impl Future<Output = ()>,
     mut progress: impl FnMut(&str),
 ) -> Result<ImagesReport, BenchError> {
-    let recipes = Recipe::chosen(&settings.images, settings.scale_percent)?;
-    let measured = begin_images(subjects, &mut progress).await?;
-    let scratch = tempfile::Builder::new()
-        .prefix("longshore-bench-")
-        .tempdir_in(&settings.directory)
-        .map_err(|source| io_error("make a directory", &settings.directory, source))?;
-    let mut made = Vec::new();
-    for recipe in recipes {
-        progress(&format!("make the image {:?}", recipe.name));
-        let directory = scratch.path().join(recipe.name);
-        let task = tokio::task::spawn_blocking(move || recipe.make(&directory));
-        made.push(joined(task).await??);
-    }
-    let registry = Registry::start(&made).map_err(|source| failed("start a registry", source))?;
+    let stop = Stop::default();
+    let measured = begin(subjects, "", &[], &stop, &mut progress).await?;
+    let mut bed = Bed::lay(
+        &settings.images,
+        settings.scale_percent,
+        &settings.directory,
+        &mut progress,
+    )
+    .await?;
     let mut runs: Vec<Vec<Run>> = (measured.iter())
-        .map(|_| made.iter().map(|_| Run::default()).collect())
+        .map(|_| bed.images.iter().map(|_| Run::default()).collect())
         .collect();
-    let mut limits: Vec<limit::Stages> = made.iter().map(|_| limit::Stages::default()).collect();
     let work = async {
         for round in 1..=settings.rounds {
-            for (index, image) in made.iter().enumerate() {
-                let references = image.references(registry.address());
+            for index in 0..bed.images.len() {
+                let (name, references) = (bed.images[index].name, bed.references(index));
                 for (subject, runs) in measured.iter().zip(&mut runs) {
                     let calls = &subject.calls;
                     let round = format!("{} of {}", round, settings.rounds);
-                    progress(&format!("{}: {:?}, {round}", calls.subject, image.name));
+                    progress(&format!("{}: {name:?}, {round}", calls.subject));
                     runs[index].round(subject, &references).await?;
                 }
-                progress(&format!("the limit of {:?}", image.name));
-                let (stages, image) = (std::mem::take(&mut limits[index]), image.clone());
-                let (address, unpacked) = (registry.address(), scratch.path().join("unpacked"));
-                settle().await?;
-                let task =
-                    tokio::task::spawn_blocking(move || stages.round(&image, address, &unpacked));
-                limits[index] = joined(task).await??;
+                progress(&format!("the limit of {name:?}"));
+                bed.limit_round(index).await?;
             }
         }
         Ok(())
     };
-    let result = tokio::select! {
-        result = work => result,
-        () = interrupt => Err(BenchError::Interrupted),
-    };
+    let result = stop.bound(work, interrupt, None).await;
     for subject in &measured {
-        for reference in made
-            .iter()
-            .flat_map(|image| image.references(registry.address()))
-        {
-            // Removed already, mostly; and the first error is the one to tell.
-            let _ = subject.calls.remove_image(&reference).await;
-        }
+        bed.remove_from(&subject.calls).await;
     }
     result?;
-    let limits: Vec<LimitReport> = limits.iter().map(limit::Stages::report).collect();
+    let limits = bed.limits();
     let subjects = (measured.iter().zip(&runs)).map(|(subject, runs)| {
-        let images = made.iter().zip(runs).zip(&limits);
+        let images = bed.images.iter().zip(runs).zip(&limits);
         let images = images.filter_map(|((image, run), limit)| run.report(image.name, limit));
         ImagesSubjectReport {
             name: subject.calls.subject.clone(),
-            runtime: subject.runtime.clone(),
+            runtime: subject.runtime(),
             images: images.collect(),
         }
     });
@@ -189,24 +170,110 @@ pub async fn run_images(
         machine: machine(),
         rounds: settings.rounds,
         subjects: subjects.collect(),
-        images: (made.iter().zip(limits))
+        images: (bed.images.iter().zip(limits))
             .map(|(image, limit)| image.report(limit))
             .collect(),
     })
 }
 
+/// The images, who serves them, and what the machine could do with them at best.
+#[derive(Debug)]
+pub(super) struct Bed {
+    images: Vec<Made>,
+    limits: Vec<limit::Stages>,
+    registry: Registry,
+    scratch: tempfile::TempDir,
+}
+
+impl Bed {
+    pub(super) async fn lay(
+        names: &[String],
+        scale_percent: u64,
+        directory: &Path,
+        progress: &mut impl FnMut(&str),
+    ) -> Result<Self, BenchError> {
+        let recipes = Recipe::chosen(names, scale_percent)?;
+        let scratch = tempfile::Builder::new()
+            .prefix("longshore-bench-")
+            .tempdir_in(directory)
+            .map_err(|source| io_error("make a directory", directory, source))?;
+        let mut images = Vec::new();
+        for recipe in recipes {
+            progress(&format!("make the image {:?}", recipe.name));
+            let directory = scratch.path().join(recipe.name);
+            let task = tokio::task::spawn_blocking(move || recipe.make(&directory));
+            images.push(joined(task).await??);
+        }
+        let registry =
+            Registry::start(&images).map_err(|source| failed("start a registry", source))?;
+        Ok(Self {
+            limits: images.iter().map(|_| limit::Stages::default()).collect(),
+            images,
+            registry,
+            scratch,
+        })
+    }
+
+    /// The images' names.
+    pub(super) fn names(&self) -> Vec<&'static str> {
+        self.images.iter().map(|image| image.name).collect()
+    }
+
+    pub(super) fn references(&self, image: usize) -> Vec<String> {
+        self.images[image].references(self.registry.address())
+    }
+
+    pub(super) async fn limit_round(&mut self, image: usize) -> Result<(), BenchError> {
+        let stages = std::mem::take(&mut self.limits[image]);
+        let (made, address) = (self.images[image].clone(), self.registry.address());
+        let unpacked = self.scratch.path().join("unpacked");
+        settle().await?;
+        let task = tokio::task::spawn_blocking(move || stages.round(&made, address, &unpacked));
+        self.limits[image] = joined(task).await??;
+        Ok(())
+    }
+
+    pub(super) fn limits(&self) -> Vec<LimitReport> {
+        self.limits.iter().map(limit::Stages::report).collect()
+    }
+
+    pub(super) async fn remove_from(&self, calls: &Calls) {
+        let calls = calls.unstoppable();
+        for image in 0..self.images.len() {
+            for reference in self.references(image) {
+                // Removed already, mostly; and the first error is the one to tell.
+                let _ = calls.remove_image(&reference).await;
+            }
+        }
+    }
+}
+
 /// One image at one endpoint, so far.
 #[derive(Debug, Default)]
-struct Run {
-    cold: Samples,
-    warm: Samples,
-    remove: Samples,
-    fastest: Option<(Duration, Times)>,
-    peak_over_idle: u64,
+pub(super) struct Run {
+    pub(super) cold: Samples,
+    pub(super) warm: Samples,
+    pub(super) status: Samples,
+    pub(super) list: Samples,
+    pub(super) remove: Samples,
+    /// What each cold pull cost the daemon.
+    pub(super) costs: Vec<Cost>,
+}
+
+/// What a cold pull cost the daemon.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Cost {
+    took: Duration,
+    pub(super) times: Times,
+    pub(super) peak_over_idle: u64,
 }
 
 impl Run {
-    async fn round(&mut self, subject: &Measured, references: &[String]) -> Result<(), BenchError> {
+    pub(super) async fn round(
+        &mut self,
+        subject: &Measured,
+        references: &[String],
+    ) -> Result<(), BenchError> {
         let (calls, daemon) = (&subject.calls, subject.daemon);
         settle().await?;
         let idle = Resident::begin(daemon)?;
@@ -216,14 +283,21 @@ impl Run {
         let took = begun.elapsed();
         let times = Times::of(daemon)?.since(before);
         self.cold.keep(took);
-        self.peak_over_idle = self.peak_over_idle.max(Resident::peak_over(daemon, idle)?);
-        if self.fastest.is_none_or(|(fastest, _)| took < fastest) {
-            self.fastest = Some((took, times));
-        }
+        self.costs.push(Cost {
+            took,
+            times,
+            peak_over_idle: Resident::peak_over(daemon, idle)?,
+        });
         for _ in 0..WARM_PULLS {
             let begun = Instant::now();
             calls.pull(&references[0]).await?;
             self.warm.keep(begun.elapsed());
+            let begun = Instant::now();
+            calls.has_image(&references[0]).await?;
+            self.status.keep(begun.elapsed());
+            let begun = Instant::now();
+            calls.list_images().await?;
+            self.list.keep(begun.elapsed());
         }
         for reference in references {
             let begun = Instant::now();
@@ -234,16 +308,17 @@ impl Run {
     }
 
     fn report(&self, name: &str, limit: &LimitReport) -> Option<ImageReport> {
-        let (fastest, times) = self.fastest?;
+        let fastest = self.costs.iter().min_by_key(|cost| cost.took)?;
+        let peaks = self.costs.iter().map(|cost| cost.peak_over_idle);
         Some(ImageReport {
             name: name.to_owned(),
             cold: self.cold.summary()?,
             warm: self.warm.summary()?,
             remove: self.remove.summary()?,
-            user_seconds: times.user,
-            system_seconds: times.system,
-            peak_over_idle_bytes: self.peak_over_idle,
-            share_of_limit: limit.limit_ms / milliseconds(fastest),
+            user_seconds: fastest.times.user,
+            system_seconds: fastest.times.system,
+            peak_over_idle_bytes: peaks.max().unwrap_or_default(),
+            share_of_limit: limit.limit_ms / milliseconds(fastest.took),
         })
     }
 }
@@ -265,9 +340,9 @@ async fn settle() -> Result<(), BenchError> {
 
 /// Processor time, seconds.
 #[derive(Debug, Clone, Copy)]
-struct Times {
-    user: f64,
-    system: f64,
+pub(super) struct Times {
+    pub(super) user: f64,
+    pub(super) system: f64,
 }
 
 impl Times {

@@ -1,11 +1,11 @@
 use std::{path::Path, time::Instant};
 
-use futures_util::{StreamExt, TryStreamExt, stream};
 use serde::Serialize;
 
 use super::{
     BenchError,
     calls::Calls,
+    crowd::together,
     samples::{Samples, Summary},
     workload::{Network, Workload},
 };
@@ -33,14 +33,11 @@ pub(crate) async fn measure(
     directory: &Path,
     containers: usize,
 ) -> Result<Option<ListsReport>, BenchError> {
-    let pods: Vec<(String, Vec<String>)> = stream::iter(0..containers.div_ceil(CONTAINERS_A_POD))
-        .map(|number| {
-            let members = CONTAINERS_A_POD.min(containers - number * CONTAINERS_A_POD);
-            pod(calls, workload, directory, number, members)
-        })
-        .buffer_unordered(4)
-        .try_collect()
-        .await?;
+    let pods = (0..containers.div_ceil(CONTAINERS_A_POD)).map(|number| {
+        let members = CONTAINERS_A_POD.min(containers - number * CONTAINERS_A_POD);
+        pod(calls, workload, directory, number, members)
+    });
+    let pods: Vec<(String, Vec<String>)> = together(4, pods).await?;
     let mut listed = Samples::default();
     let mut figures = Samples::default();
     for round in 0..=ROUNDS {

@@ -11,8 +11,10 @@ use tokio::net::UnixStream;
 use super::{
     BenchError, Machine, PodsReport, SubjectReport,
     calls::Calls,
-    crowd, floor, lists,
+    crowd::{self, Shape},
+    floor, lists,
     sequence::Sequence,
+    stop::Stop,
     workload::{Network, Workload},
 };
 
@@ -59,6 +61,7 @@ pub(crate) struct Measured {
     pub(crate) calls: Calls,
     pub(crate) daemon: i32,
     pub(crate) runtime: String,
+    pub(crate) version: String,
     sequences: Vec<Sequence>,
 }
 
@@ -92,11 +95,13 @@ pub async fn run_pods(
 
     let workload = Workload::new(&settings.image, &settings.cgroup_parent);
     let (image, handler) = (&settings.image, &settings.handler);
-    let mut measured = begin(subjects, image, handler, &settings.networks, &mut progress).await?;
-    let result = tokio::select! {
-        result = measure_all(&mut measured, &workload, settings, directory, &mut progress) => result,
-        () = interrupt => Err(BenchError::Interrupted),
+    let stop = Stop::default();
+    let mut measured = begin(subjects, handler, &settings.networks, &stop, &mut progress).await?;
+    let work = async {
+        ensure_image(&measured, image, &mut progress).await?;
+        measure_all(&mut measured, &workload, settings, directory, &mut progress).await
     };
+    let result = stop.bound(work, interrupt, None).await;
     remove_all(&measured, &workload, &mut notes).await;
     Ok(PodsReport {
         machine: machine(),
@@ -107,37 +112,33 @@ pub async fn run_pods(
     })
 }
 
-/// Connects to every subject before anything is asked of any, and sees to the image.
+/// Connects to every subject before anything is asked of any.
 pub(crate) async fn begin(
     subjects: &[Subject],
-    image: &str,
     handler: &str,
     networks: &[Network],
+    stop: &Stop,
     progress: &mut impl FnMut(&str),
 ) -> Result<Vec<Measured>, BenchError> {
     let mut measured = Vec::new();
     for subject in subjects {
         progress(&format!("{}: connect", subject.name));
-        measured.push(Measured::connect(subject, handler, networks).await?);
-    }
-    for subject in &measured {
-        progress(&format!("{}: the image", subject.calls.subject));
-        subject.calls.ensure_image(image).await?;
+        measured.push(Measured::connect(subject, handler, networks, stop).await?);
     }
     Ok(measured)
 }
 
-/// Connects to every subject, for its images alone.
-pub(crate) async fn begin_images(
-    subjects: &[Subject],
+/// Pulls the image where it is missing.
+pub(crate) async fn ensure_image(
+    measured: &[Measured],
+    image: &str,
     progress: &mut impl FnMut(&str),
-) -> Result<Vec<Measured>, BenchError> {
-    let mut measured = Vec::new();
-    for subject in subjects {
-        progress(&format!("{}: connect", subject.name));
-        measured.push(Measured::connect(subject, "", &[]).await?);
+) -> Result<(), BenchError> {
+    for subject in measured {
+        progress(&format!("{}: the image", subject.calls.subject));
+        subject.calls.ensure_image(image).await?;
     }
-    Ok(measured)
+    Ok(())
 }
 
 /// Removes every pod of the run. After a success of [`run_pods`] there is none.
@@ -184,7 +185,11 @@ async fn measure_all(
                 calls.subject, settings.crowd
             ));
             tokio::time::sleep(SETTLE).await;
-            let shape = (settings.crowd, settings.concurrency.max(1), network);
+            let shape = Shape {
+                pods: settings.crowd,
+                at_once: settings.concurrency.max(1),
+                network,
+            };
             crowd = Some(crowd::measure(calls, subject.daemon, workload, directory, shape).await?);
         }
         let mut listed = None;
@@ -197,7 +202,7 @@ async fn measure_all(
         }
         reports.push(SubjectReport {
             name: calls.subject.clone(),
-            runtime: subject.runtime.clone(),
+            runtime: subject.runtime(),
             networks: subject.sequences.iter().map(Sequence::report).collect(),
             crowd,
             lists: listed,
@@ -207,18 +212,25 @@ async fn measure_all(
 }
 
 impl Measured {
+    /// Its name and version.
+    pub(crate) fn runtime(&self) -> String {
+        format!("{} {}", self.runtime, self.version)
+    }
+
     async fn connect(
         subject: &Subject,
         handler: &str,
         networks: &[Network],
+        stop: &Stop,
     ) -> Result<Self, BenchError> {
         let client = Client::connect(subject.endpoint.clone(), CONNECT_WITHIN).await?;
-        let calls = Calls::new(&subject.name, client, handler);
+        let calls = Calls::new(&subject.name, client, handler, stop);
         let version = calls.version().await?;
         Ok(Self {
             calls,
             daemon: daemon_of(&subject.endpoint).await?,
-            runtime: format!("{} {}", version.runtime_name, version.runtime_version),
+            runtime: version.runtime_name,
+            version: version.runtime_version,
             sequences: networks
                 .iter()
                 .map(|&network| Sequence::on(network))
@@ -246,11 +258,22 @@ pub(crate) fn machine() -> Machine {
         Ok(Mode::Hybrid) => "v1 and v2 beside each other".to_owned(),
         Err(error) => format!("unknown: {}", streaming::chain(&error)),
     };
+    let memory = rustix::system::sysinfo();
     Machine {
         kernel: uname.release().to_string_lossy().into_owned(),
         processors: std::thread::available_parallelism().map_or(0, usize::from),
+        processor: processor(),
+        memory_bytes: memory.totalram as u64 * u64::from(memory.mem_unit),
         cgroups,
     }
+}
+
+/// As x86 has it; other architectures name none there.
+fn processor() -> String {
+    let all = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let mut lines = all.lines().filter_map(|line| line.split_once(':'));
+    let named = lines.find(|(key, _)| key.trim() == "model name");
+    named.map_or_else(String::new, |(_, name)| name.trim().to_owned())
 }
 
 pub(crate) fn io_error(operation: &str, path: &Path, source: io::Error) -> BenchError {

@@ -18,12 +18,18 @@ pub struct PodsReport {
 }
 
 /// The machine of a run.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Machine {
     /// `uname -r`.
     pub kernel: String,
     /// Processors that this process may run on.
     pub processors: usize,
+    /// What they call themselves; empty where they do not.
+    #[serde(default)]
+    pub processor: String,
+    /// All there is, bytes.
+    #[serde(default)]
+    pub memory_bytes: u64,
     /// v1, v2 or hybrid.
     pub cgroups: String,
 }

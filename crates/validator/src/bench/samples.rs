@@ -28,6 +28,11 @@ impl Samples {
         self.0.push(took);
     }
 
+    /// In the order in which they were taken.
+    pub(crate) fn milliseconds(&self) -> Vec<f64> {
+        self.0.iter().copied().map(milliseconds).collect()
+    }
+
     /// `None` without samples.
     pub(crate) fn summary(&self) -> Option<Summary> {
         let mut sorted = self.0.clone();

@@ -29,12 +29,14 @@ pub struct CallReport {
 }
 
 /// The calls of a pod's life, in order.
-const CALLS: [&str; 10] = [
+pub(crate) const CALLS: [&str; 12] = [
     "RunPodSandbox",
     "CreateContainer",
     "StartContainer",
     "CreateContainer + StartContainer",
     "pod ready",
+    "PodSandboxStatus",
+    "ContainerStatus",
     "ExecSync true",
     "StopContainer",
     "RemoveContainer",
@@ -110,32 +112,42 @@ impl Sequence {
         lap.end(2);
         lap.end_since(3, both);
         lap.end_since(4, ready);
+        lap.begin();
+        calls.pod_status(&pod_id).await?;
+        lap.end(5);
+        lap.begin();
+        calls.container_status(&id).await?;
+        lap.end(6);
         for _ in 0..3 {
             lap.begin();
             calls.exec_true(&id).await?;
-            lap.end(5);
+            lap.end(7);
         }
         lap.begin();
         calls.stop(&id).await?;
-        lap.end(6);
-        lap.begin();
-        calls.remove(&id).await?;
-        lap.end(7);
-        lap.begin();
-        calls.stop_pod(&pod_id).await?;
         lap.end(8);
         lap.begin();
-        calls.remove_pod(&pod_id).await?;
+        calls.remove(&id).await?;
         lap.end(9);
+        lap.begin();
+        calls.stop_pod(&pod_id).await?;
+        lap.end(10);
+        lap.begin();
+        calls.remove_pod(&pod_id).await?;
+        lap.end(11);
         Ok(())
     }
 
+    /// Each call and what it took.
+    pub(crate) fn samples(&self) -> impl Iterator<Item = (&'static str, &Samples)> {
+        CALLS.into_iter().zip(&self.samples)
+    }
+
     pub(crate) fn report(&self) -> NetworkReport {
-        let rows = CALLS.iter().zip(&self.samples);
         NetworkReport {
             network: self.network,
-            calls: rows
-                .filter_map(|(&name, samples)| {
+            calls: (self.samples())
+                .filter_map(|(name, samples)| {
                     let summary = samples.summary()?;
                     Some(CallReport { name, summary })
                 })

@@ -15,9 +15,10 @@ use super::{
     BenchError, Machine, Subject, Summary,
     calls::Calls,
     census::{Census, Memory},
-    pods::{Measured, begin, io_error, machine, remove_all},
+    pods::{Measured, begin, ensure_image, io_error, machine, remove_all},
     reference,
     samples::{Samples, milliseconds},
+    stop::Stop,
     workload::{Network, Workload},
 };
 
@@ -114,7 +115,10 @@ pub async fn run_streams(
 ) -> Result<StreamReport, BenchError> {
     progress("pipes and TCP without a runtime");
     let reference = ReferenceReport {
-        pipe_round_trip: reference::pipe_round_trip(settings.round_trips).await?,
+        pipe_round_trip: (reference::pipe_round_trip(settings.round_trips)
+            .await?
+            .summary())
+        .ok_or_else(|| missing("round trips"))?,
         tcp_bytes_per_second: reference::tcp_copy(settings.bytes).await?,
     };
     let scratch = tempfile::Builder::new()
@@ -124,30 +128,23 @@ pub async fn run_streams(
     Workload::files(scratch.path())
         .map_err(|source| io_error("write the pod's files", scratch.path(), source))?;
     let workload = Workload::new(&settings.image, &settings.cgroup_parent);
-    let measured = begin(
-        subjects,
-        &settings.image,
-        &settings.handler,
-        &[],
-        &mut progress,
-    )
-    .await?;
+    let stop = Stop::default();
+    let measured = begin(subjects, &settings.handler, &[], &stop, &mut progress).await?;
     let all = async {
+        ensure_image(&measured, &settings.image, &mut progress).await?;
         let mut reports = Vec::new();
         for subject in &measured {
             let pod = Pod::run(&subject.calls, &workload, scratch.path()).await?;
             for transport in [Transport::Spdy, Transport::WebSocket] {
                 let name = &subject.calls.subject;
                 progress(&format!("{name}: streams over {}", word(transport)));
-                reports.push(pod.measure(subject, settings, transport).await?);
+                let streams = pod.measure(subject.daemon, settings, transport).await?;
+                reports.push(streams.report(subject, settings, transport)?);
             }
         }
         Ok(reports)
     };
-    let result = tokio::select! {
-        result = all => result,
-        () = interrupt => Err(BenchError::Interrupted),
-    };
+    let result = stop.bound(all, interrupt, None).await;
     let mut notes = Vec::new();
     remove_all(&measured, &workload, &mut notes).await;
     Ok(StreamReport {
@@ -158,15 +155,55 @@ pub async fn run_streams(
     })
 }
 
+/// What one look at an endpoint over one transport has found.
+#[derive(Debug)]
+pub(crate) struct Streams {
+    pub(crate) round_trip: Samples,
+    pub(crate) out_bytes_per_second: f64,
+    pub(crate) in_bytes_per_second: f64,
+    pub(crate) execs_ms: f64,
+    pub(crate) connections_ms: f64,
+    /// Of commands and of connections.
+    pub(crate) bytes_per_idle: Option<(u64, u64)>,
+}
+
+impl Streams {
+    fn report(
+        &self,
+        subject: &Measured,
+        settings: &StreamSettings,
+        transport: Transport,
+    ) -> Result<StreamSubjectReport, BenchError> {
+        let round_trip = self.round_trip.summary();
+        let (bytes_per_idle_exec, bytes_per_idle_connection) =
+            self.bytes_per_idle.unwrap_or_default();
+        Ok(StreamSubjectReport {
+            name: subject.calls.subject.clone(),
+            runtime: subject.runtime(),
+            transport: word(transport),
+            round_trip: round_trip.ok_or_else(|| missing("round trips"))?,
+            out_bytes_per_second: self.out_bytes_per_second,
+            in_bytes_per_second: self.in_bytes_per_second,
+            execs: settings.execs,
+            execs_ms: self.execs_ms,
+            connections: settings.connections,
+            connections_ms: self.connections_ms,
+            bytes_per_idle_exec,
+            bytes_per_idle_connection,
+        })
+    }
+}
+
 /// A pod on the node's network, so that a server of this process can be forwarded to.
-struct Pod<'a> {
+#[derive(Debug)]
+pub(crate) struct Pod<'a> {
     calls: &'a Calls,
     pod: String,
     container: String,
 }
 
 impl<'a> Pod<'a> {
-    async fn run(
+    pub(crate) async fn run(
         calls: &'a Calls,
         workload: &Workload,
         directory: &std::path::Path,
@@ -184,12 +221,13 @@ impl<'a> Pod<'a> {
         })
     }
 
-    async fn measure(
+    /// All once over one transport. The daemon's memory is looked at only where streams are to idle.
+    pub(crate) async fn measure(
         &self,
-        subject: &Measured,
+        daemon: i32,
         settings: &StreamSettings,
         transport: Transport,
-    ) -> Result<StreamSubjectReport, BenchError> {
+    ) -> Result<Streams, BenchError> {
         let options = Options {
             transport,
             ..Options::default()
@@ -202,23 +240,22 @@ impl<'a> Pod<'a> {
         let idle = Idle {
             count: settings.idle,
             settle: settings.settle,
-            daemon: subject.daemon,
+            daemon,
         };
-        let bytes_per_idle_exec = self.idle_execs(&options, &idle).await?;
-        let bytes_per_idle_connection = self.idle_connections(&options, &idle).await?;
-        Ok(StreamSubjectReport {
-            name: self.calls.subject.clone(),
-            runtime: subject.runtime.clone(),
-            transport: word(transport),
+        let bytes_per_idle = match settings.idle {
+            0 => None,
+            _ => Some((
+                self.idle_execs(&options, &idle).await?,
+                self.idle_connections(&options, &idle).await?,
+            )),
+        };
+        Ok(Streams {
             round_trip,
             out_bytes_per_second,
             in_bytes_per_second,
-            execs: settings.execs,
             execs_ms,
-            connections: settings.connections,
             connections_ms,
-            bytes_per_idle_exec,
-            bytes_per_idle_connection,
+            bytes_per_idle,
         })
     }
 
@@ -242,7 +279,7 @@ impl<'a> Pod<'a> {
         .await
     }
 
-    async fn round_trips(&self, options: &Options, rounds: usize) -> Result<Summary, BenchError> {
+    async fn round_trips(&self, options: &Options, rounds: usize) -> Result<Samples, BenchError> {
         let mut session = self.exec(options, &["cat"], true).await?;
         let (Some(mut stdin), Some(mut stdout)) = (session.stdin.take(), session.stdout.take())
         else {
@@ -262,7 +299,7 @@ impl<'a> Pod<'a> {
             stdin.shutdown().await
         })
         .await?;
-        samples.summary().ok_or_else(|| missing("round trips"))
+        Ok(samples)
     }
 
     async fn out(&self, options: &Options, bytes: u64) -> Result<f64, BenchError> {
@@ -273,7 +310,10 @@ impl<'a> Pod<'a> {
         let command = ["dd", "if=/dev/zero", &block, &count];
         let begun = Instant::now();
         let mut session = self.exec(options, &command, false).await?;
-        let mut stdout = session.stdout.take().ok_or_else(|| missing("stdout"))?;
+        let mut stdout = session
+            .stdout
+            .take()
+            .ok_or_else(|| missing("bytes of dd"))?;
         let read = within(
             "read what a container writes",
             reference::drain(&mut stdout),
@@ -438,7 +478,7 @@ fn private(daemon: i32) -> Result<u64, BenchError> {
     Ok(private)
 }
 
-fn word(transport: Transport) -> &'static str {
+pub(crate) fn word(transport: Transport) -> &'static str {
     match transport {
         Transport::Spdy => "spdy",
         Transport::WebSocket => "websocket",
@@ -462,7 +502,7 @@ async fn within<T>(what: &str, work: impl Future<Output = io::Result<T>>) -> Res
 fn missing(what: &str) -> BenchError {
     failed(
         "measure streams",
-        io::Error::other(format!("the server gave no {what}")),
+        io::Error::other(format!("there were no {what}")),
     )
 }
 

@@ -13,7 +13,7 @@ use super::{
     report::{CaseReport, Report, Verdict},
     scene::Scene,
 };
-use crate::bench::machine;
+use crate::{bench::machine, order::Order};
 
 /// What a run tells while it goes on.
 #[derive(Debug)]
@@ -189,17 +189,9 @@ fn said(panic: &(dyn Any + Send)) -> &str {
         .unwrap_or("it panicked")
 }
 
-/// Fisher and Yates, by Marsaglia's xorshift.
 fn shuffled(cases: &[&'static Case], seed: u64) -> Vec<&'static Case> {
-    let mut cases = cases.to_vec();
-    let mut state = seed ^ 0x9e37_79b9_7f4a_7c15;
-    for last in (1..cases.len()).rev() {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        cases.swap(last, (state % (last as u64 + 1)) as usize);
-    }
-    cases
+    let order = Order::new(seed).shuffled(cases.len());
+    order.into_iter().map(|index| cases[index]).collect()
 }
 
 #[cfg(test)]

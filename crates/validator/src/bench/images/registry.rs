@@ -16,6 +16,7 @@ use std::{
 use super::recipe::Made;
 
 /// Serves until it is dropped.
+#[derive(Debug)]
 pub(super) struct Registry {
     address: SocketAddr,
     ended: Arc<AtomicBool>,

@@ -1,6 +1,7 @@
 use std::fmt::Write as _;
 
 use super::{Report, Verdict};
+use crate::page::escaped;
 
 /// JUnit's XML, as test dashboards read it: a `testsuite` for each suite.
 #[must_use]
@@ -54,25 +55,6 @@ pub fn junit(report: &Report) -> String {
     }
     xml.push_str("</testsuites>\n");
     xml
-}
-
-/// For text and attributes of XML and HTML. Control characters, which XML 1.0 does not have at all, become spaces.
-pub(super) fn escaped(text: &str) -> String {
-    let mut escaped = String::with_capacity(text.len());
-    for character in text.chars() {
-        match character {
-            '&' => escaped.push_str("&amp;"),
-            '<' => escaped.push_str("&lt;"),
-            '>' => escaped.push_str("&gt;"),
-            '"' => escaped.push_str("&quot;"),
-            '\n' => escaped.push_str("&#10;"),
-            control if control.is_control() || matches!(control, '\u{fffe}' | '\u{ffff}') => {
-                escaped.push(' ');
-            }
-            other => escaped.push(other),
-        }
-    }
-    escaped
 }
 
 #[cfg(test)]
