@@ -518,12 +518,7 @@ fn hundreds_of_connections_and_of_commands() {
             .await?;
         let _echo = echo(host, &pod_id, "127.0.0.1:8001")?;
         let url = host.cri.port_forward_url(&pod_id, vec![]).await?;
-        let mut commands = Vec::new();
-        for number in 0..200 {
-            let number = number.to_string();
-            let url = host.cri.exec_url(&id, &["echo", &number], OUTPUT).await?;
-            commands.push((number, url));
-        }
+        let cri = host.cri.clone();
         inside(host, async || {
             let forwarder = client::port_forward(&url, &Options::default()).await?;
             let mut open = Vec::new();
@@ -544,18 +539,22 @@ fn hundreds_of_connections_and_of_commands() {
             }
             drop(open);
             let mut running = JoinSet::new();
-            for (index, (number, url)) in commands.into_iter().enumerate() {
+            for number in 0..200 {
+                let (cri, id) = (cri.clone(), id.clone());
                 running.spawn(async move {
-                    let options = over(TRANSPORTS[index % 2]);
+                    let options = over(TRANSPORTS[number % 2]);
+                    // A URL is good for a minute, which is not long where much else runs.
+                    let word = number.to_string();
+                    let url = cri.exec_url(&id, &["echo", &word], OUTPUT).await?;
                     let mut session = client::command(&url, &options, OUTPUT).await?;
                     ensure!(read(&mut session.stdout).await? == format!("{number}\n"));
                     ensure!(session.ending().await? == Ending::Success);
-                    Ok(index)
+                    Ok(number)
                 });
             }
             let mut done = BTreeSet::new();
-            while let Some(index) = running.join_next().await {
-                done.insert(index??);
+            while let Some(number) = running.join_next().await {
+                done.insert(number??);
             }
             ensure!(done.len() == 200);
             Ok(())
