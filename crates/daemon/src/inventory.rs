@@ -127,6 +127,27 @@ impl Inventory {
         }
     }
 
+    /// Has a container be in another cgroup than its own from now on, or says whose is that one, around it or below it.
+    pub(crate) fn place_container(&self, container: &Container, path: &str) -> Result<(), String> {
+        let tables = self.write();
+        let pods = tables.pod_names.values().map(|pod| pod.cgroup());
+        let others = tables.container_names.values();
+        let others = others.filter(|other| other.id != container.id);
+        let mut taken = pods.chain(others.map(|other| other.cgroup().to_owned()));
+        let within = |inner: &str, outer: &str| {
+            let outer = outer.trim_start_matches('/');
+            let rest = inner.trim_start_matches('/').strip_prefix(outer);
+            rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        };
+        match taken.find(|other| within(path, other) || within(other, path)) {
+            Some(other) => Err(other),
+            None => {
+                container.place(path);
+                Ok(())
+            }
+        }
+    }
+
     pub(crate) fn list_container(&self, container: &Arc<Container>) {
         self.write()
             .containers

@@ -80,6 +80,16 @@ pub(crate) fn print() -> anyhow::Result<u8> {
             "apparmor": { "enabled": true },
             "selinux": { "enabled": false },
             "intelRdt": { "enabled": false },
+            "memoryPolicy": {
+                "modes": [
+                    "MPOL_DEFAULT", "MPOL_BIND", "MPOL_INTERLEAVE", "MPOL_WEIGHTED_INTERLEAVE",
+                    "MPOL_PREFERRED", "MPOL_PREFERRED_MANY", "MPOL_LOCAL"
+                ],
+                "flags": [
+                    "MPOL_F_NUMA_BALANCING", "MPOL_F_RELATIVE_NODES", "MPOL_F_STATIC_NODES"
+                ],
+            },
+            "netDevices": { "enabled": false },
             "mountExtensions": { "idmap": { "enabled": true } },
         },
         "annotations": { "org.longshore.version": env!("CARGO_PKG_VERSION") },

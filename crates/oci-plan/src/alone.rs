@@ -1,5 +1,7 @@
-//! What only a plan may ask for that is executed by the process that made it: the command line's. None of it crosses a socket, and whoever makes
-//! plans for another process refuses it (`spec::Reach`).
+//! What only a plan may ask for that is executed by the process that made it: the command line's. None of it crosses a socket but the memory
+//! policy, which travels beside the plan; whoever makes plans for another process refuses the others (`spec::Reach`).
+
+use serde::{Deserialize, Serialize};
 
 use sys::Scheduling;
 
@@ -33,4 +35,15 @@ pub struct Habits {
     pub scheduling: Option<Scheduling>,
     /// Class (1 real time, 2 best effort, 3 idle) and level, 0 to 7.
     pub io_priority: Option<(u8, u8)>,
+    /// Travels as [labels](crate::Labels) do.
+    pub memory_policy: Option<MemoryPolicy>,
+}
+
+/// From which nodes of the machine a process gets its memory, as `set_mempolicy(2)` takes it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MemoryPolicy {
+    /// `MPOL_*`, with its flags.
+    pub mode: u32,
+    /// Bit `n` is node `n`. Empty: none.
+    pub nodes: Vec<u64>,
 }

@@ -16,7 +16,7 @@ mod resources;
 #[cfg(feature = "spec")]
 pub mod spec;
 
-pub use alone::{Alone, ClockOffset, Habits};
+pub use alone::{Alone, ClockOffset, Habits, MemoryPolicy};
 pub use mounts::{DeviceNode, Mount, MountFlags, MountSource, NodeType, Propagation, Rootfs};
 pub use process::{
     Capabilities, Labels, OomScoreAdj, Process, Rlimit, Seccomp, TerminalSize, User,

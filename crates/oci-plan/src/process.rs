@@ -22,7 +22,7 @@ pub struct Process {
     /// Travel at the end of the request that the process is in, and are put in here by who gets it.
     #[serde(skip)]
     pub labels: Labels,
-    /// Only of a plan that is executed where it was made.
+    /// Only of a plan that is executed where it was made, but for the memory policy, which travels as labels do.
     #[serde(skip)]
     pub habits: Habits,
 }

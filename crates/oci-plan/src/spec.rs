@@ -12,6 +12,7 @@ mod alone;
 mod capability;
 mod further;
 mod habits;
+mod memory_policy;
 mod mount;
 mod process;
 mod refusal;
@@ -159,7 +160,7 @@ pub fn container_plan(spec: &Spec, context: Context<'_>) -> Result<ContainerPlan
         },
         process: match here {
             true => process::process(process, Some(linux), context.seccomp)?,
-            false => process::init(process, context.seccomp)?,
+            false => process::init(process, Some(linux), context.seccomp)?,
         },
         alone: match here {
             true => alone::alone(spec, linux, context.namespaces)?,

@@ -83,6 +83,15 @@ pub(crate) fn run(
     Err(program.execute(index))
 }
 
+/// As early as the process is where it belongs: the kernel looks at the cgroup's own nodes.
+pub(crate) fn take_memory_policy(habits: &Habits) -> Result<(), Error> {
+    match &habits.memory_policy {
+        Some(policy) => sys::set_memory_policy(policy.mode, &policy.nodes)
+            .at(Stage::Credentials, "the memory policy"),
+        None => Ok(()),
+    }
+}
+
 /// While the rights for it are there.
 fn take_habits(habits: &Habits) -> Result<(), Error> {
     if let Some(scheduling) = habits.scheduling {

@@ -51,7 +51,8 @@ impl Exec<'_> {
             self.host.write_oom_score("self", score.0);
         }
         limits::set(0, &process.rlimits)?;
-        enter_cgroups(self.placement)
+        enter_cgroups(self.placement)?;
+        credentials::take_memory_policy(&process.habits)
     }
 
     /// Returns only once it has reported a failure.

@@ -62,6 +62,8 @@ impl Init<'_> {
     fn create(&self, socket: BorrowedFd<'_>) -> Result<Settled, Error> {
         let plan = self.plan;
         enter_cgroups(self.placement)?;
+        // Here, and not with the other habits: a policy that the kernel refuses is a container that is not made.
+        credentials::take_memory_policy(&plan.process.habits)?;
         self.entries.enter_cgroup_namespace()?;
         self.entries.enter_time_namespace(self.host)?;
         if let Some(domainname) = &plan.alone.domainname {

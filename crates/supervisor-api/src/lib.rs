@@ -42,7 +42,9 @@ pub use wire::{
     decode, encode, encode_record, open_frame,
 };
 
-use oci_plan::{ContainerPlan, FdSlot, Labels, Process, Resources, SandboxPlan, TerminalSize};
+use oci_plan::{
+    ContainerPlan, FdSlot, Labels, MemoryPolicy, Process, Resources, SandboxPlan, TerminalSize,
+};
 use serde::{Deserialize, Serialize};
 
 /// Name of the supervisor's socket in the pod's state directory.
@@ -144,6 +146,12 @@ pub enum RequestBody {
     /// As CreateContainer, but CRIU makes the container's processes as they were written down once, stopped by SIGSTOP. They go on with
     /// [`Self::StartContainer`]. [`ReplyBody::Created`]. The container has a [`Bundle`].
     Restore(Box<Restore>),
+    /// As Labelled, of a process that has a memory policy; labels it may have none. For those that say [`MEMORY_POLICY`] in their Hello.
+    Placed {
+        memory_policy: MemoryPolicy,
+        labels: Labels,
+        request: ProcessRequest,
+    },
 }
 
 /// A run of `criu restore`.
@@ -207,10 +215,14 @@ pub enum ProcessRequest {
 /// [`RequestBody::Labelled`].
 pub const LABELS: &str = "labels";
 
+/// This one: [`RequestBody::Placed`].
+pub const MEMORY_POLICY: &str = "memory-policy";
+
 impl RequestBody {
-    /// The request as it crosses the socket: [`RequestBody::Labelled`] where it makes a process that has labels.
+    /// The request as it crosses the socket: [`RequestBody::Labelled`] where it makes a process that has labels, [`RequestBody::Placed`] where it
+    /// has a memory policy.
     #[must_use]
-    pub fn with_labels(self) -> Self {
+    pub fn packed(self) -> Self {
         let request = match self {
             Self::CreateContainer(request) => ProcessRequest::CreateContainer(request),
             Self::Exec(request) => ProcessRequest::Exec(request),
@@ -219,35 +231,44 @@ impl RequestBody {
             other => return other,
         };
         let mut request = request;
-        let labels = request.labels().clone();
-        match labels == Labels::default() {
-            true => request.into(),
-            false => Self::Labelled { labels, request },
+        let process = request.process();
+        let labels = process.labels.clone();
+        match process.habits.memory_policy.clone() {
+            Some(memory_policy) => Self::Placed {
+                memory_policy,
+                labels,
+                request,
+            },
+            None if labels == Labels::default() => request.into(),
+            None => Self::Labelled { labels, request },
         }
     }
 
-    /// The request that it is about, with its labels where they belong.
+    /// The request that it is about, with labels and memory policy where they belong.
     #[must_use]
-    pub fn without_labels(self) -> Self {
-        match self {
-            Self::Labelled {
+    pub fn unpacked(self) -> Self {
+        let (memory_policy, labels, mut request) = match self {
+            Self::Labelled { labels, request } => (None, labels, request),
+            Self::Placed {
+                memory_policy,
                 labels,
-                mut request,
-            } => {
-                *request.labels() = labels;
-                request.into()
-            }
-            other => other,
-        }
+                request,
+            } => (Some(memory_policy), labels, request),
+            other => return other,
+        };
+        let process = request.process();
+        process.labels = labels;
+        process.habits.memory_policy = memory_policy;
+        request.into()
     }
 }
 
 impl ProcessRequest {
-    fn labels(&mut self) -> &mut Labels {
+    fn process(&mut self) -> &mut Process {
         match self {
-            Self::CreateContainer(create) => &mut create.plan.process.labels,
-            Self::CreatePaused(paused) => &mut paused.create.plan.process.labels,
-            Self::Exec(exec) | Self::ExecBefore(exec) => &mut exec.process.labels,
+            Self::CreateContainer(create) => &mut create.plan.process,
+            Self::CreatePaused(paused) => &mut paused.create.plan.process,
+            Self::Exec(exec) | Self::ExecBefore(exec) => &mut exec.process,
         }
     }
 }

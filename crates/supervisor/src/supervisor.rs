@@ -5,8 +5,8 @@ use oci_plan::FdSlot;
 use rustix::io::Errno;
 use rustix::time::{ClockId, clock_gettime};
 use supervisor_api::{
-    ContainerState, Event, LABELS, OciRuntime, PodState, ReplyBody, RequestBody, SandboxState,
-    WireError,
+    ContainerState, Event, LABELS, MEMORY_POLICY, OciRuntime, PodState, ReplyBody, RequestBody,
+    SandboxState, WireError,
 };
 
 use crate::anchor::Anchor;
@@ -154,7 +154,10 @@ impl Supervisor {
         // Those that are answered later answer themselves.
         let result = match body {
             RequestBody::Hello => Ok(ReplyBody::Hello {
-                supervisor_version: format!("{}+{LABELS}", env!("CARGO_PKG_VERSION")),
+                supervisor_version: format!(
+                    "{}+{LABELS}.{MEMORY_POLICY}",
+                    env!("CARGO_PKG_VERSION")
+                ),
                 pid: rustix::process::getpid().as_raw_nonzero().get(),
             }),
             RequestBody::CreateSandbox(plan) => return self.create_sandbox(asker, plan),
@@ -194,10 +197,10 @@ impl Supervisor {
                 let at = Some((request.host, request.at.as_str()));
                 return self.create_container(asker, request.create, at, &descriptors);
             }
-            body @ RequestBody::Labelled { .. } => {
+            body @ (RequestBody::Labelled { .. } | RequestBody::Placed { .. }) => {
                 return self.serve(Arrival {
                     asker,
-                    body: body.without_labels(),
+                    body: body.unpacked(),
                     descriptors,
                 });
             }

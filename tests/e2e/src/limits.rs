@@ -32,6 +32,12 @@ impl Limits {
         })
     }
 
+    /// Below the mount points, without slashes at its ends.
+    #[must_use]
+    pub fn cgroup(&self) -> &str {
+        &self.cgroup
+    }
+
     /// The trimmed text of a file: of `controller` on v1, or its counterpart on v2.
     ///
     /// # Errors

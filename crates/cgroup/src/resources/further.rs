@@ -2,7 +2,8 @@
 
 use oci_plan::FurtherLimit;
 
-use super::{Place, Target, no_hierarchy};
+use super::{Place, Scope, Target, no_hierarchy};
+use crate::cgroup::Cgroup;
 use crate::error::Error;
 use crate::hierarchy::Controller;
 
@@ -33,11 +34,40 @@ fn one(target: &Target<'_>, limit: &FurtherLimit) -> Result<(), Error> {
         false => &limit.v1,
     };
     match file {
-        Some((file, text)) => place.write(file, text),
+        Some((file, text)) => match place.write_if_exists(file, text)? {
+            true => Ok(()),
+            false => Err(Error::Unsupported {
+                field: limit.field,
+                value: text.clone(),
+                reason: format!("this kernel has no {file}"),
+            }),
+        },
         None => Err(Error::Unsupported {
             field: limit.field,
             value: text().to_owned(),
             reason: "cgroup v2 has no such limit".to_owned(),
         }),
+    }
+}
+
+const SWAPPINESS: &str = "memory.swappiness";
+
+impl Cgroup {
+    /// How readily the kernel swaps the cgroup's memory out; a new cgroup has its parent's. `None`: only v1 knows.
+    pub fn swappiness(&self) -> Result<Option<u64>, Error> {
+        let target = Target {
+            cgroup: self,
+            scope: Scope::All,
+            journal: None,
+        };
+        let place = match target.place(Controller::Memory) {
+            Place::Here(place) if !place.v2() => place,
+            Place::Here(_) | Place::Foreign | Place::Nowhere => return Ok(None),
+        };
+        let text = place.read(SWAPPINESS)?;
+        let parsed = text.trim().parse();
+        parsed
+            .map(Some)
+            .map_err(|_| place.parse_error(SWAPPINESS, &text))
     }
 }

@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 use super::NetlinkError;
-use super::message::{ACK, CREATE, DUMP, EXCL, REPLACE, Request, attribute, text};
+use super::message::{ACK, CREATE, DUMP, EXCL, REPLACE, Request, attribute, attributes, text};
 use super::socket::Socket;
 
 const NEWLINK: u16 = 16;
@@ -12,6 +12,7 @@ const DELLINK: u16 = 17;
 const GETLINK: u16 = 18;
 const NEWADDR: u16 = 20;
 const DELADDR: u16 = 21;
+const GETADDR: u16 = 22;
 const NEWROUTE: u16 = 24;
 const GETROUTE: u16 = 26;
 
@@ -20,6 +21,7 @@ const IFLA_IFNAME: u16 = 3;
 const IFLA_MTU: u16 = 4;
 const IFLA_MASTER: u16 = 10;
 const IFLA_LINKINFO: u16 = 18;
+const IFLA_IFALIAS: u16 = 20;
 const IFLA_NET_NS_FD: u16 = 28;
 const IFLA_LINK_NETNSID: u16 = 37;
 const IFLA_INFO_KIND: u16 = 1;
@@ -33,6 +35,7 @@ const IFA_ADDRESS: u16 = 1;
 const IFA_LOCAL: u16 = 2;
 const IFA_BROADCAST: u16 = 4;
 const IFA_FLAGS: u16 = 8;
+const IFA_F_PERMANENT: u32 = 0x80;
 /// No duplicate address detection: it would keep the address tentative for a second.
 const IFA_F_NODAD: u32 = 2;
 
@@ -48,6 +51,9 @@ const AF_UNSPEC: u8 = 0;
 const AF_INET: u8 = 2;
 const AF_INET6: u8 = 10;
 const IFF_UP: u32 = 1;
+const IFF_LOOPBACK: u32 = 8;
+/// An address that is good everywhere.
+const SCOPE_UNIVERSE: u8 = 0;
 
 /// `lo` is the first interface of every namespace.
 pub(crate) const LOOPBACK: u32 = 1;
@@ -283,6 +289,124 @@ pub(crate) fn routes(socket: &mut Socket, of: IpAddr) -> Result<Vec<Route>, Netl
         }));
     })?;
     Ok(routes)
+}
+
+/// A link, as far as it matters to who moves it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Link {
+    pub(crate) index: u32,
+    pub(crate) name: String,
+    /// What somebody calls it; empty if nobody does.
+    pub(crate) alias: String,
+    pub(crate) up: bool,
+    pub(crate) loopback: bool,
+}
+
+impl Link {
+    fn parse(body: &[u8]) -> Option<Self> {
+        let (header, attributes) = body.split_at_checked(16)?;
+        let flags = u32::from_ne_bytes(header.get(8..12)?.try_into().ok()?);
+        Some(Self {
+            index: index(header)?,
+            name: text(attribute(attributes, IFLA_IFNAME)?),
+            alias: attribute(attributes, IFLA_IFALIAS)
+                .map(text)
+                .unwrap_or_default(),
+            up: flags & IFF_UP != 0,
+            loopback: flags & IFF_LOOPBACK != 0,
+        })
+    }
+}
+
+/// All links of the namespace.
+pub(crate) fn links(socket: &mut Socket) -> Result<Vec<Link>, NetlinkError> {
+    let mut request = Request::new();
+    request.message(GETLINK, DUMP, &link_header(0, 0, 0));
+    let mut links = Vec::new();
+    socket.dump(&request, |body| links.extend(Link::parse(body)))?;
+    Ok(links)
+}
+
+/// Moves a link to another namespace, under this name, which may be a template such as `eth%d`, and this alias. It is down there, and has no
+/// addresses.
+pub(crate) fn hand_over(
+    request: &mut Request,
+    index: u32,
+    netns: BorrowedFd<'_>,
+    name: &str,
+    alias: &str,
+) {
+    request
+        .message(NEWLINK, ACK, &link_header(index, 0, 0))
+        .attribute(IFLA_NET_NS_FD, &netns.as_raw_fd().to_ne_bytes())
+        .text(IFLA_IFNAME, name)
+        // Without its NUL byte: none at all takes an alias away.
+        .attribute(IFLA_IFALIAS, alias.as_bytes());
+}
+
+/// Gives a link another alias.
+pub(crate) fn rename(request: &mut Request, index: u32, alias: &str) {
+    request
+        .message(NEWLINK, ACK, &link_header(index, 0, 0))
+        .attribute(IFLA_IFALIAS, alias.as_bytes());
+}
+
+/// An address as the kernel tells of it, to be given again.
+#[derive(Debug, Clone)]
+pub(crate) struct Address {
+    family: u8,
+    prefix: u8,
+    /// As they are.
+    attributes: Vec<(u16, Vec<u8>)>,
+}
+
+/// The addresses of a link that somebody has given it for good, and that are good everywhere.
+pub(crate) fn addresses(socket: &mut Socket, link: u32) -> Result<Vec<Address>, NetlinkError> {
+    let mut request = Request::new();
+    let mut header = [0; 8];
+    header[4..].copy_from_slice(&link.to_ne_bytes());
+    request.message(GETADDR, DUMP, &header);
+    let mut addresses = Vec::new();
+    socket.dump(&request, |body| {
+        let Some((header, given)) = body.split_at_checked(8) else {
+            return;
+        };
+        let flags = attribute(given, IFA_FLAGS).and_then(|bytes| bytes.try_into().ok());
+        let flags = flags.map_or(u32::from(header[2]), u32::from_ne_bytes);
+        let its = header[4..] == link.to_ne_bytes();
+        if its && flags & IFA_F_PERMANENT != 0 && header[3] == SCOPE_UNIVERSE {
+            let kept = attributes(given)
+                .filter(|(kind, _)| [IFA_ADDRESS, IFA_LOCAL, IFA_BROADCAST].contains(kind));
+            addresses.push(Address {
+                family: header[0],
+                prefix: header[1],
+                attributes: kept.map(|(kind, value)| (kind, value.to_vec())).collect(),
+            });
+        }
+    })?;
+    Ok(addresses)
+}
+
+/// Gives a link an address that it had elsewhere.
+pub(crate) fn restore_address(request: &mut Request, link: u32, address: &Address) {
+    let mut header = [
+        address.family,
+        address.prefix,
+        0,
+        SCOPE_UNIVERSE,
+        0,
+        0,
+        0,
+        0,
+    ];
+    header[4..].copy_from_slice(&link.to_ne_bytes());
+    request.message(NEWADDR, CREATE | REPLACE | ACK, &header);
+    for (kind, value) in &address.attributes {
+        request.attribute(*kind, value);
+    }
+    if address.family == AF_INET6 {
+        request.u32(IFA_FLAGS, IFA_F_NODAD);
+    }
 }
 
 fn index(body: &[u8]) -> Option<u32> {

@@ -206,6 +206,10 @@ pub(crate) async fn make(
             "the container is to have a label of a security module, and its processes keep theirs";
         return Err(RestoreError::Unsupported(why.to_owned()));
     }
+    if create.plan.process.habits.memory_policy.is_some() {
+        let why = "the container is to have a memory policy, and its processes keep theirs";
+        return Err(RestoreError::Unsupported(why.to_owned()));
+    }
     let criu = criu(runtime).await?;
     let id = &container.id;
     let work = directory(runtime, id);
@@ -269,7 +273,7 @@ pub(crate) async fn make(
         Err(error) => return Err(failed(&work, error).await),
     };
     let hierarchies = runtime.hierarchies.clone();
-    let cgroup = container.cgroup.clone();
+    let cgroup = container.cgroup().to_owned();
     blocking(BOUND, move || {
         for process in hierarchies.open_cgroup(&cgroup)?.processes(true)? {
             bounds.check(process.as_raw_nonzero().get())?;
@@ -409,7 +413,7 @@ fn sources(
     let linux = spec.linux().as_ref();
     let masked = linux.and_then(|linux| linux.masked_paths().clone());
     let masked: Vec<PathBuf> = masked.into_iter().flatten().map(PathBuf::from).collect();
-    let cgroups = cgroup_places(spec, &container.cgroup, runtime)?;
+    let cgroups = cgroup_places(spec, container.cgroup(), runtime)?;
     let mounts = placed.mounts().as_deref().unwrap_or_default();
     let binds: Vec<_> = mounts.iter().filter(|mount| is_bind(mount)).collect();
     for bind in &binds {

@@ -193,7 +193,7 @@ impl Work {
         let (directory, spec) = (self.directory.clone(), Arc::clone(spec));
         let own_network = self.container.pod.config.namespaces().net;
         let hierarchies = self.runtime.hierarchies.clone();
-        let cgroup = self.container.cgroup.clone();
+        let cgroup = self.container.cgroup().to_owned();
         let skips_lock = criu.skips_lock;
         let looked = self.blocking(move || {
             let process = PathBuf::from(format!("/proc/{pid}"));

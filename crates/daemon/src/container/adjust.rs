@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use oci_spec::runtime::Spec;
 
-use super::{Container, CreateError, Turn, devices};
+use super::{Container, CreateError, Turn, devices, place::place};
 use crate::{cdi, nri::Others, runtime::Runtime};
 
 /// Gives it the devices that it asks for, and has plugins change it; returns what they want of other containers.
@@ -27,6 +27,8 @@ pub(super) async fn adjust(
         return Ok(Others::default());
     };
     *spec = adjusted.spec;
+    let placed = place(runtime, container, spec, turn).await;
+    placed.map_err(|error| CreateError::Place(id.clone(), error))?;
     if let Some(limits) = adjusted.limits {
         container
             .update(turn, &runtime.records, |record| {

@@ -27,7 +27,9 @@ use super::{
     limit::{self, LimitError},
     log,
     mounts::{self, MountError},
+    net_devices::{self, NetDevicesError},
     outside::{self, OutsideError},
+    place::PlaceError,
     remove::{RemoveError, take_apart},
     volumes::{self, VolumeError},
 };
@@ -142,6 +144,10 @@ pub(crate) enum CreateError {
     #[error("container {0}")]
     Outside(ContainerId, #[source] OutsideError),
     #[error("container {0}")]
+    Place(ContainerId, #[source] PlaceError),
+    #[error("container {0}")]
+    NetDevices(ContainerId, #[source] NetDevicesError),
+    #[error("container {0}")]
     Log(ContainerId, #[source] LogError),
     #[error("container {0}")]
     Bundle(ContainerId, #[source] BundleError),
@@ -239,6 +245,7 @@ fn prepare(
         image_stop_signal: image.config.stop_signal.parse::<Signal>().ok(),
         resources: None,
         hooked: false,
+        net_devices: false,
         forbidden: None,
         volume_images: sources.volume_ids(),
         id,
@@ -382,13 +389,16 @@ async fn build(
     flight::stage("have its supervisor make its init");
     let request = CreateContainer { plan, stdio };
     let made = async {
+        let lent = net_devices::lend(runtime, container, &spec.spec, turn).await;
+        lent.map_err(|error| CreateError::NetDevices(id.clone(), error))?;
         let made = sources.make(runtime, container, &link, &spec.spec, request, descriptors);
         let pid = made.await?;
         if container.pod.made_with.is_none() {
+            // Limits first: a share of realtime is what lets a process be scheduled so.
+            let limited = outside::limit(runtime, &spec.spec, container.cgroup()).await;
+            limited.map_err(|error| CreateError::Outside(id.clone(), error))?;
             let given = outside::give(&spec.spec, id, pid).await;
             given.map_err(|error| CreateError::Outside(id.clone(), error))?;
-            let limited = outside::limit(runtime, &spec.spec, &container.cgroup).await;
-            limited.map_err(|error| CreateError::Outside(id.clone(), error))?;
         }
         Ok(pid)
     };
@@ -567,7 +577,7 @@ fn specify(
         namespaces: &namespaces,
         localhost_seccomp: found.seccomp,
         classes: &found.classes,
-        cgroups_path: &container.cgroup,
+        cgroups_path: container.cgroup(),
         host: &runtime.host,
     })
     .map_err(|error| CreateError::Spec(id.clone(), error))?;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use supervisor_api::ExitRecord;
 
-use super::{Container, Phase};
+use super::{Container, Phase, return_devices};
 use crate::{
     events::{Kind, News},
     id::ContainerId,
@@ -116,6 +116,7 @@ impl Container {
             }
             self.end(news, exit);
         });
+        return_devices(runtime, self);
         runtime.nri.ended(self);
     }
 
@@ -126,6 +127,7 @@ impl Container {
                 self.end(news, Exit::start_error(message.to_owned(), now_ns()));
             }
         });
+        return_devices(runtime, self);
         runtime.nri.ended(self);
     }
 

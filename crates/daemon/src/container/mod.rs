@@ -25,12 +25,15 @@ mod exec;
 mod exec_sync;
 mod exit;
 mod found;
+mod further;
 mod hooks;
 mod images;
 mod limit;
 mod log;
 mod mounts;
+mod net_devices;
 mod outside;
+mod place;
 mod remove;
 mod start;
 mod stop;
@@ -40,7 +43,7 @@ mod volumes;
 use std::{
     collections::BTreeMap,
     path::PathBuf,
-    sync::{Arc, Mutex, PoisonError, atomic::AtomicBool},
+    sync::{Arc, Mutex, OnceLock, PoisonError, atomic::AtomicBool},
 };
 
 pub(crate) use attach::{AttachError, Attachment, attach, check_attach};
@@ -54,16 +57,19 @@ pub(crate) use exec::{
 };
 pub(crate) use exec_sync::exec_sync;
 pub(crate) use exit::{Exit, exited};
+pub(crate) use further::Further;
 pub(crate) use hooks::HookError;
 use images::Sources;
 pub(crate) use images::pin_holder;
 pub(crate) use limit::LimitError;
 pub(crate) use log::{LogError, reopen};
 pub(crate) use mounts::MountError;
+pub(crate) use net_devices::{NetDevicesError, return_devices, take_back as take_devices_back};
 use oci_spec::runtime::Spec;
 pub(crate) use outside::OutsideError;
 #[cfg(test)]
 pub(crate) use outside::planned;
+pub(crate) use place::PlaceError;
 pub(crate) use remove::{RemoveError, remove, remove_cgroup};
 pub(crate) use start::{StartError, start};
 pub(crate) use stop::{StopError, stop};
@@ -73,7 +79,7 @@ use tokio::{
     task::JoinHandle,
     time::Instant,
 };
-pub(crate) use update::{UpdateError, update, update_for_plugin};
+pub(crate) use update::{UpdateError, in_force, update, update_for_plugin};
 pub(crate) use volumes::{root as volumes_root, sweep as sweep_volumes};
 
 use crate::{
@@ -98,7 +104,10 @@ pub(crate) struct Container {
     pub(crate) image_ref: String,
     /// Ids of the images that it mounts, by their mounts' position.
     pub(crate) volume_images: BTreeMap<usize, String>,
-    pub(crate) cgroup: String,
+    /// Where it is by itself.
+    own_cgroup: String,
+    /// Where it is otherwise.
+    placed: OnceLock<String>,
     pub(crate) log_path: Option<PathBuf>,
     phase: watch::Sender<Phase>,
     record: Mutex<ContainerRecord>,
@@ -141,7 +150,8 @@ impl Container {
             image_id: record.image_id.clone(),
             image_ref: record.image_ref.clone(),
             volume_images: record.volume_images.clone(),
-            cgroup: record.cgroup.clone(),
+            own_cgroup: record.cgroup.clone(),
+            placed: OnceLock::new(),
             log_path: record.log_path.clone(),
             phase: watch::Sender::new(phase),
             record: Mutex::new(record),
@@ -154,6 +164,16 @@ impl Container {
             spec: Mutex::new(None),
             denied: Mutex::default(),
         }
+    }
+
+    /// Its cgroup, which a plugin may have chosen.
+    pub(crate) fn cgroup(&self) -> &str {
+        self.placed.get().unwrap_or(&self.own_cgroup)
+    }
+
+    /// Once, before it is made, under the inventory's lock.
+    pub(crate) fn place(&self, path: &str) {
+        let _placed = self.placed.set(path.to_owned());
     }
 
     pub(crate) fn phase(&self) -> Phase {
@@ -216,6 +236,12 @@ impl Container {
     fn is_hooked(&self) -> bool {
         let record = self.record.lock().unwrap_or_else(PoisonError::into_inner);
         record.hooked
+    }
+
+    /// Whether its pod is lent devices of the node's network for it.
+    fn has_net_devices(&self) -> bool {
+        let record = self.record.lock().unwrap_or_else(PoisonError::into_inner);
+        record.net_devices
     }
 
     /// What asks it to end: the request's signal, the image's, or SIGTERM.
@@ -342,6 +368,7 @@ impl Container {
         Limits {
             asked: self.resources(),
             pids: pids.map(|pids| pids.limit()),
+            further: spec.as_deref().map(Further::of).unwrap_or_default(),
         }
     }
 }

@@ -1,13 +1,18 @@
 //! What a container's processes get from outside, between their beginning and their program: a plan has no place for it, and the kernel
-//! lets another process give it. Scheduling, I/O priority, their class of caches and memory bandwidth, and limits of block devices.
+//! lets another process give it. Scheduling, I/O priority, their class of caches and memory bandwidth, limits of block devices, and those of
+//! cgroup v1 alone.
 
 use std::{borrow::Cow, collections::BTreeMap, io, path::Path};
 
 use cgroup::DeviceLimits;
-use oci_plan::spec::{self, SpecError};
+use oci_plan::{
+    Resources,
+    spec::{self, SpecError},
+};
 use oci_spec::runtime::{LinuxIOPriority, LinuxIntelRdt, Scheduler, Spec};
 use rustix::io::Errno;
 
+use super::further::Further;
 use crate::{
     id::ContainerId,
     resctrl::{self, ResctrlError},
@@ -30,13 +35,20 @@ pub(crate) enum OutsideError {
     Class(#[from] ResctrlError),
     #[error("linux.resources.blockIO")]
     BlockIo(#[from] cgroup::Error),
+    #[error("linux.resources")]
+    Further(#[source] cgroup::Error),
     #[error(transparent)]
     Blocking(#[from] BlockingError),
 }
 
 /// A specification without what is given from outside: what a plan is made of.
 pub(crate) fn planned(spec: &Spec) -> Cow<'_, Spec> {
-    if Given::of(spec) == Given::default() && devices(spec).is_empty() {
+    let of_network = |spec: &Spec| spec.linux().as_ref()?.net_devices().clone();
+    if Given::of(spec) == Given::default()
+        && devices(spec).is_empty()
+        && Further::of(spec) == Further::default()
+        && of_network(spec).is_none()
+    {
         return Cow::Borrowed(spec);
     }
     let mut spec = spec.clone();
@@ -44,7 +56,10 @@ pub(crate) fn planned(spec: &Spec) -> Cow<'_, Spec> {
         process.set_scheduler(None).set_io_priority(None);
     }
     if let Some(linux) = spec.linux_mut() {
-        linux.set_intel_rdt(None);
+        linux.set_intel_rdt(None).set_net_devices(None);
+        if let Some(resources) = linux.resources_mut() {
+            Further::default().put(resources);
+        }
         if let Some(block_io) = linux
             .resources_mut()
             .as_mut()
@@ -74,19 +89,38 @@ pub(super) async fn give(spec: &Spec, id: &ContainerId, pid: i32) -> Result<(), 
     .await?
 }
 
-/// Sets the limits of block devices, in the container's cgroup.
+/// Sets the limits of block devices, and those of v1, in the container's cgroup.
 pub(super) async fn limit(
     runtime: &Runtime,
     spec: &Spec,
     cgroup: &str,
 ) -> Result<(), OutsideError> {
     let devices = devices(spec);
-    if devices.is_empty() {
+    if !devices.is_empty() {
+        let (hierarchies, path) = (runtime.hierarchies.clone(), cgroup.to_owned());
+        let limited = move || hierarchies.open_cgroup(&path)?.limit_devices(&devices);
+        blocking(DISK_BOUND, limited).await??;
+    }
+    limit_further(runtime, &Further::of(spec), cgroup).await
+}
+
+/// Sets the limits of v1 that are given: all of them, or none.
+pub(super) async fn limit_further(
+    runtime: &Runtime,
+    further: &Further,
+    cgroup: &str,
+) -> Result<(), OutsideError> {
+    let resources = Resources {
+        further: further.files(),
+        ..Resources::default()
+    };
+    if resources.further.is_empty() {
         return Ok(());
     }
     let (hierarchies, path) = (runtime.hierarchies.clone(), cgroup.to_owned());
-    let limited = move || hierarchies.open_cgroup(&path)?.limit_devices(&devices);
-    Ok(blocking(DISK_BOUND, limited).await??)
+    let limited = move || hierarchies.open_cgroup(&path)?.update(&resources);
+    let limited = blocking(DISK_BOUND, limited).await?;
+    limited.map_err(OutsideError::Further)
 }
 
 /// `linux.resources.blockIO`, device by device.

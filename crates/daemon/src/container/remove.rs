@@ -5,7 +5,10 @@ use std::{sync::Arc, time::Duration};
 use cgroup::Hierarchies;
 use supervisor_api::RequestBody;
 
-use super::{Container, Phase, StopError, hooks, images, outside, stop::stop_in_turn, volumes};
+use super::{
+    Container, NetDevicesError, Phase, StopError, hooks, images, outside, stop::stop_in_turn,
+    take_devices_back, volumes,
+};
 use crate::{
     events::Kind,
     failpoint,
@@ -27,6 +30,8 @@ pub(crate) enum RemoveError {
     Kill(ContainerId, #[source] pod::KillError),
     #[error("remove container {0}: its cgroup")]
     Cgroup(ContainerId, #[source] cgroup::Error),
+    #[error("remove container {0}: give the node its network devices back")]
+    NetDevices(ContainerId, #[source] NetDevicesError),
     #[error("remove container {0}")]
     Class(ContainerId, #[source] ResctrlError),
     #[error("remove container {0}: its writable layer")]
@@ -96,6 +101,8 @@ pub(super) async fn take_apart(
     failpoint::reach("container.deleted", &container.pod);
     flight::stage("remove its files");
     hooks::after_stop(runtime, container).await;
+    let taken = take_devices_back(runtime, container).await;
+    taken.map_err(|error| RemoveError::NetDevices(id.clone(), error))?;
     let on_disk = {
         let (runtime, container) = (Arc::clone(runtime), Arc::clone(container));
         move || remove_from_disk(&runtime, &container)
@@ -128,9 +135,9 @@ pub(super) async fn take_apart(
 
 fn remove_from_disk(runtime: &Runtime, container: &Container) -> Result<(), RemoveError> {
     let id = &container.id;
-    pod::kill_cgroup(&runtime.hierarchies, &container.cgroup)
+    pod::kill_cgroup(&runtime.hierarchies, container.cgroup())
         .map_err(|error| RemoveError::Kill(id.clone(), error))?;
-    remove_cgroup(&runtime.hierarchies, &container.cgroup)
+    remove_cgroup(&runtime.hierarchies, container.cgroup())
         .map_err(|error| RemoveError::Cgroup(id.clone(), error))?;
     // One that was not specified to its end has nothing there.
     if let Ok(spec) = container.spec(&runtime.records) {

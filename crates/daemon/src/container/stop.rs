@@ -156,7 +156,7 @@ async fn signal(
             ),
         }
     }
-    let (hierarchies, cgroup) = (runtime.hierarchies.clone(), container.cgroup.clone());
+    let (hierarchies, cgroup) = (runtime.hierarchies.clone(), container.cgroup().to_owned());
     blocking(DISK_BOUND, move || pod::kill_cgroup(&hierarchies, &cgroup))
         .await
         .map_err(|error| StopError::Blocking(id.clone(), error))?

@@ -6,7 +6,10 @@ use oci_spec::runtime::LinuxPids;
 use rustix::io::Errno;
 use supervisor_api::RequestBody;
 
-use super::{Container, Phase};
+use super::{
+    Container, Phase,
+    outside::{self, OutsideError},
+};
 use crate::{
     failpoint,
     flight::Crashed,
@@ -36,6 +39,8 @@ pub(crate) enum UpdateError {
     Plan(ContainerId, #[source] oci_plan::spec::SpecError),
     #[error("update container {0}")]
     Supervisor(ContainerId, #[source] CallError),
+    #[error("update container {0}")]
+    Outside(ContainerId, #[source] OutsideError),
     #[error("update container {0}: look at its processes")]
     Processes(ContainerId, #[source] cgroup::Error),
     #[error("update container {0}: its limits are changed, and its record cannot be")]
@@ -116,14 +121,28 @@ async fn update_now(
         .map_err(|error| UpdateError::Plan(id.clone(), error))?;
     let record = |error| UpdateError::Record(id.clone(), error);
     let spec = container.spec(&runtime.records).map_err(record)?;
+    let outside = |error| UpdateError::Outside(id.clone(), error);
+    let in_force = in_force(runtime, container, change)
+        .await
+        .map_err(outside)?;
+    let back = change.further.undone(&in_force.further);
+    let cgroup = container.cgroup();
+    outside::limit_further(runtime, &change.further, cgroup)
+        .await
+        .map_err(outside)?;
 
     let request = RequestBody::UpdateResources {
         id: id.to_string(),
         resources,
     };
-    link.order("UpdateResources", request, Vec::new())
-        .await
-        .map_err(|error| UpdateError::Supervisor(id.clone(), error))?;
+    let ordered = link.order("UpdateResources", request, Vec::new()).await;
+    if let Err(error) = ordered {
+        if let Err(left) = outside::limit_further(runtime, &back, cgroup).await {
+            let error = &left as &dyn std::error::Error;
+            tracing::warn!(container = %id, error, "it does not get all of its limits back");
+        }
+        return Err(UpdateError::Supervisor(id.clone(), error));
+    }
     if changed.asked.oom_score_adj != now.oom_score_adj {
         adjust(runtime, container, changed.asked.oom_score_adj).await?;
     }
@@ -140,6 +159,8 @@ async fn update_now(
             .set_cpu(changed.whole.cpu().clone())
             .set_hugepage_limits(changed.whole.hugepage_limits().clone())
             .set_unified(changed.whole.unified().clone());
+        let further = change.further.clone().or(in_force.further);
+        further.put(resources);
         if pids.is_some() {
             resources.set_pids(pids);
         }
@@ -158,6 +179,23 @@ async fn update_now(
         .map_err(record)
 }
 
+/// What a container has of the limits that are to be changed, and more.
+pub(crate) async fn in_force(
+    runtime: &Runtime,
+    container: &Container,
+    change: &Limits,
+) -> Result<Limits, OutsideError> {
+    let mut limits = container.limits(&runtime.records);
+    // One that it was not given it has from its parent: only the kernel knows.
+    if change.further.swappiness.is_some() && limits.further.swappiness.is_none() {
+        let (hierarchies, path) = (runtime.hierarchies.clone(), container.cgroup().to_owned());
+        let read = move || hierarchies.open_cgroup(&path)?.swappiness();
+        let swappiness = blocking(DISK_BOUND, read).await?;
+        limits.further.swappiness = swappiness.map_err(OutsideError::Further)?;
+    }
+    Ok(limits)
+}
+
 /// Rates every process of the container anew. A score below what a process has takes CAP_SYS_RESOURCE; without it the process keeps its own,
 /// as it would have when it was made.
 async fn adjust(
@@ -165,7 +203,7 @@ async fn adjust(
     container: &Arc<Container>,
     score: i16,
 ) -> Result<(), UpdateError> {
-    let (hierarchies, path) = (runtime.hierarchies.clone(), container.cgroup.clone());
+    let (hierarchies, path) = (runtime.hierarchies.clone(), container.cgroup().to_owned());
     let rated = blocking(DISK_BOUND, move || {
         for process in hierarchies.open_cgroup(&path)?.processes(true)? {
             let file = format!("/proc/{}/oom_score_adj", process.as_raw_nonzero());

@@ -55,6 +55,8 @@ pub(crate) enum BundleError {
         "handler {handler} gives each container a kernel of its own: {what} is not to be had with it"
     )]
     OwnKernel { handler: String, what: &'static str },
+    #[error("handler {0} does not say that it knows linux.memoryPolicy, and would pass over it")]
+    NoMemoryPolicy(String),
 }
 
 /// Writes the bundle of a container below `bundles`. `descriptors` are those of the plan; `annotations` are what the pod and the container have.
@@ -84,6 +86,11 @@ pub(crate) fn write_bundle<'a>(
     if let Some(linux) = spec.linux_mut() {
         // A relative one would be below the runtime's own.
         linux.set_cgroups_path(Some(PathBuf::from(format!("/{}", plan.cgroup))));
+        // The pod's network is not the runtime's: its devices are there already.
+        linux.set_net_devices(None);
+        if linux.memory_policy().is_some() && !made_with.memory_policy {
+            return Err(BundleError::NoMemoryPolicy(made_with.name.clone()));
+        }
     }
     if let Some(process) = spec.process_mut() {
         clamp(process, limits);

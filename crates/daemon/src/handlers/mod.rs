@@ -51,6 +51,9 @@ pub(crate) struct MadeWith {
     /// Its execs stay outside a user namespace that its containers are in.
     #[serde(default)]
     pub(crate) exec_outside: bool,
+    /// It gives containers memory policies.
+    #[serde(default)]
+    pub(crate) memory_policy: bool,
 }
 
 fn yes() -> bool {
@@ -118,6 +121,7 @@ impl Handlers {
                     seccomp: probe.is_some_and(|probe| probe.seccomp),
                     own_kernel: probe.is_some_and(Probe::own_kernel),
                     exec_outside: probe.is_some_and(Probe::exec_outside),
+                    memory_policy: probe.is_some_and(Probe::memory_policy),
                 }))
             }
         }

@@ -122,6 +122,12 @@ impl Probe {
         missing
     }
 
+    /// Only one that says so: others pass over the field in silence.
+    pub(crate) fn memory_policy(&self) -> bool {
+        let features = self.features.as_ref();
+        features.is_some_and(|all| all.pointer("/linux/memoryPolicy/modes").is_some())
+    }
+
     /// Those whose `exec` is known to put its process into a cgroup below the container's.
     pub(crate) fn exec_cgroup(&self) -> bool {
         let version = self.version.as_deref().unwrap_or_default();

@@ -3,6 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
+use cgroup::CgroupPath;
 use nri::{api, removal};
 use oci_spec::runtime::{
     Hook, LinuxDevice, LinuxDeviceCgroup, LinuxDeviceType, LinuxHugepageLimit, LinuxNamespace,
@@ -11,6 +12,7 @@ use oci_spec::runtime::{
 };
 use serde_json::{Value, json};
 
+use super::limits;
 use crate::{
     hooks::{self, Stage},
     spec::Host,
@@ -222,13 +224,9 @@ fn linux(
     if let Some(given) = &changes.resources {
         resources(linux.resources_mut().get_or_insert_default(), given, host)?;
     }
-    let own = linux.cgroups_path().clone().unwrap_or_default();
-    if !changes.cgroups_path.is_empty() && Path::new(&changes.cgroups_path) != own {
-        return Err(refuse(
-            "linux.cgroups_path",
-            &changes.cgroups_path,
-            "this runtime keeps each container below its pod's parent",
-        ));
+    if !changes.cgroups_path.is_empty() {
+        let own = linux.cgroups_path().clone().unwrap_or_default();
+        linux.set_cgroups_path(Some(place(&own, &changes.cgroups_path)?));
     }
     for change in &changes.namespaces {
         let name = removal(&change.r#type).unwrap_or(&change.r#type);
@@ -295,6 +293,25 @@ fn linux(
     Ok(())
 }
 
+/// Anywhere below what holds the pod's cgroups, in whose limits it stays.
+fn place(own: &Path, wanted: &str) -> Result<PathBuf, ApplyError> {
+    let refused = |why: String| refuse("linux.cgroups_path", wanted, why);
+    let path = CgroupPath::parse(wanted).map_err(|error| refused(error.to_string()))?;
+    let parent = own.parent().unwrap_or(Path::new("/"));
+    let path = Path::new("/").join(path.as_str());
+    let whole = Path::new("/").join(parent);
+    if path == whole || !path.starts_with(&whole) {
+        let parent = parent.display();
+        return Err(refused(format!(
+            "a container stays below its pod's {parent}"
+        )));
+    }
+    Ok(match own.is_absolute() {
+        true => path,
+        false => path.strip_prefix("/").map(Path::to_owned).unwrap_or(path),
+    })
+}
+
 fn scheduler(given: &api::LinuxScheduler) -> Result<Option<Scheduler>, ApplyError> {
     let policy = given.policy();
     if policy == api::LinuxSchedulerPolicy::SchedNone {
@@ -350,7 +367,7 @@ fn device(change: &api::LinuxDevice) -> Result<(LinuxDevice, LinuxDeviceType), A
     Ok((device, kind))
 }
 
-/// Limits; classes need a file of classes, which this runtime does not have.
+/// Limits; classes are the caller's.
 fn resources(
     resources: &mut LinuxResources,
     given: &api::LinuxResources,
@@ -369,19 +386,10 @@ fn resources(
         if let Some(swap) = &memory.swap {
             known.set_swap(Some(swap.value));
         }
-        if let Some((name, value)) = reservation(memory, host)? {
+        if let Some((name, value)) = reservation(memory, host) {
             let unified = resources.unified_mut().get_or_insert_default();
             unified.insert(name, value);
         }
-        for (value, set) in [
-            (&memory.kernel, "kernel"),
-            (&memory.kernel_tcp, "kernel_tcp"),
-        ] {
-            if let Some(value) = value {
-                return Err(unsupported(&format!("memory.{set}"), value.value));
-            }
-        }
-        refuse_habits(memory)?;
         // Kernels since 5.11 know nothing else.
         if memory
             .use_hierarchy
@@ -408,13 +416,8 @@ fn resources(
         if !cpu.mems.is_empty() {
             known.set_mems(Some(cpu.mems.clone()));
         }
-        if let Some(value) = &cpu.realtime_runtime {
-            return Err(unsupported("cpu.realtime_runtime", value.value));
-        }
-        if let Some(value) = &cpu.realtime_period {
-            return Err(unsupported("cpu.realtime_period", value.value));
-        }
     }
+    limits::further(given, host)?.put(resources);
     for limit in &given.hugepage_limits {
         let limits = resources.hugepage_limits_mut().get_or_insert_default();
         limits.retain(|known| *known.page_size() != limit.page_size);
@@ -444,32 +447,10 @@ fn resources(
     Ok(())
 }
 
-/// What is kept for the container when memory runs short: v1 has no such thing, but for a limit that gives way.
-pub(super) fn reservation(
-    memory: &api::LinuxMemory,
-    host: &Host,
-) -> Result<Option<(String, String)>, ApplyError> {
-    match &memory.reservation {
-        Some(value) if !host.cgroup_v2 => Err(refuse(
-            "linux.resources.memory.reservation",
-            value.value,
-            "this node uses cgroup v1",
-        )),
-        Some(value) => Ok(Some(("memory.low".to_owned(), value.value.to_string()))),
-        None => Ok(None),
-    }
-}
-
-/// How the kernel is to reclaim and to kill is no limit, and nobody's to say here.
-pub(super) fn refuse_habits(memory: &api::LinuxMemory) -> Result<(), ApplyError> {
-    if let Some(value) = &memory.swappiness {
-        return Err(unsupported("memory.swappiness", value.value));
-    }
-    let disabled = memory.disable_oom_killer.as_ref();
-    if disabled.is_some_and(|value| value.value) {
-        return Err(unsupported("memory.disable_oom_killer", true));
-    }
-    Ok(())
+/// What is kept for the container when memory runs short: v1 has a limit instead that gives way.
+pub(super) fn reservation(memory: &api::LinuxMemory, host: &Host) -> Option<(String, String)> {
+    let bytes = memory.reservation.as_ref().filter(|_| host.cgroup_v2)?;
+    Some(("memory.low".to_owned(), bytes.value.to_string()))
 }
 
 pub(super) fn unsupported(field: &str, value: impl ToString) -> ApplyError {

@@ -264,10 +264,10 @@ fn of_linux() -> Vec<Row> {
             with!(
                 linux,
                 LinuxContainerAdjustment {
-                    cgroups_path: "/x".to_owned()
+                    cgroups_path: "/pods/apart/c1".to_owned()
                 }
             ),
-            Refused("linux.cgroups_path"),
+            Has("/linux/cgroupsPath", json!("/pods/apart/c1")),
         ),
         (
             "oom_score_adj",
@@ -327,7 +327,7 @@ fn of_linux() -> Vec<Row> {
                     net_devices: [("eth1".to_owned(), net_device)].into()
                 }
             ),
-            Refused("linux.netDevices"),
+            Has("/linux/netDevices/eth1/name", json!("eth1")),
         ),
         (
             "scheduler",
@@ -352,7 +352,7 @@ fn of_linux() -> Vec<Row> {
                     memory_policy: Some(memory_policy)
                 }
             ),
-            Refused("linux.memoryPolicy"),
+            Has("/linux/memoryPolicy/nodes", json!("0")),
         ),
     ]
 }
@@ -616,6 +616,62 @@ fn every_field_is_honoured_or_refused_by_name() {
                 Elsewhere => {}
             }
         }
+    }
+}
+
+#[test]
+fn what_v1_alone_has_is_honoured_there() {
+    let v1 = Host::default();
+    for (message, rows) in [("LinuxMemory", of_memory()), ("LinuxCPU", of_cpu())] {
+        for (name, adjust, _) in rows {
+            let pointer = match name {
+                "reservation" => "memory/reservation",
+                "kernel_tcp" => "memory/kernelTCP",
+                "swappiness" => "memory/swappiness",
+                "disable_oom_killer" => "memory/disableOOMKiller",
+                "realtime_runtime" => "cpu/realtimeRuntime",
+                "realtime_period" => "cpu/realtimePeriod",
+                _ => continue,
+            };
+            let mut spec = base();
+            apply(&mut spec, &adjust, &v1).unwrap();
+            plan(&spec).unwrap();
+            let spec = serde_json::to_value(&spec).unwrap();
+            let value = spec.pointer(&format!("/linux/resources/{pointer}"));
+            let expected = match name {
+                "disable_oom_killer" => json!(true),
+                _ => json!(5),
+            };
+            assert_eq!(value, Some(&expected), "{message}.{name}");
+            let given = adjust.linux.and_then(|linux| linux.resources).unwrap();
+            let asked = limits::asked(&given, &v1).unwrap();
+            assert_eq!(asked.further.files().len(), 1, "{message}.{name}");
+        }
+    }
+}
+
+#[test]
+fn a_container_stays_below_its_pod() {
+    let place = |path: &str| {
+        let adjust = linux(api::LinuxContainerAdjustment {
+            cgroups_path: path.to_owned(),
+            ..Default::default()
+        });
+        apply(&mut base(), &adjust, &v2())
+    };
+    for good in ["/pods/other", "pods/deep/er", "/pods/c1"] {
+        place(good).unwrap();
+    }
+    for escape in [
+        "/pods",
+        "/",
+        "/elsewhere/c1",
+        "/podsalike/c1",
+        "/pods/../c1",
+        "pods.slice:cri:c1",
+    ] {
+        let error = place(escape).unwrap_err().to_string();
+        assert!(error.contains("linux.cgroups_path"), "{escape}: {error}");
     }
 }
 

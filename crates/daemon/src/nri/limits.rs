@@ -2,8 +2,9 @@
 
 use nri::api;
 
-use super::apply::{ApplyError, refuse, refuse_habits, reservation, unsupported};
+use super::apply::{ApplyError, refuse, reservation, unsupported};
 use crate::{
+    container::Further,
     pod::config::{HugepageLimit, LinuxResources},
     spec::{Host, change_resources},
 };
@@ -18,11 +19,15 @@ pub(crate) struct Limits {
     pub(crate) asked: LinuxResources,
     /// Of processes; -1 is unlimited. Requests have no word for it.
     pub(crate) pids: Option<i64>,
+    pub(crate) further: Further,
 }
 
 impl From<LinuxResources> for Limits {
     fn from(asked: LinuxResources) -> Self {
-        Self { asked, pids: None }
+        Self {
+            asked,
+            ..Self::default()
+        }
     }
 }
 
@@ -75,6 +80,7 @@ impl Limits {
                 oom_score_adj: 0,
             },
             pids: self.pids.map(|_| now.pids.unwrap_or(-1)),
+            further: self.further.undone(&now.further),
         }
     }
 }
@@ -116,16 +122,7 @@ pub(super) fn asked(given: &api::LinuxResources, host: &Host) -> Result<Limits, 
         let value = |value: &Option<api::OptionalInt64>| value.as_ref().map_or(0, |one| one.value);
         asked.memory_limit_in_bytes = value(&memory.limit);
         asked.memory_swap_limit_in_bytes = value(&memory.swap);
-        asked.unified.extend(reservation(memory, host)?);
-        for (name, value) in [
-            ("memory.kernel", &memory.kernel),
-            ("memory.kernel_tcp", &memory.kernel_tcp),
-        ] {
-            if let Some(value) = value.as_ref().filter(|value| value.value != 0) {
-                return Err(unsupported(name, value.value));
-            }
-        }
-        refuse_habits(memory)?;
+        asked.unified.extend(reservation(memory, host));
     }
     if let Some(cpu) = &given.cpu {
         asked.cpu_shares = cpu.shares.as_ref().map_or(0, |shares| shares.value);
@@ -133,20 +130,6 @@ pub(super) fn asked(given: &api::LinuxResources, host: &Host) -> Result<Limits, 
         asked.cpu_period = cpu.period.as_ref().map_or(0, |period| period.value);
         asked.cpuset_cpus.clone_from(&cpu.cpus);
         asked.cpuset_mems.clone_from(&cpu.mems);
-        if let Some(value) = cpu
-            .realtime_runtime
-            .as_ref()
-            .filter(|value| value.value != 0)
-        {
-            return Err(unsupported("cpu.realtime_runtime", value.value));
-        }
-        if let Some(value) = cpu
-            .realtime_period
-            .as_ref()
-            .filter(|value| value.value != 0)
-        {
-            return Err(unsupported("cpu.realtime_period", value.value));
-        }
     }
     let limits = given.hugepage_limits.iter();
     asked.hugepage_limits = limits
@@ -171,5 +154,57 @@ pub(super) fn asked(given: &api::LinuxResources, host: &Host) -> Result<Limits, 
     Ok(Limits {
         asked,
         pids: given.pids.as_ref().map(|pids| pids.limit),
+        further: further(given, host)?,
     })
+}
+
+/// What only v1 limits, and what no kernel does.
+pub(super) fn further(given: &api::LinuxResources, host: &Host) -> Result<Further, ApplyError> {
+    let signed = |value: &Option<api::OptionalInt64>| value.as_ref().map(|one| one.value);
+    let unsigned = |value: &Option<api::OptionalUInt64>| value.as_ref().map(|one| one.value);
+    let memory = given.memory.clone().unwrap_or_default();
+    let cpu = given.cpu.clone().unwrap_or_default();
+    if let Some(bytes) = signed(&memory.kernel).filter(|bytes| *bytes != 0) {
+        let why = "no kernel since 5.16 limits that: what it uses for a container counts as the container's memory";
+        return Err(refuse("linux.resources.memory.kernel", bytes, why));
+    }
+    let further = Further {
+        reservation: signed(&memory.reservation).filter(|bytes| *bytes != 0 && !host.cgroup_v2),
+        kernel_tcp: signed(&memory.kernel_tcp).filter(|bytes| *bytes != 0),
+        swappiness: unsigned(&memory.swappiness),
+        disable_oom_killer: memory.disable_oom_killer.map(|one| one.value),
+        realtime_period: unsigned(&cpu.realtime_period).filter(|period| *period != 0),
+        realtime_runtime: signed(&cpu.realtime_runtime),
+    };
+    if !host.cgroup_v2 {
+        return Ok(further);
+    }
+    // Not to be switched off is what there is on v2, and no runtime is what everybody has.
+    let further = Further {
+        disable_oom_killer: further.disable_oom_killer.filter(|disable| *disable),
+        realtime_runtime: further.realtime_runtime.filter(|runtime| *runtime != 0),
+        ..further
+    };
+    for (name, value) in [
+        ("memory.kernel_tcp", further.kernel_tcp),
+        (
+            "memory.swappiness",
+            further.swappiness.map(|one| one as i64),
+        ),
+        (
+            "memory.disable_oom_killer",
+            further.disable_oom_killer.map(i64::from),
+        ),
+        ("cpu.realtime_runtime", further.realtime_runtime),
+        (
+            "cpu.realtime_period",
+            further.realtime_period.map(|one| one as i64),
+        ),
+    ] {
+        if let Some(value) = value {
+            let why = "this node uses cgroup v2, which has no such limit";
+            return Err(refuse(format!("linux.resources.{name}"), value, why));
+        }
+    }
+    Ok(further)
 }

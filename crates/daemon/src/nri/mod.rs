@@ -353,7 +353,9 @@ impl Nri {
             return Ok(None);
         };
         let change = limits::asked(resources, &runtime.host).map_err(|error| error.to_string())?;
-        let had = change.undone(&container.limits(&runtime.records));
+        let had = container::in_force(&runtime, &container, &change).await;
+        let had = had.map_err(|error| format!("{:#}", anyhow::Error::from(error)))?;
+        let had = change.undone(&had);
         let changed = container::update_for_plugin(&runtime, &container, change);
         // A container that is being stopped has its turn taken for as long as its grace period.
         match tokio::time::timeout(UPDATED_WITHIN, changed).await {

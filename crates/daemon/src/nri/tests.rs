@@ -159,11 +159,11 @@ fn limits_that_requests_have_no_words_for_are_refused_by_name() {
     assert_eq!((asked.cpu_shares, asked.cpuset_cpus.as_str()), (7, "0-1"));
     let given = api::LinuxResources {
         memory: Some(api::LinuxMemory {
-            reservation: Some(api::OptionalInt64 { value: 1 }),
+            kernel: Some(api::OptionalInt64 { value: 1 }),
             ..Default::default()
         }),
         ..Default::default()
     };
     let error = limits::asked(&given, &Host::default()).unwrap_err();
-    assert!(error.to_string().contains("memory.reservation"), "{error}");
+    assert!(error.to_string().contains("memory.kernel"), "{error}");
 }

@@ -171,7 +171,7 @@ fn mark(runtime: &Runtime, pod: &Arc<Pod>, reason: &str) -> bool {
 /// the containers that have ended. One that does not end keeps no other from its end.
 pub(super) async fn kill(runtime: &Arc<Runtime>, pod: &Arc<Pod>) -> Result<(), KillError> {
     let containers = runtime.inventory.claims_of(&pod.id);
-    let mut cgroups: Vec<String> = containers.iter().map(|c| c.cgroup.clone()).collect();
+    let mut cgroups: Vec<String> = containers.iter().map(|c| c.cgroup().to_owned()).collect();
     cgroups.push(pod.cgroup());
     if pod.made_with.as_ref().is_some_and(MadeWith::has_sandbox) {
         cgroups.push(pod.sandbox_cgroup());
@@ -185,7 +185,7 @@ pub(super) async fn kill(runtime: &Arc<Runtime>, pod: &Arc<Pod>) -> Result<(), K
     })
     .await?;
     for container in containers {
-        if !undead.contains(&container.cgroup) {
+        if !undead.iter().any(|one| one == container.cgroup()) {
             settle_container(runtime, &container);
         }
     }

@@ -9,6 +9,7 @@ use super::{
     network::{self, NetworkError},
 };
 use crate::{
+    container,
     events::Kind,
     failpoint,
     flight::{self, Crashed},
@@ -69,6 +70,7 @@ pub(super) async fn stop_in_turn(
     failpoint::reach("pod.ended", pod);
     runtime.nri.stop_pod(runtime, pod).await;
     flight::stage("detach it from its network");
+    return_devices(runtime, pod).await;
     runtime.stats.leave_network(pod);
     let path = runtime.netns_path(&pod.id);
     if pod.config.namespaces().net {
@@ -94,6 +96,16 @@ pub(super) async fn stop_in_turn(
         }
     });
     Ok(())
+}
+
+/// With its network the pod would take along, or destroy, what it is lent.
+async fn return_devices(runtime: &Runtime, pod: &Pod) {
+    for container in runtime.inventory.claims_of(&pod.id) {
+        if let Err(error) = container::take_devices_back(runtime, &container).await {
+            let error = &error as &dyn std::error::Error;
+            tracing::warn!(container = %container.id, error, "the kernel is left to take network devices back");
+        }
+    }
 }
 
 /// Asks the supervisor; where there is none, or it does not answer, kills by cgroup.

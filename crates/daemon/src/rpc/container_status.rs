@@ -100,7 +100,7 @@ fn info(runtime: &Runtime, container: &Container) -> BTreeMap<String, String> {
         snapshotter: "overlay",
         snapshot_key: container.id.as_str(),
         runtime_type: "longshore",
-        cgroup: &container.cgroup,
+        cgroup: container.cgroup(),
     };
     verbose(&info)
 }

@@ -395,7 +395,7 @@ pub(super) fn of_container(
         specified => specified,
     };
     let mut sheet = Sheet::new(
-        slashed(&container.cgroup),
+        slashed(container.cgroup()),
         container.id.as_str(),
         image,
         &config.metadata.name,

@@ -11,7 +11,10 @@ use crate::{
     cdi::CdiError,
     checkpoint,
     classes::ClassError,
-    container::{self, CreateError, DevicesError, ExecError, LimitError, LogError, MountError},
+    container::{
+        self, CreateError, DevicesError, ExecError, LimitError, LogError, MountError,
+        NetDevicesError, PlaceError,
+    },
     files::{self, Trouble},
     handlers::BundleError,
     hooks::Failure,
@@ -145,7 +148,14 @@ coded! {
         | E::Device(_, source) => source.code(),
         E::Hook(_, hook) => hook.code(),
         E::Nri(..) | E::Outside(..) => Code::FailedPrecondition,
-        E::Bundle(_, BundleError::NoSeccomp { .. } | BundleError::OwnKernel { .. } | BundleError::ExecOutside { .. }) => Code::FailedPrecondition,
+        E::Place(_, PlaceError::Record(_)) => os_code(error),
+        E::Place(_, PlaceError::Blocking(_)) | E::NetDevices(_, NetDevicesError::Blocking(_)) => Code::DeadlineExceeded,
+        E::Place(..) | E::NetDevices(..) => Code::FailedPrecondition,
+        E::Bundle(
+            _,
+            BundleError::NoSeccomp { .. } | BundleError::OwnKernel { .. } | BundleError::ExecOutside { .. }
+            | BundleError::NoMemoryPolicy(_),
+        ) => Code::FailedPrecondition,
         E::Class { source: ClassError::Unknown { .. } | ClassError::Denied { .. }, .. } => Code::InvalidArgument,
         E::Class { .. } => Code::FailedPrecondition,
         E::Devices(_, DevicesError::Node { source, .. }) => source.code(),
@@ -178,7 +188,7 @@ coded! {
         E::Crashed(_) => Code::Internal,
     }
     container::UpdateError: error {
-        E::State { .. } | E::PodNotReady(_) | E::Nri(..) => Code::FailedPrecondition,
+        E::State { .. } | E::PodNotReady(_) | E::Nri(..) | E::Outside(..) => Code::FailedPrecondition,
         E::Spec(..) | E::Plan(..) => Code::InvalidArgument,
         E::Supervisor(_, call) => call.code(),
         E::Blocking(..) => Code::DeadlineExceeded,
@@ -241,7 +251,8 @@ coded! {
     container::RemoveError: error {
         E::Stop(_, stop) => stop.code(),
         E::Blocking(..) => Code::DeadlineExceeded,
-        E::Record(..) | E::Kill(..) | E::Cgroup(..) | E::Class(..) | E::Layer(..) | E::Volumes(..) | E::Image(..)
+        E::NetDevices(_, NetDevicesError::Blocking(_)) => Code::DeadlineExceeded,
+        E::Record(..) | E::Kill(..) | E::Cgroup(..) | E::NetDevices(..) | E::Class(..) | E::Layer(..) | E::Volumes(..) | E::Image(..)
         | E::Crashed(_) => os_code(error),
     }
     LogError: error {
@@ -290,7 +301,7 @@ coded! {
             ErrorKind::Unavailable => Code::Unavailable,
         },
         E::Gone => Code::Unavailable,
-        E::NoLabels => Code::FailedPrecondition,
+        E::NoLabels | E::NoMemoryPolicies => Code::FailedPrecondition,
         E::Silent(_) => Code::DeadlineExceeded,
         E::Send(_) | E::Prepare(_) | E::Mismatch { .. } => os_code(error),
     }

@@ -97,6 +97,9 @@ pub(crate) struct ContainerRecord {
     /// Its specification has hooks.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(crate) hooked: bool,
+    /// Its pod is lent devices of the node's network for it, or is about to be.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) net_devices: bool,
     /// It is being stopped for system calls that its seccomp filter denies: which, and how often.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) forbidden: Option<String>,

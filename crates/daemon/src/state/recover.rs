@@ -231,6 +231,7 @@ async fn settle(runtime: &Arc<Runtime>, pod: &Arc<Pod>, state: Option<&PodState>
                     // Perhaps while no daemon ran. Kept for the first reader, who may know it.
                     if ended {
                         news.container(Kind::Stopped, &container);
+                        container::return_devices(runtime, &container);
                     }
                 });
             }

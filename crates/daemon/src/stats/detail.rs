@@ -98,7 +98,7 @@ pub(crate) async fn detail(runtime: &Arc<Runtime>, pods: &[PodSample]) -> (ById,
                 for container in &sample.containers {
                     let meter = runtime.stats.meter(&container.container);
                     let figures = meter.detail.get(|| {
-                        let (detail, pids) = read(&runtime, &container.container.cgroup)?;
+                        let (detail, pids) = read(&runtime, container.container.cgroup())?;
                         let tasks = container.cgroup.tasks;
                         Some(Figures {
                             detail,

@@ -265,7 +265,7 @@ pub(crate) async fn sample_pods(runtime: &Arc<Runtime>, pods: Vec<Arc<Pod>>) -> 
             .map(|pod| {
                 let containers = containers_of.get(&pod.id).into_iter().flatten();
                 containers
-                    .map(|sample| sample.container.cgroup.clone())
+                    .map(|sample| sample.container.cgroup().to_owned())
                     .collect()
             })
             .collect();
@@ -335,7 +335,7 @@ fn read_container(
     let first = meter.gauge.known().is_none();
     let sample = meter
         .gauge
-        .read(&runtime.hierarchies, &container.cgroup, started_at_ns)?;
+        .read(&runtime.hierarchies, container.cgroup(), started_at_ns)?;
     if first {
         let ended = Arc::clone(container);
         forget_after(meter, async move { ended.exited().await });

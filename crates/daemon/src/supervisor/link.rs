@@ -14,8 +14,8 @@ use std::{
 use rustix::io::Errno;
 pub(crate) use supervisor_api::Event;
 use supervisor_api::{
-    LABELS, Message, Outgoing, OutgoingError, ReceiveError, ReplyBody, Request, RequestBody,
-    WireError,
+    LABELS, MEMORY_POLICY, Message, Outgoing, OutgoingError, ReceiveError, ReplyBody, Request,
+    RequestBody, WireError,
 };
 use tokio::{
     io::unix::AsyncFd,
@@ -49,6 +49,10 @@ pub(crate) enum CallError {
         "the pod's supervisor is of a version that knows no labels of security modules: make the pod again"
     )]
     NoLabels,
+    #[error(
+        "the pod's supervisor is of a version that knows no memory policies: make the pod again"
+    )]
+    NoMemoryPolicies,
 }
 
 /// A reply and the descriptors that came with it.
@@ -65,6 +69,8 @@ pub(crate) struct Link {
     sequence: AtomicU64,
     /// Its Hello says that the other side knows requests with labels.
     labels: AtomicBool,
+    /// The same, of requests with a memory policy.
+    memory_policies: AtomicBool,
     reader: JoinHandle<()>,
 }
 
@@ -93,6 +99,7 @@ impl Link {
                 waiting,
                 sequence: AtomicU64::new(1),
                 labels: AtomicBool::new(false),
+                memory_policies: AtomicBool::new(false),
                 reader,
             },
             receiver,
@@ -166,10 +173,15 @@ impl Link {
         descriptors: Vec<OwnedFd>,
     ) -> Result<Sent<'_>, CallError> {
         // It would hang up on what it does not know.
-        let body = body.with_labels();
-        let labelled = matches!(body, RequestBody::Labelled { .. });
-        if labelled && !self.labels.load(Ordering::Relaxed) {
-            return Err(CallError::NoLabels);
+        let body = body.packed();
+        match &body {
+            RequestBody::Labelled { .. } if !self.labels.load(Ordering::Relaxed) => {
+                return Err(CallError::NoLabels);
+            }
+            RequestBody::Placed { .. } if !self.memory_policies.load(Ordering::Relaxed) => {
+                return Err(CallError::NoMemoryPolicies);
+            }
+            _ => {}
         }
         let sequence = self.sequence.fetch_add(1, Ordering::Relaxed);
         let outgoing =
@@ -248,8 +260,11 @@ impl Greeting<'_> {
             ) => {
                 tracing::debug!(supervisor_version, pid, "connected to a supervisor");
                 let known = supervisor_version.split_once('+').map(|(_, known)| known);
-                let labels = known.is_some_and(|known| known.split('.').any(|one| one == LABELS));
-                link.labels.store(labels, Ordering::Relaxed);
+                let knows =
+                    |word| known.is_some_and(|known| known.split('.').any(|one| one == word));
+                link.labels.store(knows(LABELS), Ordering::Relaxed);
+                link.memory_policies
+                    .store(knows(MEMORY_POLICY), Ordering::Relaxed);
                 Ok(())
             }
             (other, _) => Err(mismatch("Hello", &other)),

@@ -6,7 +6,8 @@ use crate::FurtherLimit;
 
 type File = Option<(&'static str, String)>;
 
-/// `memory.kernel` is not among them: no kernel that this runs on has it.
+/// `memory.kernel` is not among them: no kernel since 5.16 has
+/// that limit, and most of them take it in silence.
 pub(super) fn further(given: &LinuxResources) -> Vec<FurtherLimit> {
     let mut limits = Vec::new();
     memory(given, &mut limits);

@@ -9,10 +9,11 @@ use sys::Scheduling;
 use super::{SpecError, invalid};
 use crate::Habits;
 
-/// Without the personality, which a specification has elsewhere.
+/// Without the personality and the memory policy, which a specification has elsewhere.
 pub(super) fn habits(process: &Process) -> Result<Habits, SpecError> {
     Ok(Habits {
         personality: None,
+        memory_policy: None,
         scheduling: process.scheduler().as_ref().map(scheduling).transpose()?,
         io_priority: process
             .io_priority()

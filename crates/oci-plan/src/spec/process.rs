@@ -2,8 +2,12 @@
 
 use oci_spec::runtime::{Linux, PosixRlimit, PosixRlimitType, Process as SpecProcess, Spec};
 
-use super::{Reach, SpecError, alone, capability::bits, habits, invalid, refusal, text};
-use crate::{Capabilities, Labels, OomScoreAdj, Process, Rlimit, Seccomp, TerminalSize, User};
+use super::{
+    Reach, SpecError, alone, capability::bits, habits, invalid, memory_policy, refusal, text,
+};
+use crate::{
+    Capabilities, Habits, Labels, OomScoreAdj, Process, Rlimit, Seccomp, TerminalSize, User,
+};
 
 /// A terminal's size until somebody says another.
 const TERMINAL: TerminalSize = TerminalSize {
@@ -11,7 +15,12 @@ const TERMINAL: TerminalSize = TerminalSize {
     columns: 80,
 };
 
-pub(super) fn init(process: &SpecProcess, seccomp: Option<Seccomp>) -> Result<Process, SpecError> {
+/// `linux` is what is said of the container as a whole.
+pub(super) fn init(
+    process: &SpecProcess,
+    linux: Option<&Linux>,
+    seccomp: Option<Seccomp>,
+) -> Result<Process, SpecError> {
     let args = process.args().clone().unwrap_or_default();
     if args.is_empty() {
         return Err(SpecError::Missing {
@@ -50,7 +59,13 @@ pub(super) fn init(process: &SpecProcess, seccomp: Option<Seccomp>) -> Result<Pr
             apparmor: label(process.apparmor_profile()),
             selinux: label(process.selinux_label()),
         },
-        habits: habits::habits(process)?,
+        habits: Habits {
+            memory_policy: linux
+                .and_then(|linux| linux.memory_policy().as_ref())
+                .map(memory_policy::memory_policy)
+                .transpose()?,
+            ..habits::habits(process)?
+        },
     })
 }
 
@@ -61,7 +76,7 @@ pub fn process(
     seccomp: Option<Seccomp>,
 ) -> Result<Process, SpecError> {
     refusal::check_process(given, Reach::Here)?;
-    let mut process = init(given, seccomp)?;
+    let mut process = init(given, linux, seccomp)?;
     process.habits.personality = linux
         .and_then(|linux| linux.personality().as_ref())
         .map(alone::personality)
@@ -70,7 +85,7 @@ pub fn process(
 }
 
 /// A process to run beside the container's init, with everything that restricts init: user, capabilities, no_new_privs,
-/// seccomp, limits, environment and directory. `seccomp` is `linux.seccomp`, compiled, where the specification has it.
+/// seccomp, limits, memory policy, environment and directory. `seccomp` is `linux.seccomp`, compiled, where the specification has it.
 /// A terminal brings a `TERM` along where init has none.
 pub fn exec_process(
     spec: &Spec,
@@ -95,7 +110,7 @@ pub fn exec_process(
     if args.is_empty() {
         return Err(SpecError::Missing { field: "cmd" });
     }
-    let init = init(given, seccomp)?;
+    let init = init(given, spec.linux().as_ref(), seccomp)?;
     let mut process = Process {
         args,
         terminal,

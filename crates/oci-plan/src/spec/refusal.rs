@@ -35,7 +35,6 @@ fn check_linux(linux: &Linux, far: bool) -> Result<(), SpecError> {
         ),
         ("linux.mountLabel", far && text(linux.mount_label())),
         ("linux.intelRdt", linux.intel_rdt().is_some()),
-        ("linux.memoryPolicy", linux.memory_policy().is_some()),
         ("linux.personality", far && linux.personality().is_some()),
         (
             "linux.timeOffsets",

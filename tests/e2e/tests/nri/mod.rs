@@ -1,7 +1,9 @@
 //! Plugins of the Node Resource Interface: what they are told, what they change, and what they may not.
 
 mod classes;
+mod kernel;
 mod late;
+mod net_devices;
 mod refusals;
 
 use std::{fs, path::PathBuf};

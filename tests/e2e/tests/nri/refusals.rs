@@ -76,12 +76,12 @@ fn plugins_do_not_confine_less_than_the_pod() {
                 linux(api::LinuxContainerAdjustment {
                     memory_policy: Some(api::LinuxMemoryPolicy {
                         mode: api::MpolMode::MpolBind.into(),
-                        nodes: "0".into(),
+                        nodes: "here".into(),
                         ..Default::default()
                     }),
                     ..Default::default()
                 }),
-                "linux.memoryPolicy is not supported",
+                "linux.memoryPolicy.nodes: \"here\"",
             ),
             (
                 linux(api::LinuxContainerAdjustment {
