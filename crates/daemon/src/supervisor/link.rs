@@ -388,16 +388,16 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_supervisor_that_knows_no_labels_runs_nothing_that_has_one() {
+    async fn a_supervisor_runs_nothing_that_has_what_it_does_not_know() {
         let labels = Labels {
             apparmor: Some("p".into()),
             selinux: None,
         };
-        for (version, knows) in [
-            ("0.1.0", false),
-            ("0.1.0+other", false),
-            ("0.1.0+labels", true),
-            ("9.0.0+other.labels", true),
+        for (version, knows, places) in [
+            ("0.1.0", false, false),
+            ("0.1.0+other", false, false),
+            ("0.1.0+labels", true, false),
+            ("9.0.0+other.labels.memory-policy", true, true),
         ] {
             let (ours, theirs) = socketpair(
                 AddressFamily::UNIX,
@@ -417,6 +417,14 @@ mod tests {
                 Err(CallError::NoLabels) => assert!(!knows, "{version}"),
                 other => assert!(knows && other.is_ok(), "{version}: {other:?}"),
             }
+            let mut placed = exec(&labels);
+            if let RequestBody::Exec(exec) = &mut placed {
+                exec.process.habits.memory_policy = Some(oci_plan::MemoryPolicy::default());
+            }
+            match link.call(placed, Vec::new()).await {
+                Err(CallError::NoMemoryPolicies) => assert!(!places, "{version}"),
+                other => assert!(places && other.is_ok(), "{version}: {other:?}"),
+            }
             drop((link, events));
             // The reader lets go of the socket at its next turn.
             let asked = peer.await.unwrap();
@@ -424,6 +432,12 @@ mod tests {
                 |one| matches!(one, RequestBody::Labelled { labels: told, .. } if *told == labels),
             );
             assert_eq!(told, knows, "{version}");
+            let unpacked = asked.into_iter().map(RequestBody::unpacked);
+            let policies = unpacked.filter(|one| match one {
+                RequestBody::Exec(exec) => exec.process.habits.memory_policy.is_some(),
+                _ => false,
+            });
+            assert_eq!(policies.count(), usize::from(places), "{version}");
         }
     }
 }

@@ -251,10 +251,8 @@ fn memory_comes_from_the_nodes_of_the_policy() {
         host.cri.start(&id).await?;
         // Of the program, and of what is executed beside it.
         for process in ["1", "self"] {
-            let maps = host
-                .cri
-                .sh(&id, &format!("head -n 1 /proc/{process}/numa_maps"));
-            let maps = maps.await?;
+            let script = format!("head -n 1 /proc/{process}/numa_maps");
+            let maps = host.cri.sh(&id, &script).await?;
             assert!(maps.contains(" bind=static:0"), "{process}: {maps}");
         }
         drop(plugin);
@@ -274,8 +272,8 @@ fn memory_comes_from_the_nodes_of_the_policy() {
 fn a_plugin_places_a_container_below_its_pod() {
     scenario_with(SETTINGS, async |host| {
         let (parent, path) = host.pod_parent("placed");
-        let pod = PodSettings::edited("placed", |config| {
-            config.linux.get_or_insert_default().cgroup_parent = parent;
+        let pod = PodSettings::edited("placed", move |config| {
+            config.linux.get_or_insert_default().cgroup_parent = parent.clone();
         });
         let pod_id = host.run_pod(&pod).await?;
         let main = ContainerSettings::sleeper("main");

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use anyhow::ensure;
+use cri::v1::NamespaceMode;
 use e2e::{ContainerSettings, Host, PodSettings, scenario_with};
 use nri::api;
 
@@ -125,7 +126,12 @@ fn a_device_that_cannot_be_lent_stays_where_it_is() {
             on_the_node(host, "lent").await?;
             drop(plugin);
         }
-        let on_host = PodSettings::on_host_network("host");
+        let on_host = PodSettings::edited("host", |config| {
+            let linux = config.linux.get_or_insert_default();
+            let security = linux.security_context.get_or_insert_default();
+            let options = security.namespace_options.get_or_insert_default();
+            options.network = NamespaceMode::Node.into();
+        });
         let host_pod = host.run_pod(&on_host).await?;
         let _plugin = connect(host, "10", creating(lending("lent", ""))).await?;
         let main = ContainerSettings::sleeper("main");
