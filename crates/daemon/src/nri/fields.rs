@@ -651,31 +651,6 @@ fn what_v1_alone_has_is_honoured_there() {
 }
 
 #[test]
-fn a_container_stays_below_its_pod() {
-    let place = |path: &str| {
-        let adjust = linux(api::LinuxContainerAdjustment {
-            cgroups_path: path.to_owned(),
-            ..Default::default()
-        });
-        apply(&mut base(), &adjust, &v2())
-    };
-    for good in ["/pods/other", "pods/deep/er", "/pods/c1"] {
-        place(good).unwrap();
-    }
-    for escape in [
-        "/pods",
-        "/",
-        "/elsewhere/c1",
-        "/podsalike/c1",
-        "/pods/../c1",
-        "pods.slice:cri:c1",
-    ] {
-        let error = place(escape).unwrap_err().to_string();
-        assert!(error.contains("linux.cgroups_path"), "{escape}: {error}");
-    }
-}
-
-#[test]
 fn every_limit_of_a_living_container_is_changed_or_refused_by_name() {
     for (message, rows) in [
         ("LinuxResources", of_resources()),

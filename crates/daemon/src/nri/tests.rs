@@ -167,3 +167,34 @@ fn limits_that_requests_have_no_words_for_are_refused_by_name() {
     let error = limits::asked(&given, &Host::default()).unwrap_err();
     assert!(error.to_string().contains("memory.kernel"), "{error}");
 }
+
+#[test]
+fn a_container_stays_below_its_pod() {
+    let place = |path: &str| {
+        let mut spec = Spec::default();
+        let linux = spec.linux_mut().as_mut().unwrap();
+        linux.set_cgroups_path(Some("/pods/c1".into()));
+        let adjust = api::ContainerAdjustment {
+            linux: Some(api::LinuxContainerAdjustment {
+                cgroups_path: path.to_owned(),
+                ..Default::default()
+            }),
+            ..Default::default()
+        };
+        apply(&mut spec, &adjust, &Host::default())
+    };
+    for good in ["/pods/other", "pods/deep/er", "/pods/c1"] {
+        place(good).unwrap();
+    }
+    for escape in [
+        "/pods",
+        "/",
+        "/elsewhere/c1",
+        "/podsalike/c1",
+        "/pods/../c1",
+        "pods.slice:cri:c1",
+    ] {
+        let error = place(escape).unwrap_err().to_string();
+        assert!(error.contains("linux.cgroups_path"), "{escape}: {error}");
+    }
+}

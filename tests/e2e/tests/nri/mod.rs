@@ -3,7 +3,6 @@
 mod classes;
 mod kernel;
 mod late;
-mod net_devices;
 mod refusals;
 
 use std::{fs, path::PathBuf};
