@@ -3,6 +3,7 @@
 mod classes;
 mod kernel;
 mod late;
+mod net_devices;
 mod refusals;
 
 use std::{fs, path::PathBuf};
