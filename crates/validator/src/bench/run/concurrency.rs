@@ -34,6 +34,9 @@ struct Batches {
     processor_ms: Vec<f64>,
 }
 
+/// One call's, or several calls' together.
+type Part = fn(&Took) -> Duration;
+
 impl<P: FnMut(&str)> Run<'_, P> {
     pub(super) async fn concurrency(&mut self) -> Result<(), BenchError> {
         let (workload, directory) = (self.workload, self.directory);
@@ -73,7 +76,7 @@ impl<P: FnMut(&str)> Run<'_, P> {
             variant: shape.network.variant(),
             unit,
         };
-        let of_each: [(&str, fn(&Took) -> Duration); 4] = [
+        let of_each: [(&str, Part); 4] = [
             ("RunPodSandbox", |took| took.run_pod),
             ("CreateContainer", |took| took.create),
             ("StartContainer", |took| took.start),
