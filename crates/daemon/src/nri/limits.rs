@@ -162,7 +162,7 @@ pub(super) fn asked(given: &api::LinuxResources, host: &Host) -> Result<Limits, 
 pub(super) fn further(given: &api::LinuxResources, host: &Host) -> Result<Further, ApplyError> {
     let signed = |value: &Option<api::OptionalInt64>| value.as_ref().map(|one| one.value);
     let unsigned = |value: &Option<api::OptionalUInt64>| value.as_ref().map(|one| one.value);
-    let memory = given.memory.clone().unwrap_or_default();
+    let memory = given.memory.unwrap_or_default();
     let cpu = given.cpu.clone().unwrap_or_default();
     if let Some(bytes) = signed(&memory.kernel).filter(|bytes| *bytes != 0) {
         let why = "no kernel since 5.16 limits that: what it uses for a container counts as the container's memory";
