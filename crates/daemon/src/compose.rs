@@ -41,6 +41,7 @@ use crate::{
     paths::Paths,
     rpc::{CallersDeadline, Cri, Metered, RewriteOlderPackage},
     runtime::{DISK_BOUND, Features, Runtime, RuntimeFlights, blocking},
+    selinux::{Places, Selinux},
     service::ServiceManager,
     sessions::{self, Sessions, Sockets},
     socket::Socket,
@@ -183,7 +184,9 @@ async fn build(config: Config) -> anyhow::Result<Runtime> {
         Path::new("/dev"),
     ];
     let hugetlb = hierarchies.has(Controller::Hugetlb);
-    let host = Host::discover(capabilities, hugetlb);
+    let selinux = Selinux::open(config.selinux, &Places::default());
+    let mut host = Host::discover(capabilities, hugetlb);
+    host.selinux_labels = selinux.labels();
     let user_namespaces = host.maps_layers && Path::new("/proc/self/ns/user").exists();
     Ok(Runtime {
         boot: BootId::current().context("read the boot id")?,
@@ -203,6 +206,7 @@ async fn build(config: Config) -> anyhow::Result<Runtime> {
         classes: Classes::new(&config.classes),
         hooks: HookDirectories::new(config.hooks.directories.clone()),
         apparmor: AppArmor::default(),
+        selinux,
         seccomp: SeccompProfiles::new(config.seccomp_directory.clone()),
         stats: Stats::default(),
         host,

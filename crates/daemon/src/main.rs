@@ -29,6 +29,7 @@ mod quantity;
 mod resctrl;
 mod rpc;
 mod runtime;
+mod selinux;
 mod service;
 mod sessions;
 mod socket;

@@ -51,6 +51,9 @@ use crate::{
 /// A path that does not answer in this time is reported, and the kubelet tries again.
 const ANSWER_WITHIN: Duration = Duration::from_secs(20);
 
+/// Volumes of millions of files are relabelled by then. Who asks again joins.
+const RELABELLED_WITHIN: Duration = Duration::from_secs(10 * 60);
+
 /// How many processes may look at paths, or hang there, at a time.
 const MOST_PROCESSES: usize = 64;
 
@@ -78,6 +81,14 @@ pub(crate) enum PathError {
     },
     #[error("{}: {why}", path.display())]
     NoNodes { path: PathBuf, why: &'static str },
+    #[error("give {} the SELinux label", path.display())]
+    Relabel {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("not all of it has the SELinux label after {} s", RELABELLED_WITHIN.as_secs())]
+    RelabelLate,
     #[error("start the process that looks at it")]
     Start(#[source] io::Error),
     #[error("ask the process that looks at it")]
@@ -210,6 +221,21 @@ impl Paths {
         }
     }
 
+    /// Gives what is at a path, where no link may lead, and all that is below it a label of SELinux.
+    pub(crate) async fn relabel(&self, path: &Path, label: &str) -> Result<(), PathError> {
+        let request = PathRequest::Relabel {
+            path: path.to_owned(),
+            label: label.to_owned(),
+        };
+        let asked = self.ask_within(path, request, RELABELLED_WITHIN).await;
+        match asked {
+            Ok((PathAnswer::Relabelled, _)) => Ok(()),
+            Ok((other, _)) => Err(refusal(other)),
+            Err(PathError::Hung) => Err(PathError::RelabelLate),
+            Err(error) => Err(error),
+        }
+    }
+
     async fn open(&self, path: &Path, request: PathRequest) -> Result<OwnedFd, PathError> {
         match self.ask(path, request).await? {
             (PathAnswer::Opened { local }, mut descriptors) => {
@@ -231,11 +257,20 @@ impl Paths {
         path: &Path,
         request: PathRequest,
     ) -> Result<(PathAnswer, Vec<OwnedFd>), PathError> {
+        self.ask_within(path, request, ANSWER_WITHIN).await
+    }
+
+    async fn ask_within(
+        &self,
+        path: &Path,
+        request: PathRequest,
+        bound: Duration,
+    ) -> Result<(PathAnswer, Vec<OwnedFd>), PathError> {
         if let Some(since) = lock(&self.hung).get(path) {
             return Err(PathError::StillHung(since.elapsed()));
         }
         let begun = Instant::now();
-        let end = begun + ANSWER_WITHIN;
+        let end = begun + bound;
         let place = tokio::time::timeout_at(end, Arc::clone(&self.places).acquire_owned());
         // It is never closed.
         let Ok(Ok(place)) = place.await else {
@@ -423,10 +458,15 @@ fn refusal(answer: PathAnswer) -> PathError {
                 why: "is too many directories deep",
             },
         },
+        PathAnswer::NotRelabelled { path, errno } => PathError::Relabel {
+            path,
+            source: system(errno),
+        },
         // The answer to another question.
         PathAnswer::Opened { .. }
         | PathAnswer::Text(_)
         | PathAnswer::Nodes(_)
+        | PathAnswer::Relabelled
         | PathAnswer::NotAText => PathError::Ended,
     }
 }

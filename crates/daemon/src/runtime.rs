@@ -32,6 +32,7 @@ use crate::{
     paths::Paths,
     pod::{Pod, RemoveError as RemovePodError, RunError, StopError as StopPodError},
     rpc::Calls,
+    selinux::Selinux,
     spec::{AppArmor, Host, SeccompProfiles},
     state::{BootId, Lock, Records},
     stats::Stats,
@@ -62,6 +63,7 @@ pub(crate) struct Runtime {
     pub(crate) plugins: Plugins,
     pub(crate) seccomp: SeccompProfiles,
     pub(crate) apparmor: AppArmor,
+    pub(crate) selinux: Selinux,
     pub(crate) paths: Paths,
     /// Devices that vendors describe in files.
     pub(crate) cdi: Arc<Cdi>,
@@ -154,6 +156,11 @@ impl Runtime {
         conditions.extend(self.hooks.trouble().map(|message| Condition {
             kind: "LongshoreHooks",
             reason: "HookUnreadable",
+            message,
+        }));
+        conditions.extend(self.selinux.trouble().map(|message| Condition {
+            kind: "LongshoreSelinux",
+            reason: "NoLabels",
             message,
         }));
         if self.host.capabilities & CAP_SYS_RESOURCE == 0 {

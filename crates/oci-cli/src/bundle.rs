@@ -46,7 +46,7 @@ impl Bundle {
         if let Some(linux) = spec.linux_mut() {
             settle(linux, id);
         }
-        without_selinux(&mut spec)?;
+        without_selinux(&mut spec);
         Ok(Self { path, spec, rootfs })
     }
 
@@ -168,23 +168,17 @@ fn settle(linux: &mut Linux, id: &str) {
 }
 
 /// Labels say nothing where SELinux is off; charts and images carry them everywhere.
-fn without_selinux(spec: &mut Spec) -> anyhow::Result<()> {
+fn without_selinux(spec: &mut Spec) {
     let on = Path::new("/sys/fs/selinux/enforce").exists();
     if on {
-        let labelled = spec
-            .linux()
-            .as_ref()
-            .and_then(|linux| linux.mount_label().clone());
-        ensure!(
-            labelled.is_none_or(|label| label.is_empty()),
-            "linux.mountLabel is not supported"
-        );
-        return Ok(());
+        return;
     }
     if let Some(process) = spec.process_mut() {
         process.set_selinux_label(None);
     }
-    Ok(())
+    if let Some(linux) = spec.linux_mut() {
+        linux.set_mount_label(None);
+    }
 }
 
 /// `linux.seccomp`, compiled.

@@ -78,7 +78,7 @@ pub(crate) fn print() -> anyhow::Result<u8> {
                 ],
             },
             "apparmor": { "enabled": true },
-            "selinux": { "enabled": false },
+            "selinux": { "enabled": true },
             "intelRdt": { "enabled": false },
             "memoryPolicy": {
                 "modes": [

@@ -17,7 +17,9 @@ mod resources;
 pub mod spec;
 
 pub use alone::{Alone, ClockOffset, Habits, MemoryPolicy};
-pub use mounts::{DeviceNode, Mount, MountFlags, MountSource, NodeType, Propagation, Rootfs};
+pub use mounts::{
+    CONTEXT, DeviceNode, Mount, MountFlags, MountSource, NodeType, Propagation, Rootfs,
+};
 pub use process::{
     Capabilities, Labels, OomScoreAdj, Process, Rlimit, Seccomp, TerminalSize, User,
 };
@@ -46,6 +48,8 @@ pub struct SandboxPlan {
     pub resources: Resources,
     /// Size of the pod's shared `/dev/shm`, bytes; `None` where the pod uses the host's IPC namespace.
     pub shm_bytes: Option<u64>,
+    /// SELinux label of that `/dev/shm`.
+    pub shm_label: Option<String>,
 }
 
 /// Which namespaces the pod owns; the others are the host's.

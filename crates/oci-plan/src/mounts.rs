@@ -2,6 +2,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::{FdSlot, IdMappings};
 
+/// The parameter of a file system that is the SELinux label of all its files (`mount(8)`).
+pub const CONTEXT: &str = "context";
+
 /// The container's root file system: a detached mount (`fsmount(2)` or `open_tree(2)`) whose root becomes `/`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rootfs {

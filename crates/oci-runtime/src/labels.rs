@@ -3,7 +3,7 @@
 use std::os::fd::BorrowedFd;
 
 use oci_plan::Labels;
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{Mode, OFlags, XattrFlags};
 use rustix::io::Errno;
 
 use crate::error::{Context, Error, Stage};
@@ -37,6 +37,15 @@ fn ask_in(proc: BorrowedFd<'_>, labels: &Labels) -> Result<(), Error> {
         write(proc, EXEC, label).at(Stage::Label, subject)?;
     }
     Ok(())
+}
+
+/// Gives a directory a label of SELinux.
+pub(crate) fn label(directory: BorrowedFd<'_>, label: &str) -> Result<(), Errno> {
+    // A detached mount's descriptor only names its root.
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let directory = rustix::fs::openat(directory, ".", flags, Mode::empty())?;
+    let flags = XattrFlags::empty();
+    rustix::fs::fsetxattr(&directory, "security.selinux", label.as_bytes(), flags)
 }
 
 fn exists(proc: BorrowedFd<'_>, path: &str) -> bool {

@@ -1,6 +1,6 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use oci_plan::{IdMappings, SandboxPlan};
+use oci_plan::{CONTEXT, IdMappings, SandboxPlan};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
 use rustix::mount::MountAttrFlags;
@@ -81,7 +81,8 @@ impl PodHandles {
             away.back()?;
         }
         if let Some(bytes) = plan.shm_bytes {
-            match make_shm(bytes, plan.user.as_ref(), shm_mountpoint) {
+            let label = plan.shm_label.as_deref();
+            match make_shm(bytes, label, plan.user.as_ref(), shm_mountpoint) {
                 Ok(shm) => handles.shm = Some(shm),
                 Err(error) => {
                     handles.end_init();
@@ -299,6 +300,7 @@ fn live(host: &Host, plan: &SandboxPlan, socket: BorrowedFd<'_>) -> Result<(), E
 
 fn make_shm(
     bytes: u64,
+    label: Option<&str>,
     mappings: Option<&IdMappings>,
     mountpoint: BorrowedFd<'_>,
 ) -> Result<OwnedFd, Error> {
@@ -307,6 +309,7 @@ fn make_shm(
         option("size", bytes.to_string()),
         option("mode", "1777".to_owned()),
     ];
+    data.extend(label.map(|label| option(CONTEXT, label.to_owned())));
     if let Some(mappings) = mappings {
         let root = |maps| {
             outside(maps, 0)

@@ -49,6 +49,8 @@ pub(crate) struct Stack<'a> {
     /// A directory that holds `upper` and `work`; none for a read-only view.
     pub(crate) writable: Option<&'a Path>,
     pub(crate) mapping: Option<UserMapping<'a>>,
+    /// SELinux label of all files; `None` leaves each its own.
+    pub(crate) label: Option<&'a str>,
     /// Any directory that exists, for the private namespace to work in.
     pub(crate) scratch: &'a Path,
 }
@@ -122,6 +124,9 @@ impl Stack<'_> {
             fsconfig_set_flag(context.as_fd(), "volatile")
                 .map_err(|source| refused(&context, source))?;
         }
+        if let Some(label) = self.label {
+            set("context", OsStr::new(label))?;
+        }
         set("index", OsStr::new("off"))?;
         fsconfig_create(context.as_fd()).map_err(|source| refused(&context, source))?;
         fsmount(
@@ -178,6 +183,10 @@ impl Stack<'_> {
         if let Some(tree) = &writable {
             attach(tree, "_c")?;
             options.push_str(",upperdir=_c/upper,workdir=_c/work,volatile");
+        }
+        if let Some(label) = self.label {
+            // Quoted: a level has commas.
+            options.push_str(&format!(",context=\"{label}\""));
         }
         make_directory("_m")?;
         let flags = match self.writable {

@@ -259,18 +259,20 @@ impl Overlay {
     }
 
     /// Mounts a container's root file system, detached; [`Overlay::create`] has made its writable layer. A container must not be
-    /// mounted twice at a time.
+    /// mounted twice at a time. `label`: the SELinux label of all its files.
     pub fn mount(
         &self,
         container_id: &str,
         layers: &[LayerKey],
         mapping: Option<UserMapping<'_>>,
+        label: Option<&str>,
     ) -> Result<OwnedFd, ContainerError> {
         let container = self.checked_dir(container_id)?;
         let stack = Stack {
             lowers: self.lowers(layers, true),
             writable: Some(&container),
             mapping,
+            label,
             scratch: &self.root.join("empty/desk"),
         };
         stack
@@ -290,24 +292,28 @@ impl Overlay {
             lowers: self.lowers(layers, false),
             writable: None,
             mapping: None,
+            label: None,
             scratch: &self.root.join("empty/desk"),
         };
         stack.mount(self.method)
     }
 
     /// As [`Overlay::view`], of a directory of the image, seen through a user namespace: an image as a container's volume. `sub_path` is
-    /// relative, and resolved with the image's root for `/`: no link leads out. Empty, it is the root itself.
+    /// relative, and resolved with the image's root for `/`: no link leads out. Empty, it is the root itself. `label` as for
+    /// [`Overlay::mount`].
     pub fn volume(
         &self,
         layers: &[LayerKey],
         sub_path: &str,
         mapping: Option<UserMapping<'_>>,
+        label: Option<&str>,
     ) -> Result<OwnedFd, MountError> {
         let scratch = self.root.join("empty/desk");
         let stack = Stack {
             lowers: self.lowers(layers, false),
             writable: None,
             mapping,
+            label,
             scratch: &scratch,
         };
         let whole = stack.mount(self.method)?;
@@ -492,6 +498,7 @@ impl Overlay {
             lowers: vec![probe.join("lower"), self.root.join("empty/lower")],
             writable: Some(probe),
             mapping: None,
+            label: None,
             scratch: &self.root.join("empty/desk"),
         };
         stack.mount(self.method).map(drop)

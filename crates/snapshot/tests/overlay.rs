@@ -88,7 +88,7 @@ fn a_container_writes_to_its_own_layer_only() {
         ];
         overlay.create("c1", &layers, None).unwrap();
         overlay.create("c1", &layers, None).unwrap();
-        let mount = overlay.mount("c1", &layers, None).unwrap();
+        let mount = overlay.mount("c1", &layers, None, None).unwrap();
         assert!(
             !mounts().contains(root.path().to_str().unwrap()),
             "{method:?}"
@@ -108,7 +108,7 @@ fn a_container_writes_to_its_own_layer_only() {
         drop(mount);
 
         // What was written is there when it is mounted again, and the layers are as they were.
-        let mount = overlay.mount("c1", &layers, None).unwrap();
+        let mount = overlay.mount("c1", &layers, None, None).unwrap();
         assert_eq!(read(&mount, "a").unwrap(), "changed");
         let view = overlay.view(&layers).unwrap();
         assert_eq!(read(&view, "a").unwrap(), "1");
@@ -146,7 +146,7 @@ fn images_with_no_layer_one_or_the_same_twice() {
             ("twice", vec![two.clone(), two], Some("2")),
         ] {
             overlay.create(id, &layers, None).unwrap();
-            let mount = overlay.mount(id, &layers, None).unwrap();
+            let mount = overlay.mount(id, &layers, None, None).unwrap();
             assert_eq!(read(&mount, "a").as_deref(), expected, "{id} {method:?}");
             write(&mount, "new", "x").unwrap();
             assert_eq!(read(&mount, "new").unwrap(), "x");
@@ -170,7 +170,7 @@ fn many_layers_and_odd_paths() {
                 })
                 .collect();
             overlay.create("c", &layers, None).unwrap();
-            let mount = overlay.mount("c", &layers, None).unwrap();
+            let mount = overlay.mount("c", &layers, None, None).unwrap();
             assert_eq!(read(&mount, "0").unwrap(), "0");
             assert_eq!(read(&mount, "last").unwrap(), "129", "{method:?}");
         }
@@ -193,7 +193,7 @@ fn the_root_directory_is_the_topmost_that_is_described() {
     )
     .unwrap();
     overlay.create("c", &layers, None).unwrap();
-    let mount = overlay.mount("c", &layers, None).unwrap();
+    let mount = overlay.mount("c", &layers, None, None).unwrap();
     let stat = rustix::fs::fstat(&mount).unwrap();
     assert_eq!(
         (stat.st_mode & 0o7777, stat.st_uid, stat.st_gid),
@@ -224,7 +224,7 @@ fn what_is_missing_or_malformed_is_named() {
         "{missing:?}"
     );
     overlay.create("d", &[], None).unwrap();
-    let missing = overlay.mount("d", &[key(9)], None);
+    let missing = overlay.mount("d", &[key(9)], None, None);
     assert!(
         matches!(missing, Err(ContainerError::MissingLayer { .. })),
         "{missing:?}"
@@ -252,7 +252,7 @@ fn a_removal_needs_no_space() {
         overlay
             .create("c", std::slice::from_ref(&one), None)
             .unwrap();
-        let mounted = overlay.mount("c", &[one], None).unwrap();
+        let mounted = overlay.mount("c", &[one], None, None).unwrap();
         let flags = OFlags::WRONLY | OFlags::CREATE;
         let file = openat(&mounted, "filler", flags, Mode::RUSR).unwrap();
         let mut written = 0;
@@ -345,7 +345,7 @@ fn a_user_namespace_sees_the_layers_as_its_own() {
             root_gid: 100_000,
         };
         overlay.create("c", &layers, Some(&mapping)).unwrap();
-        let mount = overlay.mount("c", &layers, Some(mapping)).unwrap();
+        let mount = overlay.mount("c", &layers, Some(mapping), None).unwrap();
         let owner = |name: &str| {
             let stat = rustix::fs::statat(&mount, name, AtFlags::SYMLINK_NOFOLLOW).unwrap();
             (stat.st_uid, stat.st_gid)
@@ -375,15 +375,15 @@ fn a_directory_of_an_image_is_a_volume() {
         std::os::unix::fs::symlink("../../../../tmp", links.join("outside")).unwrap();
         let before = mounts();
         for sub_path in ["a/b", "inside", "./a//b"] {
-            let volume = overlay.volume(&layers, sub_path, None).unwrap();
+            let volume = overlay.volume(&layers, sub_path, None, None).unwrap();
             assert_eq!(read(&volume, "one").as_deref(), Some("1"));
             assert_eq!(read(&volume, "two").as_deref(), Some("2"));
             assert_eq!(write(&volume, "x", ""), Err(Errno::ROFS));
         }
-        let whole = overlay.volume(&layers, "", None).unwrap();
+        let whole = overlay.volume(&layers, "", None, None).unwrap();
         assert_eq!(read(&whole, "a/b/one").as_deref(), Some("1"));
         for refused in ["none", "a/b/one", "outside"] {
-            let error = overlay.volume(&layers, refused, None).unwrap_err();
+            let error = overlay.volume(&layers, refused, None, None).unwrap_err();
             assert!(error.to_string().contains(refused), "{error}");
         }
         assert_eq!(mounts(), before);

@@ -98,7 +98,7 @@ fn limited(root: &Path) {
     let (small, free) = (project(&overlay, "small"), project(&overlay, "free"));
     assert_ne!(small, free);
     {
-        let mount = overlay.mount("small", &[], None).unwrap();
+        let mount = overlay.mount("small", &[], None, None).unwrap();
         let (written, errno) = write(&mount, "file", 4 * MEBIBYTE).unwrap_err();
         assert!(matches!(errno, Errno::DQUOT | Errno::NOSPC), "{errno}");
         assert!(written <= MEBIBYTE, "{written}");
@@ -109,7 +109,7 @@ fn limited(root: &Path) {
         assert_eq!(room.f_blocks * room.f_frsize, MEBIBYTE);
 
         // Whoever has no limit is not held up, and what is deleted may be written again.
-        let unlimited = overlay.mount("free", &[], None).unwrap();
+        let unlimited = overlay.mount("free", &[], None, None).unwrap();
         write(&unlimited, "file", 3 * MEBIBYTE).unwrap();
         assert!(overlay.usage("free").unwrap().bytes >= 3 * MEBIBYTE);
         rustix::fs::unlinkat(&mount, "file", rustix::fs::AtFlags::empty()).unwrap();
@@ -124,7 +124,7 @@ fn limited(root: &Path) {
         .create_limited("next", &[], None, Some(2 * MEBIBYTE))
         .unwrap();
     assert_eq!(project(&overlay, "next"), small);
-    let mount = overlay.mount("next", &[], None).unwrap();
+    let mount = overlay.mount("next", &[], None, None).unwrap();
     write(&mount, "file", MEBIBYTE * 3 / 2).unwrap();
     write(&mount, "more", MEBIBYTE).unwrap_err();
     drop(overlay);
@@ -177,7 +177,7 @@ fn refused(root: &Path) {
     assert!(!overlay.container_dir("small").exists());
     // Without a limit all is as ever, and what is written is walked.
     overlay.create("free", &[], None).unwrap();
-    let mount = overlay.mount("free", &[], None).unwrap();
+    let mount = overlay.mount("free", &[], None, None).unwrap();
     write(&mount, "file", MEBIBYTE).unwrap();
     assert!(overlay.usage("free").unwrap().bytes >= MEBIBYTE);
 }

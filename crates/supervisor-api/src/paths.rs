@@ -1,7 +1,7 @@
 //! What the daemon asks of a process that looks at a path of a user's, and may hang there.
 //!
 //! `longshore-pod --path` has a `SOCK_SEQPACKET` socket for its standard input, answers the one [`PathRequest`] that comes with one
-//! [`PathAnswer`], and ends. Whoever waits for it may kill it at any time: it changes nothing but the log that it makes.
+//! [`PathAnswer`], and ends. Whoever waits for it may kill it at any time: it changes nothing but the log that it makes, and labels.
 
 use std::path::PathBuf;
 
@@ -31,6 +31,8 @@ pub enum PathRequest {
     Nodes { paths: Vec<PathBuf> },
     /// A directory, made with those above where it is missing (`O_PATH`).
     Directory { path: PathBuf },
+    /// Gives what is at a path, where no link may lead, and everything below it a label of SELinux. May take its time.
+    Relabel { path: PathBuf, label: String },
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -47,6 +49,10 @@ pub enum PathAnswer {
     NotAText,
     /// For [`PathRequest::Nodes`].
     NoNodes { path: PathBuf, why: NoNodes },
+    /// For [`PathRequest::Relabel`]: all of it has the label.
+    Relabelled,
+    /// For [`PathRequest::Relabel`]: where it failed, and the number of the system's error. What comes before has its new label.
+    NotRelabelled { path: PathBuf, errno: i32 },
 }
 
 /// A device node of this machine.

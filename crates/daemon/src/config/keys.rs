@@ -46,6 +46,10 @@ settings! {
         /// Where `Localhost` seccomp profiles are looked up.
         seccomp_directory: PathBuf = "/var/lib/kubelet/seccomp";
 
+        /// Where SELinux is enabled, pods and their files get labels: those that they ask for, and categories that no other pod has. Off, what
+        /// they run has the daemon's own, no volume is relabelled, and a request that asks for a label is refused.
+        selinux: bool = true;
+
         /// In a pod with a network of its own, everybody may listen on ports below 1024; the pod's own sysctls win.
         unprivileged_ports: Live<bool> = true;
 

@@ -30,6 +30,7 @@ use super::{
     net_devices::{self, NetDevicesError},
     outside::{self, OutsideError},
     place::PlaceError,
+    relabel::relabel,
     remove::{RemoveError, take_apart},
     volumes::{self, VolumeError},
 };
@@ -45,6 +46,7 @@ use crate::{
     paths::PathError,
     pod::{FilesError, Pod, join_cgroup},
     runtime::{BlockingError, DISK_BOUND, Runtime, now_ns},
+    selinux::SelinuxError,
     spec::{
         self, Accounts, AccountsError, AppArmorError, ContainerSpec, Files, NamespacePaths,
         ProfileError, Signal, SpecError, SpecInput,
@@ -129,6 +131,8 @@ pub(crate) enum CreateError {
     },
     #[error("container {0}")]
     AppArmor(ContainerId, #[source] AppArmorError),
+    #[error("container {0}")]
+    Selinux(ContainerId, #[source] SelinuxError),
     #[error("container {0}: compile its seccomp profile")]
     Seccomp(ContainerId, #[source] seccomp::CompileError),
     #[error("container {0}")]
@@ -338,9 +342,7 @@ async fn build(
     hooks::add_the_node_s(runtime, container, &mut specified.spec.spec)
         .await
         .map_err(hooked)?;
-    confinable(runtime, &specified.spec)
-        .await
-        .map_err(|error| CreateError::AppArmor(id.clone(), error))?;
+    confinable(runtime, id, &specified.spec).await?;
     flight::stage("open its log, and what it mounts");
     let (log, translated) = tokio::join!(
         log::open_for(&runtime.paths, container),
@@ -534,11 +536,15 @@ fn specify(
         let filled = checkpoint.fill(runtime, id);
         filled.map_err(|error| CreateError::Restore(id.clone(), error))?;
     }
+    let labels = pod.labels();
+    let label = (labels.as_ref())
+        .map(|labels| spec::files_label(&container.config, labels))
+        .map(|label| label.to_string());
     let root = overlay
-        .mount(id.as_str(), &image.layers, mapping)
+        .mount(id.as_str(), &image.layers, mapping, label.as_deref())
         .map_err(failed)?;
     let (image_trees, trees): (Vec<_>, Vec<_>) = sources
-        .mount_volumes(runtime, container, mapping)?
+        .mount_volumes(runtime, container, mapping, label.as_deref())?
         .into_iter()
         .map(|(named, tree)| {
             let path = named.path.clone();
@@ -579,6 +585,7 @@ fn specify(
         classes: &found.classes,
         cgroups_path: container.cgroup(),
         host: &runtime.host,
+        labels: labels.as_ref(),
     })
     .map_err(|error| CreateError::Spec(id.clone(), error))?;
     Ok(Specified {
@@ -642,9 +649,13 @@ async fn translate(
             Some(index) => trees.swap_remove(index).1,
             None => {
                 let missing = mounts::when_missing(runtime, &container.config.mounts, &source.path);
-                mounts::open(&runtime.paths, &source.path, source.recursive, missing)
+                let tree =
+                    mounts::open(&runtime.paths, &source.path, source.recursive, missing).await;
+                let tree = tree.map_err(|error| CreateError::Mount(id.clone(), error))?;
+                relabel(runtime, &container.config.mounts, &source.path, &made.spec)
                     .await
-                    .map_err(|error| CreateError::Mount(id.clone(), error))?
+                    .map_err(|error| CreateError::Mount(id.clone(), error))?;
+                tree
             }
         };
         descriptors.push(tree);

@@ -4,10 +4,9 @@ use oci_spec::runtime::LinuxSeccomp;
 
 use super::{Container, CreateError, create::step, mounts};
 use crate::{
+    id::ContainerId,
     runtime::Runtime,
-    spec::{
-        self, AppArmorError, ClassAsked, ClassesAsked, ClassesFound, ContainerSpec, HostDevice,
-    },
+    spec::{self, ClassAsked, ClassesAsked, ClassesFound, ContainerSpec, HostDevice},
 };
 
 /// What the node has at paths that the request names.
@@ -64,14 +63,25 @@ async fn classes(runtime: &Runtime, container: &Container) -> Result<ClassesFoun
     })
 }
 
-/// Whether the kernel has the profile that the container's processes are to have.
+/// Whether the kernel has the profile and the labels that the container's processes and files are to have.
 pub(super) async fn confinable(
     runtime: &Runtime,
+    id: &ContainerId,
     spec: &ContainerSpec,
-) -> Result<(), AppArmorError> {
-    let process = spec.spec.process().as_ref();
-    match process.and_then(|process| process.apparmor_profile().as_deref()) {
-        Some(profile) => runtime.apparmor.ready(profile).await,
-        None => Ok(()),
+) -> Result<(), CreateError> {
+    let (process, linux) = (spec.spec.process().as_ref(), spec.spec.linux().as_ref());
+    if let Some(profile) = process.and_then(|process| process.apparmor_profile().as_deref()) {
+        let ready = runtime.apparmor.ready(profile).await;
+        ready.map_err(|error| CreateError::AppArmor(id.clone(), error))?;
     }
+    if !runtime.selinux.labels() {
+        return Ok(());
+    }
+    let label = process.and_then(|process| process.selinux_label().as_deref());
+    let files = linux.and_then(|linux| linux.mount_label().as_deref());
+    for label in label.into_iter().chain(files) {
+        let known = runtime.selinux.check(label);
+        known.map_err(|error| CreateError::Selinux(id.clone(), error))?;
+    }
+    Ok(())
 }

@@ -146,6 +146,7 @@ impl Sources {
         runtime: &Runtime,
         container: &Container,
         mapping: Option<UserMapping<'_>>,
+        label: Option<&str>,
     ) -> Result<Vec<(ImageTree, OwnedFd)>, CreateError> {
         let id = &container.id;
         let mut mounted = Vec::new();
@@ -155,7 +156,7 @@ impl Sources {
                 .map_err(|error| CreateError::Spec(id.clone(), error))?;
             let tree = runtime
                 .overlay
-                .volume(&image.layers, &mount.image_sub_path, mapping)
+                .volume(&image.layers, &mount.image_sub_path, mapping, label)
                 .map_err(|source| CreateError::ImageVolume {
                     id: id.clone(),
                     mount: *index,

@@ -34,6 +34,7 @@ mod mounts;
 mod net_devices;
 mod outside;
 mod place;
+mod relabel;
 mod remove;
 mod start;
 mod stop;

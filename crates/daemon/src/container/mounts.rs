@@ -38,6 +38,14 @@ pub(crate) enum MountError {
         is: &'static str,
         asked: &'static str,
     },
+    #[error("mounts: host_path {}: selinux_relabel: {} is the node's: no pod may have all of it for itself", path.display(), led.display())]
+    RelabelNode { path: PathBuf, led: PathBuf },
+    #[error("mounts: host_path {}: selinux_relabel", path.display())]
+    Relabel {
+        path: PathBuf,
+        #[source]
+        source: PathError,
+    },
     #[error("mounts: look at the node's mounts")]
     Mountinfo(#[source] io::Error),
 }
@@ -87,7 +95,7 @@ pub(super) async fn open(
     opened.map_err(|source| refusal(path, source))
 }
 
-fn refusal(path: &Path, source: PathError) -> MountError {
+pub(super) fn refusal(path: &Path, source: PathError) -> MountError {
     let path = path.to_owned();
     match source {
         PathError::System(error) if error.kind() == io::ErrorKind::NotFound => {

@@ -10,6 +10,7 @@ use std::{
 use crate::{
     paths::Paths,
     pod::config::{DnsConfig, PodConfig},
+    selinux::{self, Label},
 };
 
 /// More than any hosts file was seen to have.
@@ -31,6 +32,12 @@ pub(crate) enum FilesError {
         #[source]
         source: io::Error,
     },
+    #[error("give the pod's {} its SELinux label", path.display())]
+    Label {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
     #[error("read the node's hostname")]
     NodeHostname(#[source] io::Error),
 }
@@ -44,12 +51,13 @@ impl PodFiles {
         }
     }
 
-    /// Writes all three. `ips` is empty on the host's network.
+    /// Writes all three. `ips` is empty on the host's network. `label` is the SELinux label of what is the pod's.
     pub(crate) fn write(
         &self,
         config: &PodConfig,
         node: NodeFiles,
         ips: &[IpAddr],
+        label: Option<&Label>,
     ) -> Result<(), FilesError> {
         let hostname = hostname(config)?;
         let resolv_conf = match &config.dns_config {
@@ -70,6 +78,12 @@ impl PodFiles {
                 path: path.clone(),
                 source,
             })?;
+            if let Some(label) = label {
+                selinux::set(path, label).map_err(|source| FilesError::Label {
+                    path: path.clone(),
+                    source,
+                })?;
+            }
         }
         Ok(())
     }

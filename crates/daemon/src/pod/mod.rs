@@ -57,6 +57,7 @@ use crate::{
     handlers::MadeWith,
     id::PodId,
     pod::config::PodConfig,
+    selinux::{HeldLevel, PodLabels},
     state::{NetworkRecord, PodRecord, PodResources, RecordError, Records},
     supervisor::Link,
 };
@@ -75,6 +76,8 @@ pub(crate) struct Pod {
     phase: watch::Sender<Phase>,
     record: Mutex<PodRecord>,
     link: Mutex<Option<Arc<Link>>>,
+    /// Its SELinux categories are its own as long as it is.
+    _level: Option<HeldLevel>,
     turn: tokio::sync::Mutex<()>,
     pub(crate) execs: Awaited<ExecEnd>,
     pub(crate) attaches: Awaited<AttachEnd>,
@@ -103,7 +106,12 @@ pub(crate) enum Phase {
 pub(crate) type Turn<'a> = MutexGuard<'a, ()>;
 
 impl Pod {
-    pub(crate) fn new(record: PodRecord, directory: PathBuf, phase: Phase) -> Self {
+    pub(crate) fn new(
+        record: PodRecord,
+        directory: PathBuf,
+        phase: Phase,
+        level: Option<HeldLevel>,
+    ) -> Self {
         Self {
             id: record.id.clone(),
             config: record.config.clone(),
@@ -115,6 +123,7 @@ impl Pod {
             phase: watch::Sender::new(phase),
             record: Mutex::new(record),
             link: Mutex::new(None),
+            _level: level,
             turn: tokio::sync::Mutex::new(()),
             execs: Awaited::default(),
             attaches: Awaited::default(),
@@ -219,6 +228,12 @@ impl Pod {
         self.network()
             .map(|network| network.ips)
             .unwrap_or_default()
+    }
+
+    /// SELinux labels of its containers and files; `None` where it has none.
+    pub(crate) fn labels(&self) -> Option<PodLabels> {
+        let record = self.record.lock().unwrap_or_else(PoisonError::into_inner);
+        record.labels.clone()
     }
 
     /// The pod's own cgroup, beside its containers'.

@@ -26,6 +26,7 @@ use crate::{
     id::PodId,
     nri::NriError,
     runtime::{Runtime, now_ns},
+    selinux::SelinuxError,
     spec::{self, ProfileError, SpecError, SysctlDefaults, pod_sysctls},
     state::{PodRecord, PodStage, RecordError},
     supervisor::{self, CallError, Link, SpawnError, mismatch},
@@ -65,6 +66,8 @@ pub(crate) enum RunError {
     Config(String, #[source] SpecError),
     #[error("pod {0}")]
     Profile(String, #[source] ProfileError),
+    #[error("pod {0}")]
+    Selinux(String, #[source] SelinuxError),
     #[error("pod {0}")]
     Spec(PodId, #[source] SpecError),
     #[error("pod {0}: make an id")]
@@ -178,6 +181,9 @@ fn new_pod(
     let id = PodId::generate().map_err(|e| RunError::Id(config.metadata.name.clone(), e))?;
     let cgroup_parent = parent::of_pod(runtime, &config, &id)
         .map_err(|error| RunError::Parent(config.metadata.name.clone(), error))?;
+    let labels = runtime.selinux.of_pod(&config);
+    let labels = labels.map_err(|error| RunError::Selinux(config.metadata.name.clone(), error))?;
+    let (labels, level) = labels.map_or((None, None), |(labels, level)| (Some(labels), level));
     let record = PodRecord {
         id: id.clone(),
         boot: runtime.boot.clone(),
@@ -190,9 +196,10 @@ fn new_pod(
         supervisor: None,
         made_with,
         resources: None,
+        labels,
     };
     let directory = runtime.records.pod_directory(&id);
-    Ok(Pod::new(record, directory, Phase::Starting))
+    Ok(Pod::new(record, directory, Phase::Starting, level))
 }
 
 async fn make(runtime: &Arc<Runtime>, pod: Arc<Pod>) -> Result<Arc<Pod>, RunError> {
@@ -435,7 +442,8 @@ impl Networked<'_> {
             .as_ref()
             .map(|network| network.ips.clone())
             .unwrap_or_default();
-        let finished = match pod.files().write(&pod.config, files, &ips) {
+        let label = pod.labels().map(|labels| labels.files);
+        let finished = match pod.files().write(&pod.config, files, &ips, label.as_ref()) {
             Err(error) => Err(RunError::Files(pod.id.clone(), error)),
             Ok(()) => pod
                 .update(turn, &runtime.records, |record| {
@@ -516,5 +524,6 @@ fn plan(pod: &Pod, sysctls: Vec<(String, String)>) -> Result<SandboxPlan, FilesE
         cgroup: pod.cgroup(),
         resources: Resources::default(),
         shm_bytes: namespaces.ipc.then_some(SHM_BYTES),
+        shm_label: pod.labels().map(|labels| labels.files.to_string()),
     })
 }

@@ -22,6 +22,7 @@ use crate::{
     paths::PathError,
     pod::{self, RunError, SandboxError},
     pod_cidr,
+    selinux::SelinuxError,
     spec::{AppArmorError, ProfileError},
     supervisor::CallError,
     systemd::ScopeError,
@@ -102,6 +103,7 @@ coded! {
         E::UnknownHandler(..) | E::Config(..) | E::Spec(..) => Code::InvalidArgument,
         E::Profile(_, ProfileError::Read { source, .. }) => source.code(),
         E::Profile(..) => Code::InvalidArgument,
+        E::Selinux(_, selinux) => selinux.code(),
         E::Conflict { .. } | E::NotReady { .. } => Code::AlreadyExists,
         E::Overtaken(_) => Code::Aborted,
         E::Nri(..) => Code::FailedPrecondition,
@@ -143,7 +145,7 @@ coded! {
         E::Checkpoint { source, .. } | E::Restore(_, source) => source.code(),
         E::Remains(_, remove) => remove.code(),
         E::Log(_, log) => log.code(),
-        E::Mount(_, MountError::Open { source, .. })
+        E::Mount(_, MountError::Open { source, .. } | MountError::Relabel { source, .. })
         | E::Profile(_, ProfileError::Read { source, .. })
         | E::Device(_, source) => source.code(),
         E::Hook(_, hook) => hook.code(),
@@ -165,6 +167,7 @@ coded! {
         E::Supervisor(_, call) => call.code(),
         E::Blocking(..) | E::AppArmor(_, AppArmorError::Late { .. }) => Code::DeadlineExceeded,
         E::AppArmor(..) => Code::FailedPrecondition,
+        E::Selinux(_, selinux) => selinux.code(),
         E::ImageVolume { source: snapshot::MountError::SubPath { .. }, .. } => Code::InvalidArgument,
         E::ImageVolume { source: snapshot::MountError::Unmapped(_), .. }
         | E::Layer(_, snapshot::ContainerError::Mount { source: snapshot::MountError::Unmapped(_), .. }) => Code::FailedPrecondition,
@@ -283,9 +286,15 @@ coded! {
         E::TooMany(_) => Code::ResourceExhausted,
         E::Random(_) => Code::Internal,
     }
+    SelinuxError: error {
+        E::Unknown { .. } => Code::InvalidArgument,
+        E::Mute(_) | E::Judge { .. } => Code::FailedPrecondition,
+        E::Exhausted => Code::ResourceExhausted,
+        E::Random(_) => os_code(error),
+    }
     PathError: error {
-        E::System(source) | E::Node { source, .. } => path_code(source),
-        E::Hung | E::StillHung(_) => Code::DeadlineExceeded,
+        E::System(source) | E::Node { source, .. } | E::Relabel { source, .. } => path_code(source),
+        E::RelabelLate | E::Hung | E::StillHung(_) => Code::DeadlineExceeded,
         E::TooManyHang => Code::ResourceExhausted,
         E::NotAText(_) | E::NoNodes { .. } => Code::InvalidArgument,
         E::Start(_) | E::Ask(_) | E::Hear(_) | E::Ended => os_code(error),

@@ -56,7 +56,11 @@ pub(super) async fn status(
                 "cgroupDriver": runtime.config.cgroup_driver.name(),
                 "cgroupMode": format!("{:?}", runtime.hierarchies.mode()),
                 // Where one is false, RuntimeDefault and labels are taken and change nothing.
-                "security": { "apparmor": runtime.host.apparmor, "selinux": runtime.host.selinux },
+                "security": {
+                    "apparmor": runtime.host.apparmor,
+                    "selinux": runtime.host.selinux,
+                    "selinuxLabels": runtime.selinux.labels(),
+                },
                 "writableLayers": writable_layers(runtime),
                 "network": {
                     "bridge": &*runtime.config.network.bridge,

@@ -2,8 +2,11 @@
 
 use std::{ffi::CStr, fs, path::Path};
 
-use super::{SpecError, SpecInput};
-use crate::pod::config::SelinuxOptions;
+use super::SpecError;
+use crate::{
+    pod::config::SelinuxOptions,
+    selinux::{Places, is_enabled},
+};
 
 /// Looked up once, when the daemon starts.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -12,6 +15,8 @@ pub(crate) struct Host {
     pub(crate) capabilities: u64,
     pub(crate) apparmor: bool,
     pub(crate) selinux: bool,
+    /// The daemon sets its labels.
+    pub(crate) selinux_labels: bool,
     /// cgroup v2 alone, not a hybrid.
     pub(crate) cgroup_v2: bool,
     /// The kernel can limit swap by cgroup.
@@ -31,7 +36,8 @@ impl Host {
         Self {
             capabilities,
             apparmor: enabled.is_ok_and(|enabled| enabled.starts_with('Y')),
-            selinux: Path::new("/sys/fs/selinux/enforce").exists(),
+            selinux: is_enabled(&Places::default()),
+            selinux_labels: false,
             cgroup_v2: controllers.is_some(),
             swap_accounting: match &controllers {
                 // What the command line may have switched off is found when a container's limit is written: the root has no such
@@ -82,34 +88,14 @@ fn page_size(directory: &str) -> Option<String> {
     })
 }
 
-/// SELinux labels are not implemented: on a node without the security module nothing is lost, on one with it the request cannot be
-/// honoured.
-pub(super) fn check_labels(input: &SpecInput<'_>) -> Result<(), SpecError> {
-    let security = &input.container.linux.security_context;
-    check_selinux(&security.selinux_options, input.host)?;
-    let relabelled = input
-        .container
-        .mounts
-        .iter()
-        .position(|mount| mount.selinux_relabel);
-    match relabelled {
-        Some(index) if input.host.selinux => Err(SpecError::field(
-            format!("config.mounts[{index}].selinux_relabel"),
-            "true",
-            "SELinux is enabled on this node, and this runtime cannot relabel: leave it out",
-        )),
-        Some(_) | None => Ok(()),
-    }
-}
-
-/// As with the other labels: without SELinux no label is lost. Users write them into charts that run everywhere.
+/// Without SELinux no label is lost: users write them into charts that run everywhere.
 pub(super) fn check_selinux(options: &SelinuxOptions, host: &Host) -> Result<(), SpecError> {
-    if !host.selinux || *options == SelinuxOptions::default() {
+    if !host.selinux || host.selinux_labels || *options == SelinuxOptions::default() {
         return Ok(());
     }
     Err(SpecError::field(
         "config.linux.security_context.selinux_options",
         "a label",
-        "SELinux is enabled on this node, and this runtime cannot set labels: leave it out",
+        "SELinux is enabled on this node, and selinux = false in the configuration has this runtime set no labels: leave it out",
     ))
 }

@@ -16,6 +16,7 @@ mod namespaces;
 mod process;
 mod resources;
 mod seccomp;
+mod selinux;
 mod signal;
 mod sysctl;
 #[cfg(test)]
@@ -42,11 +43,12 @@ use oci_spec::{
 };
 pub(crate) use resources::change_resources;
 pub(crate) use seccomp::{ProfileError, SeccompProfiles};
+pub(crate) use selinux::files_label;
 pub(crate) use signal::Signal;
 pub(crate) use sysctl::{SysctlDefaults, pod_sysctls};
 pub(crate) use user::User;
 
-use crate::{container::config::ContainerConfig, pod::config::PodConfig};
+use crate::{container::config::ContainerConfig, pod::config::PodConfig, selinux::PodLabels};
 
 /// The version of the runtime specification that we write.
 const VERSION: &str = "1.2.0";
@@ -77,6 +79,8 @@ pub(crate) struct SpecInput<'a> {
     pub(crate) classes: &'a ClassesFound,
     pub(crate) cgroups_path: &'a str,
     pub(crate) host: &'a Host,
+    /// The pod's SELinux labels, where it has some.
+    pub(crate) labels: Option<&'a PodLabels>,
 }
 
 /// The pod's generated files on the node. `None` is not mounted.
@@ -102,10 +106,10 @@ pub(crate) fn container_spec(input: SpecInput<'_>) -> Result<ContainerSpec, Spec
         return Err(SpecError::PrivilegedInPlainPod);
     }
     annotations::check(&input.container.annotations)?;
-    host::check_labels(&input)?;
+    let labels = selinux::labels(&input)?;
     let user = user::resolve(security, input.image, input.accounts)?;
     let capabilities = capabilities::resolve(security, input.host.capabilities)?;
-    let process = process::process(&input, &user, &capabilities)?;
+    let process = process::process(&input, &user, &capabilities, labels.process)?;
     let namespaces = namespaces::resolve(&input)?;
     let mounts = mounts::mounts(&input, &namespaces)?;
     let privileged = security.privileged;
@@ -121,6 +125,7 @@ pub(crate) fn container_spec(input: SpecInput<'_>) -> Result<ContainerSpec, Spec
         .set_devices(devices::nodes(input.devices))
         .set_intel_rdt(input.classes.rdt.clone())
         .set_seccomp(seccomp::profile(&input, &capabilities)?)
+        .set_mount_label(labels.files.map(String::from))
         .set_rootfs_propagation(mounts.rootfs_propagation.map(str::to_owned))
         // Exactly what is asked: kubelets send the field's usual lists, and an empty one asks for none.
         .set_masked_paths(if privileged {

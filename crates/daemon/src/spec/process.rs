@@ -8,6 +8,7 @@ use oci_spec::{
 };
 
 use super::{SpecError, SpecInput, User, apparmor, capabilities};
+use crate::selinux::Label;
 
 /// Where the image says nothing.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -16,6 +17,7 @@ pub(super) fn process(
     input: &SpecInput<'_>,
     user: &User,
     capabilities: &capabilities::Sets,
+    label: Option<Label>,
 ) -> Result<Process, SpecError> {
     let image = input.image.config().as_ref();
     let mut spec_user = SpecUser::default();
@@ -28,6 +30,7 @@ pub(super) fn process(
     let profile = apparmor::name(security.apparmor.as_ref(), security.privileged, input.host)?;
     process
         .set_apparmor_profile(profile)
+        .set_selinux_label(label.map(String::from))
         .set_terminal(Some(input.container.tty))
         .set_console_size(None)
         .set_user(spec_user)

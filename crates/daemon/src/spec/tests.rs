@@ -39,6 +39,8 @@ struct Case {
     localhost_seccomp: Option<LinuxSeccomp>,
     /// What the node's classes are that the annotations name.
     classes: ClassesCase,
+    /// The pod's SELinux labels.
+    labels: Option<PodLabels>,
     /// Which namespaces the pod owns.
     namespaces: Vec<String>,
 }
@@ -50,6 +52,7 @@ struct HostCase {
     without_capabilities: Vec<u32>,
     apparmor: bool,
     selinux: bool,
+    selinux_labels: bool,
     cgroup_v2: bool,
     swap_accounting: bool,
     hugepage_sizes: Vec<String>,
@@ -103,6 +106,7 @@ fn outcome(case: Map<String, Value>) -> Result<Vec<String>, String> {
         capabilities: missing.fold((1 << 41) - 1, |bits, number| bits & !(1 << number)),
         apparmor: case.host.apparmor,
         selinux: case.host.selinux,
+        selinux_labels: case.host.selinux_labels,
         cgroup_v2: case.host.cgroup_v2,
         swap_accounting: case.host.swap_accounting,
         hugepage_sizes: case.host.hugepage_sizes,
@@ -177,6 +181,7 @@ fn outcome(case: Map<String, Value>) -> Result<Vec<String>, String> {
         classes: &found,
         cgroups_path: "/kubepods/pod1/c1",
         host: &host,
+        labels: case.labels.as_ref(),
     });
     let built = built.map_err(|error| error.to_string())?;
     plan(&built.spec, &namespaces);

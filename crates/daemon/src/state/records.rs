@@ -15,6 +15,7 @@ use crate::{
     handlers::{MadeWith, bundles},
     id::{ContainerId, PodId},
     pod::config::{LinuxResources, PodConfig},
+    selinux::PodLabels,
     spec::{Signal, User},
 };
 
@@ -37,6 +38,9 @@ pub(crate) struct PodRecord {
     /// In place of those of `config`, once they have been changed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) resources: Option<PodResources>,
+    /// Where SELinux is used. Its categories are no other pod's as long as this record is there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) labels: Option<PodLabels>,
 }
 
 /// What a kubelet says that a pod costs and may use. The pod's cgroup is the kubelet's, and so are its limits.

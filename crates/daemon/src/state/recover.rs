@@ -77,7 +77,8 @@ async fn recover_pod(runtime: &Arc<Runtime>, id: &PodId) -> Kept {
             reason: reason.clone(),
         },
     };
-    let pod = Arc::new(Pod::new(record, directory, phase));
+    let level = (record.labels.as_ref()).and_then(|labels| runtime.selinux.hold(labels));
+    let pod = Arc::new(Pod::new(record, directory, phase, level));
     if runtime.inventory.claim_pod_name(&pod).is_err() {
         // The name of one whose undoing failed was free for its retry. This one is listed, to be removed.
         tracing::warn!(pod = %id, "another pod has the same name");

@@ -5,13 +5,14 @@ use std::path::Path;
 use oci_spec::runtime::{Linux, Mount as SpecMount, Spec};
 
 use super::{Context, Reach, SpecError, id_mappings, invalid, text};
-use crate::{Mount, MountFlags, MountSource, Propagation};
+use crate::{CONTEXT, Mount, MountFlags, MountSource, Propagation};
 
 pub(super) fn mounts(spec: &Spec, context: &Context<'_>) -> Result<Vec<Mount>, SpecError> {
     let mounts = spec.mounts().as_deref().unwrap_or_default();
+    let label = spec.linux().as_ref().and_then(label);
     let planned = mounts.iter().enumerate();
     planned
-        .map(|(index, given)| mount(index, given, context))
+        .map(|(index, given)| mount(index, given, context, label))
         .collect()
 }
 
@@ -39,7 +40,20 @@ pub(super) fn bind_source(
     }
 }
 
-fn mount(index: usize, mount: &SpecMount, context: &Context<'_>) -> Result<Mount, SpecError> {
+/// `linux.mountLabel`: of what the runtime mounts anew. An empty one is none.
+fn label(linux: &Linux) -> Option<&str> {
+    linux
+        .mount_label()
+        .as_deref()
+        .filter(|label| !label.is_empty())
+}
+
+fn mount(
+    index: usize,
+    mount: &SpecMount,
+    context: &Context<'_>,
+    label: Option<&str>,
+) -> Result<Mount, SpecError> {
     let field = |name: &str| format!("mounts[{index}].{name}");
     let target = text(&field("destination"), mount.destination())?;
     if !target.starts_with('/') {
@@ -90,7 +104,7 @@ fn mount(index: usize, mount: &SpecMount, context: &Context<'_>) -> Result<Mount
                 MountSource::Tree(*slot)
             }
         }
-        None => filesystem(&field("type"), mount, options.data)?,
+        None => filesystem(&field("type"), mount, options.data, label)?,
     };
     Ok(Mount {
         target,
@@ -105,7 +119,8 @@ fn mount(index: usize, mount: &SpecMount, context: &Context<'_>) -> Result<Mount
 fn filesystem(
     field: &str,
     mount: &SpecMount,
-    data: Vec<(String, Option<String>)>,
+    mut data: Vec<(String, Option<String>)>,
+    label: Option<&str>,
 ) -> Result<MountSource, SpecError> {
     let Some(fs_type) = mount.typ().as_deref() else {
         return Err(SpecError::Unsupported {
@@ -115,6 +130,14 @@ fn filesystem(
     match fs_type {
         "cgroup" | "cgroup2" => Ok(MountSource::Cgroup),
         "proc" | "sysfs" | "tmpfs" | "mqueue" | "devpts" => {
+            // The kernel's own views have labels of the policy's.
+            let own = !matches!(fs_type, "proc" | "sysfs");
+            if let Some(label) = label
+                && own
+                && data.iter().all(|(name, _)| name != CONTEXT)
+            {
+                data.push((CONTEXT.to_owned(), Some(label.to_owned())));
+            }
             let source = mount.source().as_deref().and_then(Path::to_str);
             Ok(MountSource::Filesystem {
                 fs_type: fs_type.to_owned(),

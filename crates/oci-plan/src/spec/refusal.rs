@@ -33,7 +33,6 @@ fn check_linux(linux: &Linux, far: bool) -> Result<(), SpecError> {
                 .as_ref()
                 .is_some_and(|map| !map.is_empty()),
         ),
-        ("linux.mountLabel", far && text(linux.mount_label())),
         ("linux.intelRdt", linux.intel_rdt().is_some()),
         ("linux.personality", far && linux.personality().is_some()),
         (

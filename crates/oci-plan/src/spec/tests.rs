@@ -75,7 +75,6 @@ fn what_the_core_does_not_implement_is_named() {
             "process.execCPUAffinity",
         ),
         ("/linux/intelRdt", json!({"closID": "c"}), "linux.intelRdt"),
-        ("/linux/mountLabel", json!("l"), "linux.mountLabel"),
         (
             "/linux/personality",
             json!({"domain": "LINUX"}),
@@ -318,6 +317,53 @@ fn mounts() {
     assert_eq!(mounts[4].source, MountSource::Tree(FdSlot(2)));
     assert!(mounts[4].flags.readonly && !mounts[4].flags.recursive_readonly);
     assert_eq!(mounts[5].source, MountSource::Cgroup);
+}
+
+#[test]
+fn a_mount_label_is_that_of_what_is_mounted_anew() {
+    let mut spec = with("/linux/mountLabel", json!("u:o:file_t:s0:c1,c2"));
+    let mount = |target: &str, kind: &str, options: Value| json!({ "destination": target, "type": kind, "source": kind, "options": options });
+    let mounts = json!([
+        mount("/proc", "proc", json!([])),
+        mount("/sys", "sysfs", json!([])),
+        mount("/dev", "tmpfs", json!(["mode=755"])),
+        mount("/dev/pts", "devpts", json!([])),
+        mount("/dev/mqueue", "mqueue", json!([])),
+        mount("/own", "tmpfs", json!(["context=u:o:own_t:s0"])),
+    ]);
+    spec.set_mounts(Some(serde_json::from_value(mounts).unwrap()));
+    let labelled = |plan: ContainerPlan| -> Vec<_> {
+        let label = |mount: &crate::Mount| match &mount.source {
+            MountSource::Filesystem { data, .. } => {
+                let mut given = data.iter().filter(|(name, _)| name == "context");
+                let one = given.next().cloned();
+                assert_eq!(given.next(), None, "{mount:?}");
+                one.and_then(|(_, label)| label)
+            }
+            other => panic!("{other:?}"),
+        };
+        plan.mounts.iter().map(label).collect()
+    };
+    let (none, ours) = (None, Some("u:o:file_t:s0:c1,c2".to_owned()));
+    assert_eq!(
+        labelled(plan(&spec).unwrap()),
+        [
+            none.clone(),
+            none.clone(),
+            ours.clone(),
+            ours.clone(),
+            ours,
+            Some("u:o:own_t:s0".to_owned())
+        ]
+    );
+    let mut linux = spec.linux().clone().unwrap();
+    linux.set_mount_label(Some(String::new()));
+    spec.set_linux(Some(linux));
+    let unlabelled = labelled(plan(&spec).unwrap());
+    assert_eq!(
+        unlabelled[..5],
+        [none.clone(), none.clone(), none.clone(), none.clone(), none]
+    );
 }
 
 #[test]

@@ -1,7 +1,7 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use cgroup::Hierarchies;
-use oci_plan::{ContainerPlan, IdMappings, Mount, MountSource};
+use oci_plan::{CONTEXT, ContainerPlan, IdMappings, Mount, MountSource};
 use rustix::fs::{AtFlags, FileType, PROC_SUPER_MAGIC, StatxFlags, fstatfs};
 use rustix::io::Errno;
 use rustix::mount::{MoveMountFlags, OpenTreeFlags, move_mount, open_tree};
@@ -14,6 +14,7 @@ use super::filesystem::Filesystem;
 use super::root::{Leaf, Root};
 use crate::error::{Context, Error, Stage};
 use crate::host::Host;
+use crate::labels;
 use crate::pod::PodHandles;
 use crate::slots::Slots;
 
@@ -320,7 +321,18 @@ fn mount_filesystem(
     let mut flags = mount.flags;
     flags.readonly &= !late_readonly;
     let (set, _) = attributes(flags);
+    // A namespace of IPC has one mqueue, which is older than the mount: a label by its parameters comes too late.
+    let (label, data): (Vec<_>, Vec<_>) = (filesystem.data.iter().cloned())
+        .partition(|(key, _)| fs_type == "mqueue" && key == CONTEXT);
+    let filesystem = Filesystem {
+        data: &data,
+        ..filesystem
+    };
     let made = filesystem.mount(set, format_args!("{fs_type} on {target}"))?;
+    if let Some((_, Some(label))) = label.first() {
+        let subject = format_args!("SELinux label {label} on {target}");
+        labels::label(made.as_fd(), label).at(Stage::Label, subject)?;
+    }
     if let Some(wanted) = mount.propagation {
         let attributes = MountAttributes {
             propagation: propagation(wanted),

@@ -548,5 +548,6 @@ pub(crate) fn sandbox_plan(namespaces: PodNamespaces, user: Option<IdMappings>) 
         cgroup: String::new(),
         resources: Resources::default(),
         shm_bytes: Some(1 << 20),
+        shm_label: None,
     }
 }

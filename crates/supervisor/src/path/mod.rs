@@ -2,6 +2,7 @@
 //! this process then; nothing of its own hangs, and nobody else waits.
 
 mod nodes;
+mod relabel;
 
 use std::fs::File;
 use std::io::Read;
@@ -45,6 +46,16 @@ fn look(request: &PathRequest) -> (PathAnswer, Vec<OwnedFd>) {
         PathRequest::Log { path } => log(path),
         PathRequest::Text { path, most } => return (text(path, *most), Vec::new()),
         PathRequest::Nodes { paths } => return (nodes::find(paths), Vec::new()),
+        PathRequest::Relabel { path, label } => {
+            let answer = match relabel::relabel(path, label) {
+                Ok(()) => PathAnswer::Relabelled,
+                Err((path, error)) => PathAnswer::NotRelabelled {
+                    path,
+                    errno: error.raw_os_error(),
+                },
+            };
+            return (answer, Vec::new());
+        }
         PathRequest::Directory { path } => make_directory(path).and_then(|()| name(path)),
     };
     match opened {

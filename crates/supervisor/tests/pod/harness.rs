@@ -135,6 +135,7 @@ impl Pod {
             cgroup: self.cgroup.clone(),
             resources: Resources::default(),
             shm_bytes: Some(1 << 20),
+            shm_label: None,
         }
     }
 
