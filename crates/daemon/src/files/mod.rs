@@ -228,7 +228,7 @@ async fn mount_again(
             _ => None,
         };
         let id = container.id.as_str();
-        let mounted = runtime.overlay.mount(id, &image.layers, mapping);
+        let mounted = runtime.overlay.mount(id, &image.layers, mapping, None);
         mounted.map_err(FilesError::Layer)
     });
     mounted.await?
