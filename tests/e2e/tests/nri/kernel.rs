@@ -267,3 +267,72 @@ fn memory_comes_from_the_nodes_of_the_policy() {
         Ok(())
     });
 }
+
+#[test]
+fn a_plugin_places_a_container_below_its_pod() {
+    scenario_with(SETTINGS, async |host| {
+        let (parent, path) = host.pod_parent("placed");
+        let pod = PodSettings::edited("placed", move |config| {
+            config.linux.get_or_insert_default().cgroup_parent = parent.clone();
+        });
+        let pod_id = host.run_pod(&pod).await?;
+        let main = ContainerSettings::sleeper("main");
+        let first = host.create(&pod_id, &pod, &main).await?;
+        let own = Limits::of(host, &first).await?.cgroup().to_owned();
+        let (below, _) = own.rsplit_once('/').expect("it is below something");
+        assert!(below.starts_with(&path), "{own}");
+        let placing = |path: &str| {
+            creating(linux(api::LinuxContainerAdjustment {
+                cgroups_path: path.to_owned(),
+                ..Default::default()
+            }))
+        };
+        let apart = format!("/{below}/apart/main");
+        let controller = match is_v2() {
+            true => Path::new("/sys/fs/cgroup").to_owned(),
+            false => Path::new("/sys/fs/cgroup/memory").to_owned(),
+        };
+        let foreign = controller.join(below).join("foreign");
+        fs::create_dir(&foreign)?;
+        for (path, words) in [
+            ("/elsewhere/main", "below its pod"),
+            (&*format!("/{below}/../main"), "linux.cgroups_path"),
+            (&*format!("/{below}"), "below its pod"),
+            (&*format!("/{own}/inner"), "is in use"),
+            (&*format!("/{below}/foreign"), "there is a cgroup already"),
+        ] {
+            let plugin = connect(host, "10", placing(path)).await?;
+            let error = host
+                .create(&pod_id, &pod, &ContainerSettings::sleeper("stray"))
+                .await
+                .unwrap_err();
+            assert!(error.message().contains(words), "{path}: {error}");
+            drop(plugin);
+        }
+        fs::remove_dir(&foreign)?;
+        let plugin = connect(host, "10", placing(&apart)).await?;
+        let second = host
+            .run(&pod_id, &pod, &ContainerSettings::sleeper("second"))
+            .await?;
+        let third = ContainerSettings::sleeper("third");
+        let error = host.create(&pod_id, &pod, &third).await.unwrap_err();
+        assert!(
+            error.message().contains("there is a cgroup already"),
+            "{error}"
+        );
+        drop(plugin);
+        let limits = Limits::of(host, &second).await?;
+        assert_eq!(limits.cgroup(), apart.trim_matches('/'));
+        let pids = || limits.read("memory", "cgroup.procs", "cgroup.procs");
+        assert_ne!(pids()?, "", "its program is there");
+        // Whoever comes next knows it, and leaves nothing of it.
+        host.restart_daemon().await?;
+        assert_eq!(Limits::of(host, &second).await?.cgroup(), limits.cgroup());
+        host.cri.sh(&second, "true").await?;
+        host.cri.remove(&second).await?;
+        assert!(!controller.join(below).join("apart").exists());
+        host.cri.remove(&first).await?;
+        host.remove_all_pods().await?;
+        host.give_up_parent("placed")
+    });
+}
