@@ -158,7 +158,7 @@ fn inspect_shows_times_and_information() {
         "{table}"
     );
     let image = bench.output(&["inspecti", "-o", "table", "127.0.0.1:5000/busybox:demo"]);
-    assert!(image.ends_with("Size: 2.21MB\n"), "{image}");
+    assert!(image.ends_with("Size: 2.21MB\nInfo: map[]\n"), "{image}");
 }
 
 #[test]
