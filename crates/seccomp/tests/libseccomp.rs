@@ -2,88 +2,23 @@
 
 #![allow(clippy::unwrap_used)]
 
-mod bpf;
 mod oracle;
 
-use std::{collections::BTreeMap, fmt::Write as _};
+use std::collections::BTreeMap;
 
-use bpf::{Call, I386, X86_64, run};
 use longshore_seccomp::{compile, default_profile, parse};
-use oci_spec::runtime::{
-    Arch, LinuxSeccomp, LinuxSeccompAction, LinuxSeccompOperator, LinuxSyscall,
-};
+use oci_spec::runtime::LinuxSeccomp;
 use oracle::ask;
 use proptest::prelude::*;
 use serde_json::json;
+use testkit::seccomp::{
+    action,
+    bpf::{Call, I386, X86_64, run},
+    rules,
+};
 
 const X32_BIT: u32 = 0x4000_0000;
 const ENOSYS: u32 = 0x0005_0000 | 38;
-
-fn action(action: LinuxSeccompAction, errno: Option<u32>) -> u32 {
-    match action {
-        LinuxSeccompAction::ScmpActErrno => 0x0005_0000 | errno.unwrap_or(1),
-        LinuxSeccompAction::ScmpActTrace => 0x7ff0_0000 | errno.unwrap_or(1),
-        LinuxSeccompAction::ScmpActKill | LinuxSeccompAction::ScmpActKillThread => 0,
-        LinuxSeccompAction::ScmpActKillProcess => 0x8000_0000,
-        LinuxSeccompAction::ScmpActTrap => 0x0003_0000,
-        LinuxSeccompAction::ScmpActLog => 0x7ffc_0000,
-        LinuxSeccompAction::ScmpActAllow => 0x7fff_0000,
-        LinuxSeccompAction::ScmpActNotify => unreachable!(),
-    }
-}
-
-/// The oracle's input, made as runc makes its calls of libseccomp.
-fn rules(profile: &LinuxSeccomp) -> String {
-    let default = action(profile.default_action(), profile.default_errno_ret());
-    let mut text = format!("default {default:x}\n");
-    for arch in profile.architectures().iter().flatten() {
-        match arch {
-            Arch::ScmpArchX86 => text.push_str("arch x86\n"),
-            Arch::ScmpArchX32 => text.push_str("arch x32\n"),
-            _ => {}
-        }
-    }
-    for rule in profile.syscalls().iter().flatten() {
-        let outcome = action(rule.action(), rule.errno_ret());
-        if outcome == default {
-            continue;
-        }
-        for name in rule.names() {
-            for conditions in alternatives(rule) {
-                writeln!(text, "rule {outcome:x} {name} {conditions}").unwrap();
-            }
-        }
-    }
-    text
-}
-
-fn alternatives(rule: &LinuxSyscall) -> Vec<String> {
-    let args = rule.args().clone().unwrap_or_default();
-    let mut seen = BTreeMap::new();
-    for arg in &args {
-        *seen.entry(arg.index()).or_insert(0) += 1;
-    }
-    let texts: Vec<String> = args
-        .iter()
-        .map(|arg| {
-            let operator = match arg.op() {
-                LinuxSeccompOperator::ScmpCmpNe => "NE",
-                LinuxSeccompOperator::ScmpCmpLt => "LT",
-                LinuxSeccompOperator::ScmpCmpLe => "LE",
-                LinuxSeccompOperator::ScmpCmpEq => "EQ",
-                LinuxSeccompOperator::ScmpCmpGe => "GE",
-                LinuxSeccompOperator::ScmpCmpGt => "GT",
-                LinuxSeccompOperator::ScmpCmpMaskedEq => "MASKED",
-            };
-            let second = arg.value_two().unwrap_or(0);
-            format!("{} {operator} {:x} {second:x}", arg.index(), arg.value())
-        })
-        .collect();
-    if seen.values().any(|count| *count > 1) {
-        return texts.into_iter().map(|text| format!("1 {text}")).collect();
-    }
-    vec![format!("{} {}", texts.len(), texts.join(" "))]
-}
 
 /// Every value that a condition names, its neighbours, and it in the other half.
 fn edges(profile: &LinuxSeccomp) -> Vec<u64> {

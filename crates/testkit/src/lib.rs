@@ -6,6 +6,7 @@
 //! - [`daemon`] runs the real `longshored` there;
 //! - [`nri_plugin`] is a plugin that does what its test says;
 //! - [`file_server`] serves files there until it hangs;
+//! - [`seccomp`] asks libseccomp;
 //! - [`signer`] signs images as cosign does, with a key or by a sigstore of the test's own;
 //! - [`terminal`] has somebody sit at a terminal there;
 //! - [`ledger`] says what a test left behind.
@@ -17,6 +18,8 @@ pub mod ledger;
 #[cfg(feature = "daemon")]
 pub mod nri_plugin;
 pub mod sandbox;
+#[cfg(feature = "seccomp")]
+pub mod seccomp;
 #[cfg(feature = "registry")]
 pub mod signer;
 pub mod terminal;

@@ -39,6 +39,7 @@ mod resources;
 mod room;
 mod security;
 mod selection;
+mod selinux;
 mod service;
 mod signatures;
 mod stats;

@@ -1,5 +1,6 @@
 //! What was asked of a container's confinement, and what /proc says of it: for init and for exec.
 
+mod every_call;
 mod generated;
 mod notifier;
 

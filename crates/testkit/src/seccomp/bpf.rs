@@ -1,14 +1,15 @@
 //! The kernel's interpreter, as far as seccomp programs need it.
 
+/// A system call, as a filter gets to see it.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Call {
-    pub(crate) arch: u32,
-    pub(crate) number: u32,
-    pub(crate) args: [u64; 6],
+pub struct Call {
+    pub arch: u32,
+    pub number: u32,
+    pub args: [u64; 6],
 }
 
-pub(crate) const X86_64: u32 = 0xc000_003e;
-pub(crate) const I386: u32 = 0x4000_0003;
+pub const X86_64: u32 = 0xc000_003e;
+pub const I386: u32 = 0x4000_0003;
 
 impl Call {
     fn word(&self, offset: u32) -> u32 {
@@ -29,7 +30,11 @@ impl Call {
 }
 
 /// What a program returns for a call.
-pub(crate) fn run(program: &[u8], call: &Call) -> u32 {
+///
+/// # Panics
+/// The kernel would not have taken the program.
+#[must_use]
+pub fn run(program: &[u8], call: &Call) -> u32 {
     assert_eq!(program.len() % 8, 0);
     let mut accumulator = 0;
     let mut next = 0;
@@ -38,7 +43,12 @@ pub(crate) fn run(program: &[u8], call: &Call) -> u32 {
         let instruction = &program[next * 8..next * 8 + 8];
         let code = u16::from_ne_bytes([instruction[0], instruction[1]]);
         let (if_true, if_false) = (instruction[2] as usize, instruction[3] as usize);
-        let operand = u32::from_ne_bytes(instruction[4..8].try_into().unwrap());
+        let operand = u32::from_ne_bytes([
+            instruction[4],
+            instruction[5],
+            instruction[6],
+            instruction[7],
+        ]);
         next += 1;
         let holds = match code {
             0x20 => {
