@@ -277,7 +277,7 @@ fn a_hung_volume_hangs_nobody_but_its_copy() {
             names.any(|name| name == "longshore-copy")
         };
         let guard = Duration::from_secs(60);
-        let client = "longshore cp main:/far/more - > /dev/null & echo $!";
+        let client = "longshore cp main:/far/more - > /dev/null 2>&1 & echo $!";
         let client = sh(host, client)?.trim().to_owned();
         ensure!(
             poll(guard, || copying().then_some(())).is_some(),

@@ -27,7 +27,9 @@ fn level_of(host: &Host, pod: &str) -> anyhow::Result<String> {
 fn labels_are_written_and_a_kernel_that_takes_none_runs_nothing() {
     scenario(async |host| {
         if Path::new(KERNEL).exists() {
-            anyhow::bail!("this kernel has SELinux, and the test pretends: run it where there is none");
+            anyhow::bail!(
+                "this kernel has SELinux, and the test pretends: run it where there is none"
+            );
         }
         let fake = format!(
             "
@@ -93,6 +95,14 @@ fn labels_are_written_and_a_kernel_that_takes_none_runs_nothing() {
         // The daemon that comes after knows whose they are.
         host.restart_daemon().await?;
         assert_eq!(level_of(host, &one_id)?, levels[0]);
+        host.remove_all_pods().await?;
+        host.sandbox.sh("
+            umount -R -l /sys/fs
+            umount -l /etc
+            for one in /run/fake/fs/*; do
+                ! mountpoint -q $one || umount -R -l $one
+            done
+            rm -r --one-file-system /run/fake")?;
         Ok(())
     });
 }
