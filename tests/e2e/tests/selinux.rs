@@ -42,10 +42,12 @@ fn labels_are_written_and_a_kernel_that_takes_none_runs_nothing() {
             for one in *; do
                 mkdir -p /run/fake/fs/$one
                 mount --rbind $one /run/fake/fs/$one
+                mount --make-rslave /run/fake/fs/$one
             done
             echo 1 > /run/fake/fs/selinux/enforce
             touch /run/fake/fs/selinux/context
-            mount --rbind /run/fake/fs /sys/fs"
+            mount --rbind /run/fake/fs /sys/fs
+            mount --make-rslave /sys/fs"
         );
         host.sandbox.sh(&fake)?;
         host.restart_daemon().await?;
