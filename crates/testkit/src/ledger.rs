@@ -28,6 +28,24 @@ impl Ledger {
         take::take(sandbox)
     }
 
+    /// Looks around until nothing has changed for a moment: what goes after an answer, such as a removed container's files, is not there to
+    /// be missed for ever after.
+    ///
+    /// # Errors
+    /// As [`Ledger::take`].
+    pub fn take_settled(sandbox: &Sandbox) -> anyhow::Result<Self> {
+        let end = Instant::now() + SETTLES_WITHIN;
+        let mut last = Self::take(sandbox)?;
+        loop {
+            thread::sleep(Duration::from_millis(300));
+            let now = Self::take(sandbox)?;
+            if now == last || Instant::now() >= end {
+                return Ok(now);
+            }
+            last = now;
+        }
+    }
+
     /// What is there now and was not before, and the other way round.
     #[must_use]
     pub fn difference(&self, now: &Self) -> Difference {

@@ -265,7 +265,7 @@ fn containers() {
             .run(&pod_id, &pod, &ContainerSettings::sleeper("first"))
             .await?;
         host.cri.remove(&first).await?;
-        let unchanged = testkit::ledger::Ledger::take(&host.sandbox)?;
+        let unchanged = testkit::ledger::Ledger::take_settled(&host.sandbox)?;
         let before = std::mem::replace(&mut host.before, unchanged);
         let pod_config = host.pod_config(&pod);
         let mut wrong = Vec::new();

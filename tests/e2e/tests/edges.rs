@@ -145,7 +145,7 @@ async fn judge(
         host.start_daemon().await.with_context(|| name.clone())?;
         host.remove_all_pods().await.with_context(|| name.clone())?;
         // What this one left shall not be blamed on the next.
-        host.before = testkit::ledger::Ledger::take(&host.sandbox)?;
+        host.before = testkit::ledger::Ledger::take_settled(&host.sandbox)?;
     }
     Ok(())
 }

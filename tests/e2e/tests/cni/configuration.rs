@@ -8,7 +8,7 @@ use super::{NETWORK, Site};
 fn the_network_follows_its_configuration() {
     scenario(async |host| {
         let site = Site::new(host)?;
-        site.host.before = testkit::ledger::Ledger::take(&site.host.sandbox)?;
+        site.host.before = testkit::ledger::Ledger::take_settled(&site.host.sandbox)?;
         site.until_ready(true, "BuiltInBridge").await?;
         let old = site.host.run_pod(&PodSettings::new("built-in")).await?;
         site.configure("20-net.conflist", NETWORK)?;
@@ -221,7 +221,7 @@ fn scenario_without_network(story: impl AsyncFnOnce(&mut Site<'_>) -> anyhow::Re
         fs::write(&path, text.replace("required = false", "required = true"))?;
         let mut site = Site::new(host)?;
         site.host.restart_daemon().await?;
-        site.host.before = testkit::ledger::Ledger::take(&site.host.sandbox)?;
+        site.host.before = testkit::ledger::Ledger::take_settled(&site.host.sandbox)?;
         story(&mut site).await
     });
 }

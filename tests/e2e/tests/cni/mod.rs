@@ -80,7 +80,7 @@ impl<'a> Site<'a> {
         site.host.cri.stop_pod(&id).await?;
         site.host.cri.remove_pod(&id).await?;
         tokio::time::sleep(Duration::from_millis(500)).await;
-        site.host.before = Ledger::take(&site.host.sandbox)?;
+        site.host.before = Ledger::take_settled(&site.host.sandbox)?;
         Ok(site)
     }
 

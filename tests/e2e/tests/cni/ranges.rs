@@ -113,7 +113,7 @@ fn a_template_becomes_the_network_of_plugins() {
         site.host.cri.update_runtime_config(RANGES).await?;
         let message = site.until_ready(true, "CNIConfiguration").await?;
         assert!(message.contains("templated"), "{message}");
-        site.host.before = Ledger::take(&site.host.sandbox)?;
+        site.host.before = Ledger::take_settled(&site.host.sandbox)?;
         let pod = site.host.run_pod(&PodSettings::new("plugged")).await?;
         assert_eq!(site.host.cri.pod_ip(&pod).await?, "203.0.113.7");
         let told: serde_json::Value = serde_json::from_str(&site.told("config.ADD"))?;

@@ -231,7 +231,7 @@ fn a_table_of_bad_requests() {
                 ("{directory}", directory),
             ]),
         };
-        let unchanged = testkit::ledger::Ledger::take(&host.sandbox)?;
+        let unchanged = testkit::ledger::Ledger::take_settled(&host.sandbox)?;
         let before = std::mem::replace(&mut host.before, unchanged);
         let raw = Raw::connect(host.daemon.socket()).await?;
         let table: Table = toml::from_str(CASES)?;
@@ -242,7 +242,7 @@ fn a_table_of_bad_requests() {
                 .with_context(|| case.name.clone())?;
             if wrongs.is_some() {
                 // Whatever it left is nobody else's.
-                host.before = testkit::ledger::Ledger::take(&host.sandbox)?;
+                host.before = testkit::ledger::Ledger::take_settled(&host.sandbox)?;
             }
             wrong.extend(wrongs);
         }
