@@ -25,13 +25,17 @@ pub(super) async fn copy_out(
     let (sender, messages) = mpsc::channel(1);
     tokio::spawn(async move {
         let last = loop {
-            match copying.next().await {
+            let next = tokio::select! {
+                next = copying.next() => next,
+                // A client that has gone takes the copy along, also while a file server does not answer.
+                () = sender.closed() => return,
+            };
+            match next {
                 Ok(data) => {
                     let part = CopyOutPart {
                         data,
                         ..CopyOutPart::default()
                     };
-                    // A client that has gone takes the copy along.
                     if sender.send(Ok(part)).await.is_err() {
                         return;
                     }
