@@ -9,6 +9,7 @@
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 use std::thread;
 
 use rustix::fs::{Mode, OFlags};
@@ -121,9 +122,14 @@ pub fn lend(
     settled.map_err(failed("give it its addresses in the pod"))
 }
 
+/// The end of a container and that of its pod both take back, and who came second would take the mark from what the first has moved, and not yet
+/// found again to give it its addresses. Nothing but netlink is waited for under it.
+static TAKING_BACK: Mutex<()> = Mutex::new(());
+
 /// Moves back all that a borrower has, with the addresses that it has now, under the names and in the state that it had before. Succeeds where
 /// there is nothing, and where the namespace is gone. A name that is taken meanwhile becomes another one, as the kernel makes it.
 pub fn take_back(netns: &Path, borrower: &str) -> Result<(), DeviceError> {
+    let _one_at_a_time = TAKING_BACK.lock().unwrap_or_else(PoisonError::into_inner);
     let mut there = match Side::of(netns) {
         Ok(there) => there,
         Err(DeviceError::Namespace { source, .. })
