@@ -24,7 +24,7 @@ fn lending(device: &str, name: &str) -> api::ContainerAdjustment {
 
 /// The device as `ip` shows it on the node, once it is there.
 async fn on_the_node(host: &Host, device: &str) -> anyhow::Result<String> {
-    for _ in 0..600 {
+    for _ in 0..300 {
         let shown = host.sandbox.sh(&format!(
             "ip addr show {device} && ip link show {device} || true"
         ))?;
@@ -34,7 +34,8 @@ async fn on_the_node(host: &Host, device: &str) -> anyhow::Result<String> {
         }
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
-    anyhow::bail!("{device} does not come back")
+    let there = host.sandbox.sh("ip -d addr")?;
+    anyhow::bail!("{device} does not come back: {there}")
 }
 
 #[test]
