@@ -31,12 +31,7 @@ fn bench_pods_reports_every_call_and_leaves_nothing() {
                 "json",
             ],
         )?;
-        anyhow::ensure!(
-            output.status.success(),
-            "{}",
-            String::from_utf8_lossy(&output.stderr)
-        );
-        let report: Value = serde_json::from_slice(&output.stdout).context("read the report")?;
+        let report: Value = serde_json::from_str(&succeeded(output)?).context("read the report")?;
         let subject = &report["subjects"][0];
         assert_eq!(subject["name"], "longshore");
         for network in ["host", "pod"] {
@@ -101,12 +96,7 @@ fn bench_stream_reports_both_transports() {
                 "json",
             ],
         )?;
-        anyhow::ensure!(
-            output.status.success(),
-            "{}",
-            String::from_utf8_lossy(&output.stderr)
-        );
-        let report: Value = serde_json::from_slice(&output.stdout).context("read the report")?;
+        let report: Value = serde_json::from_str(&succeeded(output)?).context("read the report")?;
         let reference = &report["reference"];
         assert_eq!(reference["pipe_round_trip"]["count"], 5);
         assert!(reference["tcp_bytes_per_second"].as_f64().unwrap() > 0.0);
@@ -154,12 +144,7 @@ fn bench_images_reports_every_image_and_leaves_nothing() {
             "json",
         ];
         let output = run(host, &arguments)?;
-        anyhow::ensure!(
-            output.status.success(),
-            "{}",
-            String::from_utf8_lossy(&output.stderr)
-        );
-        let report: Value = serde_json::from_slice(&output.stdout).context("read the report")?;
+        let report: Value = serde_json::from_str(&succeeded(output)?).context("read the report")?;
         for (index, (name, images)) in [("five", 1), ("shared", 10)].into_iter().enumerate() {
             let image = &report["images"][index];
             assert_eq!(
@@ -217,12 +202,7 @@ fn bench_handlers_measures_each_through_the_runtime_and_alone() {
                 "json",
             ],
         )?;
-        anyhow::ensure!(
-            output.status.success(),
-            "{}",
-            String::from_utf8_lossy(&output.stderr)
-        );
-        let report: Value = serde_json::from_slice(&output.stdout).context("read the report")?;
+        let report: Value = serde_json::from_str(&succeeded(output)?).context("read the report")?;
         for (index, name) in ["native", "crun"].into_iter().enumerate() {
             let handler = &report["handlers"][index];
             assert_eq!(handler["name"], name);

@@ -154,7 +154,7 @@ impl Selinux {
     /// For operators.
     pub(crate) fn trouble(&self) -> Option<String> {
         match &self.node {
-            Node::Mute(error) => Some(chain(&mute(error))),
+            Node::Mute(error) => Some(streaming::chain(&mute(error))),
             Node::Without | Node::NotWanted | Node::With(_) => None,
         }
     }
@@ -231,13 +231,7 @@ pub(crate) fn set(path: &Path, label: &Label) -> io::Result<()> {
 }
 
 fn mute(error: &PolicyError) -> SelinuxError {
-    SelinuxError::Mute(SharedPolicyError(chain(error)))
-}
-
-fn chain(error: &(dyn std::error::Error + 'static)) -> String {
-    let causes = std::iter::successors(Some(error), |error| error.source());
-    let texts: Vec<_> = causes.map(ToString::to_string).collect();
-    texts.join(": ")
+    SelinuxError::Mute(SharedPolicyError(streaming::chain(error)))
 }
 
 #[cfg(test)]

@@ -107,7 +107,7 @@ fn a_policy_that_says_nothing_of_containers_lets_no_pod_run() {
     let selinux = Selinux::open(true, &places);
     assert!(selinux.labels());
     let error = selinux.of_pod(&PodConfig::default()).unwrap_err();
-    for text in [chain(&error), selinux.trouble().unwrap()] {
+    for text in [streaming::chain(&error), selinux.trouble().unwrap()] {
         assert!(text.contains("container-selinux"), "{text}");
         assert!(
             text.contains("selinux = false") && text.contains("file is missing"),

@@ -8,7 +8,7 @@ use super::{
     BenchError, Machine, Network, Subject,
     census::{Census, Cpu, ProcessClass},
     commands::{self, CommandLine, CommandsReport},
-    pods::{Measured, begin, io_error, machine, remove_all},
+    pods::{Measured, begin, machine, pods_scratch, remove_all},
     sequence::{CallReport, Sequence},
     stop::Stop,
     workload::Workload,
@@ -83,13 +83,8 @@ pub async fn run_handlers(
     interrupt: impl Future<Output = ()>,
     mut progress: impl FnMut(&str),
 ) -> Result<HandlersReport, BenchError> {
-    let scratch = tempfile::Builder::new()
-        .prefix("longshore-bench-")
-        .tempdir_in(&settings.directory)
-        .map_err(|source| io_error("make a directory", &settings.directory, source))?;
+    let scratch = pods_scratch(&settings.directory)?;
     let directory = scratch.path();
-    Workload::files(directory)
-        .map_err(|source| io_error("write the pods' files", directory, source))?;
     let workload = Workload::new(&settings.image, &settings.cgroup_parent);
     let stop = Stop::default();
     let mut handlers = connect(subject, settings, &stop, &mut progress).await?;

@@ -20,7 +20,7 @@ use super::{
     BenchError, Machine, Subject, Summary,
     calls::Calls,
     census::TICKS_A_SECOND,
-    pods::{Measured, begin, io_error, machine},
+    pods::{Measured, begin, machine, scratch},
     samples::{Samples, milliseconds},
     stop::Stop,
 };
@@ -193,10 +193,7 @@ impl Bed {
         progress: &mut impl FnMut(&str),
     ) -> Result<Self, BenchError> {
         let recipes = Recipe::chosen(names, scale_percent)?;
-        let scratch = tempfile::Builder::new()
-            .prefix("longshore-bench-")
-            .tempdir_in(directory)
-            .map_err(|source| io_error("make a directory", directory, source))?;
+        let scratch = scratch(directory)?;
         let mut images = Vec::new();
         for recipe in recipes {
             progress(&format!("make the image {:?}", recipe.name));

@@ -6,6 +6,7 @@ use std::{
 
 use cgroup::{Hierarchies, Mode};
 use cri::client::{Client, Endpoint};
+use tempfile::TempDir;
 use tokio::net::UnixStream;
 
 use super::{
@@ -76,13 +77,8 @@ pub async fn run_pods(
     mut progress: impl FnMut(&str),
 ) -> Result<PodsReport, BenchError> {
     let mut notes = Vec::new();
-    let scratch = tempfile::Builder::new()
-        .prefix("longshore-bench-")
-        .tempdir_in(&settings.directory)
-        .map_err(|source| io_error("make a directory", &settings.directory, source))?;
+    let scratch = pods_scratch(&settings.directory)?;
     let directory = scratch.path();
-    Workload::files(directory)
-        .map_err(|source| io_error("write the pods' files", directory, source))?;
 
     progress("the floor");
     let floor = match floor::measure(directory, settings.rounds.max(20)) {
@@ -274,6 +270,22 @@ fn processor() -> String {
     let mut lines = all.lines().filter_map(|line| line.split_once(':'));
     let named = lines.find(|(key, _)| key.trim() == "model name");
     named.map_or_else(String::new, |(_, name)| name.trim().to_owned())
+}
+
+/// A directory of a run's own, gone when it is dropped.
+pub(crate) fn scratch(parent: &Path) -> Result<TempDir, BenchError> {
+    tempfile::Builder::new()
+        .prefix("longshore-bench-")
+        .tempdir_in(parent)
+        .map_err(|source| io_error("make a directory", parent, source))
+}
+
+/// The same, with the files that [`Workload::container`] mounts.
+pub(crate) fn pods_scratch(parent: &Path) -> Result<TempDir, BenchError> {
+    let scratch = scratch(parent)?;
+    Workload::files(scratch.path())
+        .map_err(|source| io_error("write the pods' files", scratch.path(), source))?;
+    Ok(scratch)
 }
 
 pub(crate) fn io_error(operation: &str, path: &Path, source: io::Error) -> BenchError {

@@ -15,7 +15,7 @@ use super::{
     BenchError, Machine, Subject, Summary,
     calls::Calls,
     census::{Census, Memory},
-    pods::{Measured, begin, ensure_image, io_error, machine, remove_all},
+    pods::{Measured, begin, ensure_image, machine, pods_scratch, remove_all},
     reference,
     samples::{Samples, milliseconds},
     stop::Stop,
@@ -121,12 +121,7 @@ pub async fn run_streams(
         .ok_or_else(|| missing("round trips"))?,
         tcp_bytes_per_second: reference::tcp_copy(settings.bytes).await?,
     };
-    let scratch = tempfile::Builder::new()
-        .prefix("longshore-bench-")
-        .tempdir_in(&settings.directory)
-        .map_err(|source| io_error("make a directory", &settings.directory, source))?;
-    Workload::files(scratch.path())
-        .map_err(|source| io_error("write the pod's files", scratch.path(), source))?;
+    let scratch = pods_scratch(&settings.directory)?;
     let workload = Workload::new(&settings.image, &settings.cgroup_parent);
     let stop = Stop::default();
     let measured = begin(subjects, &settings.handler, &[], &stop, &mut progress).await?;

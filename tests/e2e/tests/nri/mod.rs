@@ -46,6 +46,20 @@ fn creating(
     }
 }
 
+/// A hook that fails before the container is made.
+fn failing() -> api::ContainerAdjustment {
+    api::ContainerAdjustment {
+        hooks: Some(api::Hooks {
+            create_runtime: vec![api::Hook {
+                path: "/bin/false".into(),
+                ..Default::default()
+            }],
+            ..Default::default()
+        }),
+        ..Default::default()
+    }
+}
+
 fn env(key: &str, value: &str) -> api::KeyValue {
     api::KeyValue {
         key: key.to_owned(),

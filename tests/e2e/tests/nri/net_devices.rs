@@ -7,7 +7,7 @@ use cri::v1::NamespaceMode;
 use e2e::{ContainerSettings, Host, PodSettings, scenario_with};
 use nri::api;
 
-use super::{SETTINGS, connect, creating};
+use super::{SETTINGS, connect, creating, failing};
 
 fn lending(device: &str, name: &str) -> api::ContainerAdjustment {
     let named = api::LinuxNetDevice {
@@ -105,13 +105,7 @@ fn a_device_that_cannot_be_lent_stays_where_it_is() {
         let pod = PodSettings::new("lent");
         let pod_id = host.run_pod(&pod).await?;
         let failing = api::ContainerAdjustment {
-            hooks: Some(api::Hooks {
-                create_runtime: vec![api::Hook {
-                    path: "/bin/false".into(),
-                    ..Default::default()
-                }],
-                ..Default::default()
-            }),
+            hooks: failing().hooks,
             ..lending("lent", "")
         };
         for (adjust, words) in [

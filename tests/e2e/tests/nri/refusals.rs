@@ -7,7 +7,7 @@ use nri::api;
 use prost::Message;
 use testkit::nri_plugin::Reaction;
 
-use super::{MIB, SETTINGS, connect, creating, env, limits, update};
+use super::{MIB, SETTINGS, connect, creating, env, failing, limits, update};
 
 #[test]
 fn plugins_do_not_confine_less_than_the_pod() {
@@ -169,16 +169,7 @@ fn others_make_room_or_keep_what_they_have() {
             }],
             ..Default::default()
         };
-        let failing = api::ContainerAdjustment {
-            hooks: Some(api::Hooks {
-                create_runtime: vec![api::Hook {
-                    path: "/bin/false".into(),
-                    ..Default::default()
-                }],
-                ..Default::default()
-            }),
-            ..Default::default()
-        };
+        let failing = failing();
         for (adjust, update, words) in [
             (nowhere, of_main.clone(), "example.com/widget=absent"),
             (api::ContainerAdjustment::default(), both, "not-there"),

@@ -17,7 +17,7 @@ use streaming::chain;
 use super::{
     BenchError, Network, Subject,
     floor::Floor,
-    pods::{Measured, begin, ensure_image, io_error, machine, remove_all},
+    pods::{Measured, begin, ensure_image, machine, pods_scratch, remove_all},
     record::{At, FORMAT, Participant, Record, Series, Suite, Unit, VERSION},
     samples::Samples,
     sequence::Sequence,
@@ -84,13 +84,8 @@ pub async fn run_suites(
     mut progress: impl FnMut(&str),
 ) -> Result<Record, BenchError> {
     let (since, begun) = (SystemTime::now(), Instant::now());
-    let scratch = tempfile::Builder::new()
-        .prefix("longshore-bench-")
-        .tempdir_in(&settings.directory)
-        .map_err(|source| io_error("make a directory", &settings.directory, source))?;
+    let scratch = pods_scratch(&settings.directory)?;
     let directory = scratch.path();
-    Workload::files(directory)
-        .map_err(|source| io_error("write the pods' files", directory, source))?;
     // Before there are connections: what it clones must have no other threads.
     let floor = settings.suites.contains(&Suite::Pods).then(|| {
         progress("the floor");
