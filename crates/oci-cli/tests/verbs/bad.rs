@@ -23,10 +23,10 @@ fn bundles_that_cannot_be_run_are_refused_by_what_is_wrong() {
         (
             |spec| {
                 spec["mounts"][0] = json!({
-                    "destination": "/x", "type": "bind", "source": "/no/such", "options": ["bind"]
+                    "destination": "/x", "type": "bind", "source": "/proc/no/such", "options": ["bind"]
                 })
             },
-            "/no/such",
+            "/proc/no/such",
         ),
         (
             |spec| spec["linux"]["namespaces"] = json!([{ "type": "pid" }]),
