@@ -112,6 +112,8 @@ pub(crate) enum Command {
     Config(config::Config),
     Completion(completion::Completion),
     Man(man::Man),
+    #[command(visible_alias = "h")]
+    Help(help::Help),
 }
 
 impl Command {
@@ -179,7 +181,7 @@ impl Command {
             Self::Bench(command) => command.run(session, out).await,
             Self::Check(command) => command.run(session, out).await,
             // They need no runtime, and were done before one was looked for.
-            Self::Config(_) | Self::Completion(_) | Self::Man(_) => Ok(()),
+            Self::Config(_) | Self::Completion(_) | Self::Man(_) | Self::Help(_) => Ok(()),
         }
     }
 }

@@ -24,6 +24,12 @@ pub(crate) enum Error {
     /// Something the user asked for that is not there, or not unique.
     #[error("{0}")]
     Refused(String),
+    /// What to act on was not named.
+    #[error("{0}")]
+    Missing(String),
+    /// The filters that were to find what to act on find nothing.
+    #[error("{0}")]
+    NoMatch(String),
     /// Wrong flags or arguments, beyond what the parser sees.
     #[error("{0}")]
     Usage(String),
@@ -86,9 +92,14 @@ impl Error {
         matches!(self, Self::Rpc { status, .. } if status.code() == Code::NotFound)
     }
 
+    /// There is nothing to act on: crictl shows the command's help then.
+    pub(crate) fn names_nothing(&self) -> bool {
+        matches!(self, Self::Missing(_) | Self::NoMatch(_))
+    }
+
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
-            Self::Usage(_) => 2,
+            Self::Usage(_) | Self::Missing(_) => 2,
             Self::Exit(code) => *code,
             // `longshore ps | head -1` has done what was asked.
             Self::Output(source) if source.kind() == io::ErrorKind::BrokenPipe => 0,

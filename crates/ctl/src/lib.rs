@@ -21,13 +21,13 @@ mod select;
 mod session;
 mod settings;
 mod streams;
+mod usage;
 
 use std::ffi::{OsStr, OsString};
 use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
 
-use clap::error::ErrorKind;
 use clap::{CommandFactory, FromArgMatches};
 
 use cli::{Cli, Command};
@@ -39,16 +39,12 @@ use settings::Settings;
 /// Runs the command that `arguments` (with the program's name first) ask for, and says how it ended.
 pub fn main(arguments: Vec<OsString>) -> ExitCode {
     let program = program(&arguments);
-    let matches = Cli::command()
-        .name(program)
-        .bin_name(program)
-        .try_get_matches_from(arguments);
-    let parsed = matches.and_then(|matches| Cli::from_arg_matches(&matches));
+    let parsed = command_line(program)
+        .try_get_matches_from(&arguments)
+        .and_then(|matches| Cli::from_arg_matches(&matches));
     let cli = match parsed {
         Ok(cli) => cli,
-        Err(usage) => {
-            return wrong_usage(program, &usage);
-        }
+        Err(usage) => return usage::refuse(program, &arguments, &usage),
     };
     let mut out = Output::stdout();
     let result = run(program, cli, &mut out);
@@ -59,47 +55,17 @@ pub fn main(arguments: Vec<OsString>) -> ExitCode {
             if !error.is_quiet() {
                 error::report(program, &error);
             }
-            ended(program, error.exit_code())
+            if error.names_nothing() && usage::help_instead(program, &arguments) {
+                return ExitCode::SUCCESS;
+            }
+            usage::ended(program, error.exit_code())
         }
     }
 }
 
-/// Help goes to stdout and succeeds; everything else is one line on stderr. A closed pipe is nobody's error.
-fn wrong_usage(program: &str, usage: &clap::Error) -> ExitCode {
-    let code = usage.exit_code().clamp(0, 255) as u8;
-    if code == 0 || usage.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
-        let _ = usage.print();
-        return ended(program, code);
-    }
-    error::note(&format!("{program}: {}", one_line(&usage.to_string())));
-    match (program, usage.kind()) {
-        // crictl's code for a command that there is not.
-        ("crictl", ErrorKind::InvalidSubcommand) => ExitCode::from(3),
-        _ => ended(program, code),
-    }
-}
-
-/// What is wrong and what helps, of the lines that the parser would print; usage itself is in `--help`.
-fn one_line(text: &str) -> String {
-    let said = text.split("\n\nUsage:").next().unwrap_or(text);
-    let said = said.strip_prefix("error: ").unwrap_or(said);
-    let mut line = String::new();
-    for part in said.lines().map(str::trim).filter(|part| !part.is_empty()) {
-        if !line.is_empty() {
-            line.push_str(if part.starts_with("tip: ") { "; " } else { " " });
-        }
-        line.push_str(part);
-    }
-    let line = line.replace("For more information, try '--help'.", "");
-    format!("{} (see --help)", line.trim_end())
-}
-
-/// crictl has one code for all that fails.
-fn ended(program: &str, code: u8) -> ExitCode {
-    match program {
-        "crictl" => ExitCode::from(code.min(1)),
-        _ => ExitCode::from(code),
-    }
+/// All commands with their flags, by the name that we were called.
+fn command_line(program: &'static str) -> clap::Command {
+    Cli::command().name(program).bin_name(program)
 }
 
 fn program(arguments: &[OsString]) -> &'static str {
@@ -114,10 +80,9 @@ fn program(arguments: &[OsString]) -> &'static str {
 fn run(program: &'static str, cli: Cli, out: &mut Output) -> Result<(), Error> {
     let command = match cli.command {
         Command::Config(config) => return config.run(program, &cli.global, out),
-        Command::Completion(completion) => {
-            return completion.run(Cli::command().name(program).bin_name(program), out);
-        }
-        Command::Man(man) => return man.run(Cli::command().name(program).bin_name(program), out),
+        Command::Completion(completion) => return completion.run(command_line(program), out),
+        Command::Help(help) => return help.run(command_line(program), out),
+        Command::Man(man) => return man.run(command_line(program), out),
         command => command,
     };
     let settings = Settings::resolve(program, &cli.global, |name| std::env::var(name).ok())?;
@@ -130,30 +95,4 @@ fn run(program: &'static str, cli: Cli, out: &mut Output) -> Result<(), Error> {
         })?;
     let session = Session::new(settings);
     runtime.block_on(command.run(&session, out))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_mistake_on_the_command_line_is_one_line() {
-        let said = |words: &[&str]| {
-            let usage = Cli::command().try_get_matches_from(words).unwrap_err();
-            one_line(&usage.to_string())
-        };
-        assert_eq!(
-            said(&["longshore", "ps", "--quite"]),
-            "unexpected argument '--quite' found; tip: a similar argument exists: '--quiet' (see --help)"
-        );
-        assert_eq!(
-            said(&["longshore", "runp"]),
-            "the following required arguments were not provided: <POD-CONFIG> (see --help)"
-        );
-        let line = said(&["longshore", "pods", "-o", "xml"]);
-        assert!(
-            line.starts_with("invalid value 'xml'") && line.contains("json"),
-            "{line}"
-        );
-    }
 }

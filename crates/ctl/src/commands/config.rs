@@ -69,7 +69,7 @@ impl Config {
             pairs.push((key, value));
         }
         if pairs.is_empty() {
-            return Err(Error::Usage(
+            return Err(Error::Missing(
                 "config: say what to do: --list, --get KEY or --set KEY=VALUE".to_owned(),
             ));
         }

@@ -48,7 +48,7 @@ pub(crate) async fn each(
 /// Ids given and `--all` exclude each other, and one of them must be there.
 pub(crate) fn check_targets(what: &str, ids: &[String], all: bool) -> Result<(), Error> {
     match (ids.is_empty(), all) {
-        (true, false) => Err(Error::Usage(format!(
+        (true, false) => Err(Error::Missing(format!(
             "name at least one {what}, or use --all"
         ))),
         (false, true) => Err(Error::Usage(format!("--all takes no {what}"))),

@@ -110,10 +110,10 @@ impl Exec {
             None => vec![ids::container(session, &self.id).await?],
         };
         if ids.is_empty() {
-            return Err(Error::Refused("exec: no container matches".to_owned()));
+            return Err(Error::NoMatch("exec: no container matches".to_owned()));
         }
         if self.command.is_empty() {
-            return Err(Error::Usage(
+            return Err(Error::Missing(
                 "exec: name the command after the container".to_owned(),
             ));
         }

@@ -42,7 +42,7 @@ impl Inspect {
             ids::containers(session, &self.ids).await?
         };
         if targets.is_empty() {
-            return Err(Error::Refused(
+            return Err(Error::NoMatch(
                 "no container matches; name one, or see ps -a".to_owned(),
             ));
         }

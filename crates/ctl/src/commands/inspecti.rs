@@ -40,7 +40,7 @@ impl Inspecti {
             self.images
         };
         if names.is_empty() {
-            return Err(Error::Refused(
+            return Err(Error::NoMatch(
                 "no image matches; name one, or see images".to_owned(),
             ));
         }

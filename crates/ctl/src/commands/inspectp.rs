@@ -38,7 +38,7 @@ impl Inspectp {
             ids::pods(session, &self.ids).await?
         };
         if targets.is_empty() {
-            return Err(Error::Refused(
+            return Err(Error::NoMatch(
                 "no pod matches; name one, or see pods".to_owned(),
             ));
         }

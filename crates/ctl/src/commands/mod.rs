@@ -16,6 +16,7 @@ pub(crate) mod exec;
 pub(crate) mod explain_pull;
 pub(crate) mod fsck;
 pub(crate) mod handlers;
+pub(crate) mod help;
 pub(crate) mod imagefsinfo;
 pub(crate) mod images;
 pub(crate) mod import;

@@ -64,10 +64,10 @@ pub(crate) fn write_message<M: Message + Name>(
     Ok(())
 }
 
-/// Prints a value, keys sorted.
+/// Prints a value, keys sorted; in YAML numbers in keys count.
 pub(crate) fn write_value(out: &mut Output, format: Format, value: &Value) -> Result<(), Error> {
     if format == Format::Yaml {
-        let text = serde_saphyr::to_string(value)
+        let text = serde_saphyr::to_string(&Tree::counted(value))
             .map_err(|error| Error::Refused(format!("write YAML: {error}")))?;
         writeln!(out, "{}", text.trim_end())?;
         return Ok(());

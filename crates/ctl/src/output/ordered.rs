@@ -1,6 +1,7 @@
 //! A message's JSON with its fields in the schema's order and its maps sorted, as Go's protojson has them. The library that renders messages
 //! keeps maps in no order at all, and `serde_json`'s own values sort everything.
 
+use std::cmp::Ordering;
 use std::fmt;
 
 use prost_reflect::{Kind, MessageDescriptor};
@@ -36,10 +37,52 @@ impl Tree {
         }
     }
 
+    /// With all keys in the order that Go's YAML has: numbers in them count as such.
+    pub(super) fn counted(value: &Value) -> Self {
+        match value {
+            Value::Array(items) => Self::List(items.iter().map(Self::counted).collect()),
+            Value::Object(fields) => {
+                let own = |(name, value): (&String, &Value)| (name.clone(), Self::counted(value));
+                let mut fields: Vec<_> = fields.iter().map(own).collect();
+                fields.sort_by(|(one, _), (other, _)| by_number(one, other));
+                Self::Object(fields)
+            }
+            leaf => Self::Leaf(leaf.clone()),
+        }
+    }
+
     /// CRI's maps have no messages in them.
     fn sort(&mut self) {
         if let Self::Object(entries) = self {
             entries.sort_by(|(one, _), (other, _)| one.cmp(other));
+        }
+    }
+}
+
+/// `Avg60` before `Avg300`, `a1b` before `a10`, `a/b` before `ab`.
+fn by_number(one: &str, other: &str) -> Ordering {
+    let (one, other): (Vec<char>, Vec<char>) = (one.chars().collect(), other.chars().collect());
+    let same = one.iter().zip(&other).take_while(|(a, b)| a == b).count();
+    let (Some(a), Some(b)) = (one.get(same), other.get(same)) else {
+        return one.len().cmp(&other.len());
+    };
+    let behind_a_number = same > 0 && one[same - 1].is_ascii_digit();
+    match (a.is_alphabetic(), b.is_alphabetic()) {
+        (true, true) => a.cmp(b),
+        (letter, other) if letter != other => match letter == behind_a_number {
+            true => Ordering::Less,
+            false => Ordering::Greater,
+        },
+        _ => {
+            let before = one[..same].iter().rev();
+            let begin = same - before.take_while(|c| c.is_ascii_digit()).count();
+            let number = |text: &[char]| -> Vec<char> {
+                let digits = text[begin..].iter().take_while(|c| c.is_ascii_digit());
+                digits.skip_while(|digit| **digit == '0').copied().collect()
+            };
+            let (m, n) = (number(&one), number(&other));
+            let by_value = m.len().cmp(&n.len()).then_with(|| m.cmp(&n));
+            by_value.then(a.cmp(b))
         }
     }
 }
@@ -112,6 +155,23 @@ impl Serialize for Tree {
                 }
                 map.end()
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_in_keys_count() {
+        let sorted = [
+            "", "10", "Avg10", "Avg60", "Avg300", "a", "a-b", "a.b", "a/b", "a1", "a1b", "a2",
+            "a10", "a12", "a100", "ab", "b",
+        ];
+        for pair in sorted.windows(2) {
+            assert_eq!(by_number(pair[0], pair[1]), Ordering::Less, "{pair:?}");
+            assert_eq!(by_number(pair[1], pair[0]), Ordering::Greater, "{pair:?}");
         }
     }
 }
