@@ -39,6 +39,7 @@ use crate::{
     metrics,
     nri::{self, Nri},
     paths::Paths,
+    pod,
     rpc::{CallersDeadline, Cri, Metered, RewriteOlderPackage},
     runtime::{DISK_BOUND, Features, Runtime, RuntimeFlights, blocking},
     selinux::{Places, Selinux},
@@ -92,6 +93,7 @@ pub(crate) async fn run(config: Config, arguments: &Arguments) -> anyhow::Result
     );
     let status = format!("serving on {}", address.display());
     manager.ready(&status);
+    pod::try_handlers(&runtime, pod::Occasion::Start);
     tokio::select! {
         result = serve(Arc::clone(&runtime), streaming, listener, &manager) => result?,
         () = reload_when_asked(&runtime, arguments, &manager, &status) => {}
@@ -486,6 +488,7 @@ async fn reload_when_asked(
             .handlers
             .probe(&probed.executable, &probed.config)
             .await;
+        pod::try_handlers(probed, pod::Occasion::Start);
         manager.ready(status);
     }
     std::future::pending().await

@@ -23,6 +23,7 @@
 
 mod bundle;
 mod paths;
+mod proof;
 mod socket;
 mod wire;
 
@@ -32,6 +33,8 @@ pub use paths::{
     DEEPEST_NODE, DeviceNode, ENCLOSED_ARGUMENT, MOST_NODES, NoNodes, PATH_ARGUMENT,
     PAUSE_ARGUMENT, PathAnswer, PathRequest,
 };
+
+pub use proof::{PROOF_ARGUMENT, PROOF_TREE, Proof};
 
 pub use socket::{
     MAX_DESCRIPTORS, Outgoing, OutgoingError, ReceiveError, SPILLED_BYTES, receive, sealed_memfd,

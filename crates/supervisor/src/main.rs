@@ -10,7 +10,7 @@
 //! One thread and one place to wait ([`poll`]). A static executable without an async runtime: there is one in memory for every pod of
 //! the node.
 //!
-//! `longshore-pod` with `--path`, `--enclosed` or `--pause` is something else: see [`path`], [`enclosed`] and [`pause`].
+//! `longshore-pod` with `--path`, `--enclosed`, `--pause` or `--proof` is something else: see [`path`], [`enclosed`], [`pause`] and [`proof`].
 
 mod anchor;
 mod attach;
@@ -26,6 +26,7 @@ mod logs;
 mod path;
 mod pause;
 mod poll;
+mod proof;
 mod reap;
 mod root;
 mod runtime;
@@ -43,10 +44,17 @@ fn main() -> ExitCode {
         supervisor_api::PATH_ARGUMENT,
         supervisor_api::ENCLOSED_ARGUMENT,
         supervisor_api::PAUSE_ARGUMENT,
+        supervisor_api::PROOF_ARGUMENT,
     ];
     let ended = match arguments.next_if(|first| other.iter().any(|one| first == one)) {
         Some(first) if first == supervisor_api::ENCLOSED_ARGUMENT => enclosed::run(arguments),
         Some(first) if first == supervisor_api::PAUSE_ARGUMENT => pause::sleep(),
+        Some(first) if first == supervisor_api::PROOF_ARGUMENT => proof::give(
+            arguments
+                .next()
+                .as_deref()
+                .and_then(std::ffi::OsStr::to_str),
+        ),
         Some(_path) => path::answer(),
         None => start::start(arguments).and_then(|mut supervisor| {
             supervisor

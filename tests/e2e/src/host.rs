@@ -122,6 +122,7 @@ impl Host {
             .await
             .context("run the first container")?;
         self.until_exited(&container).await?;
+        self.until_tried().await?;
         let running = Ledger::take(&self.sandbox)?;
         self.cri.stop_pod(&id).await?;
         self.cri.remove_pod(&id).await?;
@@ -136,6 +137,19 @@ impl Host {
                 return Ok(());
             }
             last = now;
+        }
+    }
+
+    /// Waits until no handler is being tried: that takes a pod, which is not the story's.
+    async fn until_tried(&self) -> anyhow::Result<()> {
+        let end = Instant::now() + STATE_LIMIT;
+        loop {
+            let described = self.cri.status(true).await?.info;
+            if !described["info"].contains("\"trial\":\"under way\"") {
+                return Ok(());
+            }
+            ensure!(Instant::now() < end, "a handler is being tried for ever");
+            tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }
 

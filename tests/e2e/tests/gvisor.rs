@@ -5,8 +5,14 @@ use std::fs;
 use anyhow::{Context, ensure};
 use cri::v1::{ContainerState, LinuxContainerResources, PodSandboxState};
 use e2e::{ContainerSettings, Host, PodSettings, scenario_with};
+use streaming::client::{self, Transport};
 use testkit::{daemon::program, sandbox::Process};
-use tokio::time::{Duration, Instant, sleep};
+use tokio::{
+    io::AsyncReadExt,
+    time::{Duration, Instant, sleep},
+};
+
+use crate::streams::{inside, over};
 
 /// Handlers with the network namespace's stack, and with the one that gVisor has by default.
 fn settings() -> String {
@@ -16,7 +22,12 @@ fn settings() -> String {
             "runtimes.{name} = {{ path = {runsc:?}, options = [\"--platform=ptrace\"{options}], kernel = \"pod\" }}\n"
         )
     };
-    handler("gvisor", ", \"--network=host\"") + &handler("netstack", "")
+    [
+        handler("gvisor", ", \"--network=host\""),
+        handler("netstack", ""),
+        handler("alone", ", \"--network=none\""),
+    ]
+    .concat()
 }
 
 async fn run_pod(host: &Host, pod: &PodSettings, handler: &str) -> Result<String, tonic::Status> {
@@ -57,6 +68,11 @@ fn containers_of_a_pod_share_a_kernel_and_its_network() {
         host.cri.stop(&server, 0).await?;
         assert_eq!(host.until_exited(&server).await?.exit_code, 137);
         assert_eq!(host.cri.sh(&first, "echo there").await?, "there\n");
+        let place = host.sandbox.directory().join("checkpoint.tar");
+        let refused = host.cri.checkpoint(&first, &place, 0).await.unwrap_err();
+        assert_eq!(refused.code(), tonic::Code::FailedPrecondition, "{refused}");
+        let words = "handler is gvisor, whose containers have a kernel of their own";
+        assert!(refused.message().contains(words), "{refused}");
         host.cri.stop(&first, 30).await?;
         assert_eq!(host.until_exited(&first).await?.exit_code, 0);
         host.cri.remove(&first).await?;
@@ -110,24 +126,58 @@ fn what_a_pod_may_have_bounds_its_kernel() {
     });
 }
 
-/// Where its own network stack runs (runsc of 2022 takes every namespace of Linux 6.18 for the node's), nobody else reaches what listens there.
+/// The pod's addresses are the stack's, and the node's bridge leads there.
 #[test]
-fn ports_of_a_network_stack_of_its_own_are_not_forwarded() {
+fn a_network_stack_of_its_own_serves_the_pod_s_addresses() {
     scenario_with(&settings(), async |host| {
         let pod = PodSettings::new("stack");
-        match run_pod(host, &pod, "netstack").await {
-            Ok(id) => {
-                let refused = host.cri.port_forward_url(&id, vec![80]).await.unwrap_err();
-                assert_eq!(refused.code(), tonic::Code::FailedPrecondition);
-                assert!(refused.message().contains("--network=host"), "{refused}");
-                host.cri.remove_pod(&id).await?;
+        let id = run_pod(host, &pod, "netstack").await?;
+        let server =
+            ContainerSettings::sh("server", "while :; do echo hello | nc -l -p 7777; done");
+        let server = host.run(&id, &pod, &server).await?;
+        let client = ContainerSettings::sleeper("client");
+        let client = host.run(&id, &pod, &client).await?;
+        let status = host.cri.pod_status(&id, false).await?.status;
+        let network = status.context("a status")?.network.context("a network")?;
+        // Its containers share it, and have the pod's address.
+        let ask = format!(
+            "ifconfig | grep {} && until nc 127.0.0.1 7777 </dev/null; do sleep 1; done",
+            network.ip
+        );
+        let answer = host.cri.sh(&client, &ask).await?;
+        ensure!(answer.ends_with("hello\n"), "{answer}");
+
+        host.restart_daemon().await?;
+        let url = host.cri.port_forward_url(&id, vec![7777]).await?;
+        inside(host, async || {
+            let forwarder = client::port_forward(&url, &over(Transport::WebSocket)).await?;
+            // The server listens anew after each connection.
+            for _ in 0..300 {
+                let mut connection = forwarder.connect(7777)?;
+                let mut words = String::new();
+                let read = connection.stream.read_to_string(&mut words).await;
+                if read.is_ok() && words == "hello\n" {
+                    return Ok(());
+                }
+                sleep(Duration::from_millis(100)).await;
             }
-            Err(error) => {
-                let said = "handler netstack: ";
-                ensure!(error.message().contains(said), "{error}");
-                ensure!(error.message().contains("runsc start exited"), "{error}");
-            }
-        }
+            anyhow::bail!("the server is not reached")
+        })?;
+        ensure!(host.cri.sh(&server, "echo there").await? == "there\n");
+        host.cri.remove_pod(&id).await?;
+        host.settles()
+    });
+}
+
+#[test]
+fn a_pod_without_an_interface_has_no_ports_to_forward() {
+    scenario_with(&settings(), async |host| {
+        let pod = PodSettings::new("alone");
+        let id = run_pod(host, &pod, "alone").await?;
+        let refused = host.cri.port_forward_url(&id, vec![80]).await.unwrap_err();
+        assert_eq!(refused.code(), tonic::Code::FailedPrecondition);
+        assert!(refused.message().contains("--network=none"), "{refused}");
+        host.cri.remove_pod(&id).await?;
         host.settles()
     });
 }

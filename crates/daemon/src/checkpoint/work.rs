@@ -384,10 +384,10 @@ fn admit(container: &Container) -> Result<Arc<Link>, CheckpointError> {
 fn unsupported(container: &Container) -> Option<String> {
     let (config, pod) = (&container.config, &container.pod);
     let process = config.linux.security_context.namespace_options.pid;
-    if let Some(made_with) = &pod.made_with {
+    if let Some(made_with) = pod.made_with.as_ref().filter(|one| one.own_kernel) {
         let name = &made_with.name;
         return Some(format!(
-            "its pod's handler is {name}; only the embedded core's containers can be checkpointed"
+            "its pod's handler is {name}, whose containers have a kernel of their own, and CRIU asks the node's"
         ));
     }
     let why = if config.tty {

@@ -21,7 +21,7 @@ impl<T> Default for Awaited<T> {
 
 impl<T> Awaited<T> {
     /// Must come before what it waits for is asked for. It fails when nobody will tell any more.
-    pub(super) fn expect(&self, id: &str) -> oneshot::Receiver<T> {
+    pub(crate) fn expect(&self, id: &str) -> oneshot::Receiver<T> {
         let (sender, receiver) = oneshot::channel();
         self.lock().insert(id.to_owned(), sender);
         receiver

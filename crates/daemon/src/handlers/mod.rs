@@ -6,12 +6,13 @@
 
 mod bundle;
 mod probe;
+mod trial;
 
 use std::{
     collections::BTreeMap,
     os::fd::OwnedFd,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use oci_plan::FdSlot;
@@ -20,7 +21,9 @@ use serde::{Deserialize, Serialize};
 use supervisor_api::{OciRuntime, RequestBody};
 
 pub(crate) use bundle::{BundleError, make_places, write_bundle, write_process};
-pub(crate) use probe::{Probe, Proven};
+pub(crate) use probe::Probe;
+use trial::Trial;
+pub(crate) use trial::{Outcome, Program, Proven};
 
 use crate::{
     config::{Config, KernelOf, NATIVE, RuntimeKind, RuntimeSettings},
@@ -33,6 +36,11 @@ use crate::{
 #[derive(Debug, Default)]
 pub(crate) struct Handlers {
     probes: Mutex<BTreeMap<String, Arc<Probe>>>,
+    trials: Mutex<BTreeMap<String, Trial>>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A handler as a pod is made with it. `None` in a pod's record: the embedded core.
@@ -58,6 +66,17 @@ pub(crate) struct MadeWith {
 
 fn yes() -> bool {
     true
+}
+
+/// Who carries what a pod's containers send.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stack {
+    /// The pod's network namespace.
+    Namespace,
+    /// A kernel of their own, by the interfaces of the namespace.
+    Own,
+    /// The same, and without any interface.
+    Loopback,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -114,13 +133,14 @@ impl Handlers {
             RuntimeKind::Oci => {
                 let probe = self.probed(name);
                 let probe = probe.as_deref();
+                let tried = self.outcome(name, settings).flatten().unwrap_or_default();
                 Ok(Some(MadeWith {
                     name: name.to_owned(),
                     settings: settings.clone(),
                     exec_cgroup: probe.is_some_and(Probe::exec_cgroup),
                     seccomp: probe.is_some_and(|probe| probe.seccomp),
                     own_kernel: probe.is_some_and(Probe::own_kernel),
-                    exec_outside: probe.is_some_and(Probe::exec_outside),
+                    exec_outside: tried.exec_outside || probe.is_some_and(Probe::exec_outside),
                     memory_policy: probe.is_some_and(Probe::memory_policy),
                 }))
             }
@@ -129,14 +149,7 @@ impl Handlers {
 
     /// The last that was found out about a handler of kind `oci`.
     pub(crate) fn probed(&self, name: &str) -> Option<Arc<Probe>> {
-        let probes = self.probes.lock().unwrap_or_else(PoisonError::into_inner);
-        probes.get(name).cloned()
-    }
-
-    /// What a handler of kind `oci` was seen to do.
-    pub(crate) fn proven(&self, name: &str) -> Proven {
-        self.probed(name)
-            .map_or(Proven::default(), |probe| probe.proven)
+        lock(&self.probes).get(name).cloned()
     }
 
     /// Looks at every handler of kind `oci` anew, at all of them at once. Bounded; one that hangs is known to hang.
@@ -160,7 +173,7 @@ impl Handlers {
                 found.insert(name, Arc::new(probe));
             }
         }
-        *self.probes.lock().unwrap_or_else(PoisonError::into_inner) = found;
+        *lock(&self.probes) = found;
     }
 }
 
@@ -170,10 +183,16 @@ impl MadeWith {
         self.own_kernel && self.settings.kernel == KernelOf::Pod
     }
 
-    /// Whether its containers have a network stack beside that of the pod's network namespace.
-    pub(crate) fn has_own_network(&self) -> bool {
+    /// Where its containers' network stack is.
+    pub(crate) fn stack(&self) -> Stack {
         let mut options = self.settings.options.iter();
-        self.own_kernel && !options.any(|one| one.trim_start_matches('-') == "network=host")
+        let asked = options.find_map(|one| one.trim_start_matches('-').strip_prefix("network="));
+        match asked {
+            _ if !self.own_kernel => Stack::Namespace,
+            Some("host") => Stack::Namespace,
+            Some("none") => Stack::Loopback,
+            Some(_) | None => Stack::Own,
+        }
     }
 
     /// The request that makes a supervisor use it, with its descriptors.

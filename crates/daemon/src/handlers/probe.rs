@@ -23,34 +23,10 @@ pub(crate) struct Probe {
     pub(crate) version: Option<String>,
     /// What `features` prints; many know no such command.
     pub(crate) features: Option<serde_json::Value>,
-    pub(crate) proven: Proven,
     /// It says that it loads seccomp profiles.
     pub(crate) seccomp: bool,
     /// Why no pod can be made with it.
     pub(crate) trouble: Option<String>,
-}
-
-/// What it says that it knows. All that a mount and a namespace need of the kernel is seen to before the runtime runs.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Proven {
-    pub(crate) recursive_read_only: bool,
-    pub(crate) user_namespaces: bool,
-}
-
-impl Proven {
-    /// By `features` (the runtime specification's features.md).
-    fn by(features: &serde_json::Value) -> Self {
-        let lists = |place: &str, word: &str| {
-            let list = features
-                .pointer(place)
-                .and_then(serde_json::Value::as_array);
-            list.is_some_and(|all| all.iter().any(|one| one == word))
-        };
-        Self {
-            recursive_read_only: lists("/mountOptions", "rro"),
-            user_namespaces: lists("/linux/namespaces", "user"),
-        }
-    }
 }
 
 impl Probe {
@@ -81,10 +57,6 @@ impl Probe {
                 .filter(serde_json::Value::is_object);
         }
         probe.seccomp = loads_profiles(&said, probe.features.as_ref());
-        if let (false, Some(features)) = (probe.own_kernel(), &probe.features) {
-            probe.proven = Proven::by(features);
-            probe.proven.user_namespaces &= !probe.exec_outside();
-        }
         probe
     }
 
@@ -223,20 +195,6 @@ async fn ask(
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn what_a_runtime_knows_is_by_its_features() {
-        let both = serde_json::json!({
-            "mountOptions": ["ro", "rro"], "linux": { "namespaces": ["pid", "user"] }
-        });
-        let neither = serde_json::json!({ "mountOptions": ["ro"], "linux": { "namespaces": {} } });
-        let proven = Proven {
-            recursive_read_only: true,
-            user_namespaces: true,
-        };
-        assert_eq!(Proven::by(&both), proven);
-        assert_eq!(Proven::by(&neither), Proven::default());
-    }
 
     #[test]
     fn a_version_is_a_line_that_can_be_read() {

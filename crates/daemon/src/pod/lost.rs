@@ -16,7 +16,6 @@ use super::{
 use crate::{
     container::{self, Container},
     events::Kind,
-    handlers::MadeWith,
     runtime::{BlockingError, DISK_BOUND, Runtime, blocking, now_ns},
     state::SupervisorRecord,
 };
@@ -173,7 +172,7 @@ pub(super) async fn kill(runtime: &Arc<Runtime>, pod: &Arc<Pod>) -> Result<(), K
     let containers = runtime.inventory.claims_of(&pod.id);
     let mut cgroups: Vec<String> = containers.iter().map(|c| c.cgroup().to_owned()).collect();
     cgroups.push(pod.cgroup());
-    if pod.made_with.as_ref().is_some_and(MadeWith::has_sandbox) {
+    if pod.made_with.is_some() {
         cgroups.push(pod.sandbox_cgroup());
     }
     let supervisor = pod.record().supervisor;

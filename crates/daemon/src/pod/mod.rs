@@ -17,6 +17,7 @@
 //! One operation at a time changes a pod: it holds the pod's turn. Nothing else waits for a turn; lists and statuses read the
 //! published [`Phase`].
 
+mod bare_root;
 pub(crate) mod config;
 mod dial;
 mod files;
@@ -29,6 +30,7 @@ mod run;
 mod sandbox_container;
 mod scope;
 mod stop;
+mod trial;
 mod update;
 
 use std::{
@@ -49,6 +51,7 @@ pub(crate) use sandbox_container::SandboxError;
 pub(crate) use stop::{StopError, stop};
 use supervisor_api::AttachEnd;
 use tokio::sync::{MutexGuard, watch};
+pub(crate) use trial::{Occasion, try_handlers};
 pub(crate) use update::{UpdateError, update};
 
 use crate::{

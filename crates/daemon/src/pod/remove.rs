@@ -8,7 +8,6 @@ use crate::{
     events::Kind,
     failpoint,
     flight::{self, Crashed},
-    handlers::MadeWith,
     id::PodId,
     runtime::{BlockingError, DISK_BOUND, Runtime, blocking},
     state::{PodStage, RecordError},
@@ -99,7 +98,8 @@ pub(super) async fn take_apart(
 fn remove_cgroups(runtime: &Runtime, pod: &Pod) -> Result<(), cgroup::Error> {
     // The supervisor removed it when it shut down; one that was killed did not.
     container::remove_cgroup(&runtime.hierarchies, &pod.cgroup())?;
-    if pod.made_with.as_ref().is_some_and(MadeWith::has_sandbox) {
+    // A sandbox container's, or a trial's.
+    if pod.made_with.is_some() {
         container::remove_cgroup(&runtime.hierarchies, &pod.sandbox_cgroup())?;
     }
     // The parent is the kubelet's, or the daemon's own, which stays; one that was made for this pod bears our mark and goes with

@@ -172,7 +172,8 @@ pub(crate) async fn run(
     joined.await.map_err(|crashed| Arc::new(crashed.into()))?
 }
 
-fn new_pod(
+/// A pod that nothing has been made of.
+pub(super) fn new_pod(
     runtime: &Runtime,
     config: PodConfig,
     handler: String,
@@ -221,7 +222,7 @@ async fn make(runtime: &Arc<Runtime>, pod: Arc<Pod>) -> Result<Arc<Pod>, RunErro
 }
 
 /// The pod has a record and a cgroup parent.
-struct Reserved<'a> {
+pub(super) struct Reserved<'a> {
     runtime: &'a Arc<Runtime>,
     pod: &'a Arc<Pod>,
     turn: &'a Turn<'a>,
@@ -229,7 +230,7 @@ struct Reserved<'a> {
 }
 
 impl<'a> Reserved<'a> {
-    async fn enter(
+    pub(super) async fn enter(
         runtime: &'a Arc<Runtime>,
         pod: &'a Arc<Pod>,
         turn: &'a Turn<'a>,
@@ -269,7 +270,7 @@ impl<'a> Reserved<'a> {
         }
     }
 
-    async fn supervise(self) -> Result<Supervised<'a>, RunError> {
+    pub(super) async fn supervise(self) -> Result<Supervised<'a>, RunError> {
         flight::stage("start its supervisor");
         let (runtime, pod) = (self.runtime, self.pod);
         let (child, socket) =
@@ -388,7 +389,7 @@ async fn ask(link: &Link, plan: SandboxPlan) -> Result<(ReplyBody, Vec<OwnedFd>)
 }
 
 /// The pod has a supervisor that holds its namespaces.
-struct Supervised<'a> {
+pub(super) struct Supervised<'a> {
     reserved: Reserved<'a>,
     netns: Option<OwnedFd>,
     files: NodeFiles,

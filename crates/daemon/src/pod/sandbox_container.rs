@@ -3,28 +3,17 @@
 //!
 //! It is made when the pod has its network, of which that kernel may have a stack of its own. It is in no list: with it goes the pod.
 
-use std::{
-    os::fd::{AsFd, OwnedFd},
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 use oci_plan::{
     FdSlot, NamespaceSource,
     spec::{Context, Reach, container_plan},
 };
 use oci_spec::runtime::Spec;
-use rustix::{
-    fs::{Mode, OFlags},
-    io::Errno,
-    mount::{
-        FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsconfig_set_string, fsmount,
-        fsopen,
-    },
-};
 use serde_json::json;
 use supervisor_api::{CreateContainer, PAUSE_ARGUMENT, ReplyBody, RequestBody, Stdio};
 
-use super::{Pod, config::LinuxResources, files::hostname};
+use super::{Pod, bare_root, config::LinuxResources, files::hostname};
 use crate::{
     handlers::{BundleError, MadeWith, write_bundle},
     paths::PathError,
@@ -62,7 +51,8 @@ pub(super) async fn run(
 ) -> Result<(), SandboxError> {
     let own = own_namespaces(pod);
     let mut spec = specify(runtime, pod, &own)?;
-    let root = root().map_err(|errno| SandboxError::Root(errno.into()))?;
+    let root = bare_root::make(&["proc", "dev", "sys", "tmp"], PROGRAM)
+        .map_err(|errno| SandboxError::Root(errno.into()))?;
     let program = runtime.paths.tree(&runtime.config.supervisor, false).await;
     let descriptors = vec![root, program.map_err(SandboxError::Program)?];
     let namespaces: Vec<_> = own
@@ -195,28 +185,4 @@ fn resources(pod: &Pod) -> serde_json::Value {
         resources["cpu"] = json!({ "quota": quota, "period": period });
     }
     resources
-}
-
-/// A file system that holds the places of mounts and nothing else, and is mounted nowhere yet.
-fn root() -> Result<OwnedFd, Errno> {
-    let context = fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC)?;
-    fsconfig_set_string(context.as_fd(), "mode", "755")?;
-    fsconfig_set_string(context.as_fd(), "size", "64k")?;
-    fsconfig_create(context.as_fd())?;
-    let mount = fsmount(
-        context.as_fd(),
-        FsMountFlags::FSMOUNT_CLOEXEC,
-        MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV,
-    )?;
-    for directory in ["proc", "dev", "sys", "tmp"] {
-        rustix::fs::mkdirat(&mount, directory, Mode::from_raw_mode(0o755))?;
-    }
-    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::CLOEXEC;
-    rustix::fs::openat(
-        &mount,
-        PROGRAM.trim_start_matches('/'),
-        flags,
-        Mode::from_raw_mode(0o755),
-    )?;
-    Ok(mount)
 }

@@ -3,6 +3,7 @@ use streaming::PortForwardRequest;
 use tonic::{Request, Status};
 
 use super::{Cri, status::IntoStatus};
+use crate::handlers::Stack;
 
 pub(super) fn port_forward(
     cri: &Cri,
@@ -20,9 +21,10 @@ pub(super) fn port_forward(
             pod.id
         )));
     }
-    if let Some(made_with) = pod.made_with.as_ref().filter(|one| one.has_own_network()) {
+    let made_with = pod.made_with.as_ref();
+    if let Some(made_with) = made_with.filter(|one| one.stack() == Stack::Loopback) {
         return Err(Status::failed_precondition(format!(
-            "forward ports of pod {}: handler {} has a network stack of its own, which nobody else reaches: give it the option --network=host",
+            "forward ports of pod {}: handler {} gives it a network stack that nobody else reaches (--network=none)",
             pod.id, made_with.name
         )));
     }

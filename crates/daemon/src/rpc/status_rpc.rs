@@ -9,6 +9,7 @@ use super::{container_status::verbose, status::chain};
 use crate::{
     config::{Cni, RuntimeKind, RuntimeSettings},
     handlers::{Handlers, Proven},
+    pod::{Occasion, try_handlers},
     runtime::Runtime,
 };
 
@@ -49,6 +50,7 @@ pub(super) async fn status(
                 .handlers
                 .probe(&runtime.executable, &runtime.config)
                 .await;
+            try_handlers(runtime, Occasion::Look);
             verbose(&json!({
                 "version": env!("CARGO_PKG_VERSION"),
                 "root": runtime.config.root,
@@ -112,7 +114,7 @@ fn descriptions(runtime: &Runtime) -> Vec<serde_json::Value> {
                 recursive_read_only: runtime.features.recursive_read_only,
                 user_namespaces: runtime.features.user_namespaces,
             },
-            false => proven(runtime, &name),
+            false => proven(runtime, &name, &settings),
         };
         json!({
             "name": name,
@@ -124,6 +126,7 @@ fn descriptions(runtime: &Runtime) -> Vec<serde_json::Value> {
             "version": version,
             "recursiveReadOnlyMounts": proven.recursive_read_only,
             "userNamespaces": proven.user_namespaces,
+            "trial": trial(runtime, &name, &settings),
             "trouble": trouble,
             "seccomp": native || probe.as_ref().is_some_and(|probe| probe.seccomp),
             "missing": probe.as_ref().map(|probe| probe.missing(&settings)),
@@ -136,9 +139,19 @@ fn descriptions(runtime: &Runtime) -> Vec<serde_json::Value> {
         .collect()
 }
 
+/// What has come of the trial of a handler, for people; null where there is none.
+fn trial(runtime: &Runtime, handler: &str, settings: &RuntimeSettings) -> Option<String> {
+    let outcome = runtime.handlers.outcome(handler, settings)?;
+    Some(match outcome.map(|outcome| outcome.trouble) {
+        None => "under way".to_owned(),
+        Some(None) => "passed".to_owned(),
+        Some(Some(trouble)) => trouble,
+    })
+}
+
 /// What a runtime and the node can do together.
-fn proven(runtime: &Runtime, handler: &str) -> Proven {
-    let proven = runtime.handlers.proven(handler);
+fn proven(runtime: &Runtime, handler: &str, settings: &RuntimeSettings) -> Proven {
+    let proven = runtime.handlers.proven(handler, settings);
     Proven {
         recursive_read_only: proven.recursive_read_only && runtime.features.recursive_read_only,
         user_namespaces: proven.user_namespaces && runtime.features.user_namespaces,
@@ -156,7 +169,7 @@ fn handlers(runtime: &Runtime) -> Vec<v1::RuntimeHandler> {
                 user_namespaces: runtime.features.user_namespaces,
             },
             RuntimeKind::Oci => {
-                let proven = proven(runtime, &name);
+                let proven = proven(runtime, &name, &settings);
                 v1::RuntimeHandlerFeatures {
                     recursive_read_only_mounts: proven.recursive_read_only,
                     user_namespaces: proven.user_namespaces,

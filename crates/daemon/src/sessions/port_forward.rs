@@ -3,7 +3,7 @@
 use std::{
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
-    path::Path,
+    path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
@@ -18,7 +18,11 @@ use super::{
     Sockets,
     pump::{End, inward, outward},
 };
-use crate::{pod::Pod, runtime::Runtime};
+use crate::{
+    handlers::{MadeWith, Stack},
+    pod::Pod,
+    runtime::Runtime,
+};
 
 /// Programs of the pod have this long to accept a connection.
 const CONNECT_WITHIN: Duration = Duration::from_secs(10);
@@ -54,13 +58,9 @@ pub(super) async fn port_forward(
 }
 
 async fn connect(runtime: &Runtime, sockets: &Sockets, pod: &Pod, port: u16) -> io::Result<End> {
-    let namespace = pod
-        .config
-        .namespaces()
-        .net
-        .then(|| runtime.netns_path(&pod.id));
+    let (namespace, addresses) = way(runtime, pod);
     let mut first = None;
-    for address in LOOPBACKS {
+    for address in addresses {
         let address = SocketAddr::new(address, port);
         let attempt = connect_to(sockets, namespace.as_deref(), address);
         let attempt = tokio::time::timeout(CONNECT_WITHIN, attempt).await;
@@ -74,6 +74,17 @@ async fn connect(runtime: &Runtime, sockets: &Sockets, pod: &Pod, port: u16) -> 
         }
     }
     Err(first.unwrap_or_else(|| io::ErrorKind::AddrNotAvailable.into()))
+}
+
+/// In which network namespace to ask for a connection, and to which addresses. A stack of the containers' own is no namespace's: it is reached as
+/// by everybody else, by the pod's addresses, from the node.
+fn way(runtime: &Runtime, pod: &Pod) -> (Option<PathBuf>, Vec<IpAddr>) {
+    let own = |made_with: &MadeWith| made_with.stack() == Stack::Own;
+    match pod.config.namespaces().net {
+        true if pod.made_with.as_ref().is_some_and(own) => (None, pod.ips()),
+        true => (Some(runtime.netns_path(&pod.id)), LOOPBACKS.to_vec()),
+        false => (None, LOOPBACKS.to_vec()),
+    }
 }
 
 async fn connect_to(

@@ -75,6 +75,12 @@ impl Handler {
         new: NewRestore<'_>,
         targets: &dyn Fn(&str) -> Option<BorrowedFd<'a>>,
     ) -> Result<Launched, WireError> {
+        if self.runtime.is_some() {
+            return Err(failed_precondition(
+                "the pod's handler is an OCI runtime, which would not know the container"
+                    .to_owned(),
+            ));
+        }
         let plan = &new.restore.create.plan;
         let places = places(
             &self.core,
@@ -179,12 +185,6 @@ impl Handler {
         mounts: &OwnedFd,
         order: Order<'_>,
     ) -> Result<Command, WireError> {
-        if self.runtime.is_some() {
-            return Err(failed_precondition(
-                "the pod's handler is an OCI runtime, whose containers CRIU does not get"
-                    .to_owned(),
-            ));
-        }
         if !program.starts_with('/') {
             return Err(invalid(format!("{program:?} is no absolute path")));
         }
@@ -192,6 +192,7 @@ impl Handler {
             mounts: mounts.as_fd(),
             host: self.core.host(),
             hidden: None,
+            emptied: None,
         };
         let verb = order.aim.verb();
         Command::run_plain(program, order, node)

@@ -9,7 +9,7 @@ use std::time::Duration;
 use oci_runtime::ChildStdio;
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
-use rustix::mount::{MountPropagationFlags, MoveMountFlags, UnmountFlags};
+use rustix::mount::{MountFlags, MountPropagationFlags, MoveMountFlags, UnmountFlags};
 use rustix::pipe::PipeFlags;
 use rustix::process::Signal;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
@@ -91,6 +91,8 @@ pub(in crate::runtime) struct Node<'a> {
     pub(in crate::runtime) host: &'a oci_runtime::Host,
     /// A mount that the copy goes without.
     pub(in crate::runtime) hidden: Option<&'a Path>,
+    /// A directory that is empty in the copy.
+    pub(in crate::runtime) emptied: Option<&'a Path>,
 }
 
 /// What to run.
@@ -373,6 +375,11 @@ fn prepare(order: &Order<'_>, node: Node<'_>, writer: BorrowedFd<'_>) -> Result<
             Ok(()) | Err(Errno::INVAL | Errno::NOENT) => {}
             Err(error) => return Err(Failed("hide cgroup v2", error)),
         }
+    }
+    if let Some(emptied) = node.emptied {
+        let flags = MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NODEV;
+        rustix::mount::mount("tmpfs", emptied, "tmpfs", flags, c"size=4k")
+            .map_err(at("empty a directory"))?;
     }
     for place in order.places {
         rustix::mount::move_mount(

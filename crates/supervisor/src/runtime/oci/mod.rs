@@ -38,6 +38,9 @@ use super::{Body, Embedded, NewExec, internal};
 pub(super) use command::{FIRST_INHERITED, Node, Order};
 pub(super) use mounts::{Place, places};
 
+/// Of every network namespace: what is mounted further down would be in one namespace's alone.
+const SYSCTLS: &str = "/proc/sys/net";
+
 /// The runtime of one pod.
 #[derive(Debug)]
 pub(crate) struct Oci {
@@ -251,12 +254,21 @@ impl Oci {
         arguments
     }
 
+    /// gVisor's network stack. It takes a namespace for the node's, and does not start there, where it sees a sysctl of `net.core` that only the
+    /// node's had until Linux 6.10 or so: its commands see none. The stack has its own.
+    fn has_own_stack(&self) -> bool {
+        let mut options = self.runtime.options.iter();
+        self.sandbox().is_some()
+            && !options.any(|one| one.trim_start_matches('-') == "network=host")
+    }
+
     fn run(&self, core: &Embedded, order: Order<'_>) -> Result<Command, WireError> {
         let verb = order.aim.verb();
         let node = Node {
             mounts: self.mounts.as_fd(),
             host: core.host(),
             hidden: core.hybrid_mount_point(),
+            emptied: self.has_own_stack().then_some(Path::new(SYSCTLS)),
         };
         Command::run(order, &self.runtime, &self.path, node).map_err(|error| {
             let OciRuntime {

@@ -6,11 +6,14 @@ const LINES: usize = 3;
 /// Bytes of all of them.
 const BYTES: usize = 1500;
 
-/// The last lines of what a command has written. A line of runc's JSON log becomes its message; the same message twice is one.
+/// The last lines of what a command has written. A line of a JSON log becomes its message; the same message twice is one. What is told of how
+/// things go is left out where something else is told: youki undoes at length what has failed.
 pub(super) fn last_lines(tail: &[u8]) -> String {
     let text = String::from_utf8_lossy(tail);
+    let all = text.lines().map(str::trim).filter(|line| !line.is_empty());
+    let (chatter, words): (Vec<&str>, Vec<&str>) = all.partition(|line| is_chatter(line));
     let mut lines: Vec<String> = Vec::new();
-    for line in text.lines().map(str::trim).filter(|line| !line.is_empty()) {
+    for line in if words.is_empty() { chatter } else { words } {
         let line: String = message(line)
             .unwrap_or_else(|| line.to_owned())
             .chars()
@@ -40,10 +43,25 @@ pub(super) fn exit_status(tail: &[u8]) -> Option<i32> {
     digits.into_iter().next()?.parse().ok()
 }
 
-/// The `msg` of a JSON object in a line.
+/// A line of a JSON log below a warning.
+fn is_chatter(line: &str) -> bool {
+    let level = line
+        .starts_with('{')
+        .then(|| value(line, "level"))
+        .flatten();
+    let chatter = ["trace", "debug", "info"];
+    level.is_some_and(|level| chatter.iter().any(|one| level.eq_ignore_ascii_case(one)))
+}
+
+/// The message of a JSON object in a line: runc, crun and gVisor call it `msg`, youki `message`.
 fn message(line: &str) -> Option<String> {
     let inner = line.strip_prefix('{')?;
-    let (_, rest) = inner.split_once("\"msg\"")?;
+    value(inner, "msg").or_else(|| value(inner, "message"))
+}
+
+/// A text in the JSON object of a line, by its key.
+fn value(line: &str, key: &str) -> Option<String> {
+    let (_, rest) = line.split_once(&format!("\"{key}\""))?;
     let rest = rest.trim_start().strip_prefix(':')?.trim_start();
     let mut characters = rest.strip_prefix('"')?.chars();
     let mut text = String::new();
@@ -77,6 +95,21 @@ runc create failed: exec: "/no": stat /no: no such file
         assert_eq!(
             last_lines(log),
             "first; runc create failed: exec: \"/no\": stat /no: no such file"
+        );
+    }
+
+    #[test]
+    fn chatter_hides_no_error() {
+        let log = br#"{"timestamp":"t","level":"ERROR","message":"failed to join","target":"x"}
+{"timestamp":"t","level":"DEBUG","message":"remove cgroup a","target":"x"}
+{"timestamp":"t","level":"DEBUG","message":"remove cgroup b","target":"x"}
+{"timestamp":"t","level":"INFO","message":"done","target":"x"}
+"#;
+        assert_eq!(last_lines(log), "failed to join");
+        let chatter = &log[log.iter().position(|byte| *byte == b'\n').unwrap()..];
+        assert_eq!(
+            last_lines(chatter),
+            "remove cgroup a; remove cgroup b; done"
         );
     }
 
