@@ -4,8 +4,8 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 
-/// Chunks that are remembered: more than are on their way at once where all keep pace.
-const MOST: usize = 4;
+/// Chunks that are remembered: as many as an inbox holds where one end does not keep pace with the other.
+const MOST: usize = 8;
 
 /// Memory that is read into, passed on, and read into again once nobody holds it any more. An allocator would do the same, but tends to give hundreds
 /// of KiB back to the kernel and take them again, for the next chunk: pages that come and go cost more than what is copied into them.
@@ -18,9 +18,10 @@ impl Chunks {
     /// An empty chunk with room for `size` bytes at least.
     #[must_use]
     pub fn take(&mut self, size: usize) -> Vec<u8> {
-        if let Some(mut oldest) = self.lent.pop_front_if(|oldest| oldest.is_unique()) {
-            oldest.truncate(0);
-            let chunk = Vec::from(oldest);
+        let free = self.lent.iter().position(Bytes::is_unique);
+        if let Some(mut free) = free.and_then(|at| self.lent.remove(at)) {
+            free.truncate(0);
+            let chunk = Vec::from(free);
             // Of a stream that carries more than before, or less, it is let go.
             if (size..=size * 2).contains(&chunk.capacity()) {
                 return chunk;
@@ -77,6 +78,24 @@ mod tests {
         let again = chunks.take(1000);
         assert_eq!((again.as_ptr(), again.len()), (address, 0));
         assert!(again.capacity() >= 1000);
+    }
+
+    /// A reader keeps the end of one until the next has come.
+    #[test]
+    fn one_that_is_kept_is_not_waited_for() {
+        let mut chunks = Chunks::default();
+        let lend = |chunks: &mut Chunks| {
+            let mut chunk = chunks.take(1000);
+            chunk.push(0);
+            let address = chunk.as_ptr().addr();
+            (chunks.lend(chunk), address)
+        };
+        let (kept, first) = lend(&mut chunks);
+        let (given_back, second) = lend(&mut chunks);
+        drop(given_back);
+        assert_eq!(chunks.take(1000).as_ptr().addr(), second);
+        drop(kept);
+        assert_eq!(chunks.take(1000).as_ptr().addr(), first);
     }
 
     #[test]

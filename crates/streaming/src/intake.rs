@@ -64,6 +64,12 @@ impl Intake {
         Some(Instant::now() + PAUSE)
     }
 
+    /// Whether so much comes that each chunk is to be used before the next is read: what is read ahead has left the processor's cache when its turn
+    /// comes, and wants memory of its own meanwhile.
+    pub(crate) fn takes_turns(&self) -> bool {
+        self.wide
+    }
+
     /// What a chunk has become.
     pub(crate) fn lend(&mut self, chunk: Vec<u8>) -> Bytes {
         match chunk.len() < READ / 2 {

@@ -20,6 +20,8 @@ pub(super) struct Stream {
     pub(super) receive_window: i64,
     /// Read by the session, and not granted to the peer again yet.
     pub(super) consumed: usize,
+    /// The session has read all there was since the peer was last granted anything.
+    kept_up: bool,
     pub(super) grant: usize,
     /// When the session last read something, or the first of what is in the inbox came.
     pub(super) unread_since: Option<Instant>,
@@ -56,6 +58,7 @@ impl Stream {
             window,
             receive_window: i64::try_from(window).unwrap_or(i64::MAX),
             consumed: 0,
+            kept_up: false,
             grant: 0,
             unread_since: None,
             stalled: None,
@@ -79,11 +82,13 @@ impl Stream {
             return false;
         }
         self.consumed += count;
+        self.kept_up |= self.inbox.is_empty();
         if self.consumed < self.window / 2 {
             return false;
         }
-        if self.inbox.is_empty() && self.window < widest {
-            // Its reader keeps up, and waits for a peer that waits for us: what carries much gets more room, what stalls does not.
+        if std::mem::take(&mut self.kept_up) && self.window < widest {
+            // Its reader keeps up, and waits for a peer that waits for us: what carries much gets more room, what stalls does not. It may be just
+            // half-way through what came last: in steps that divide the window, it is so each time.
             let wider = (self.window * 2).min(widest);
             self.consumed += wider - self.window;
             self.window = wider;

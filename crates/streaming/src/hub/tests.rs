@@ -173,3 +173,22 @@ async fn a_window_grows_for_a_reader_that_keeps_up() {
     hub.receive(1, vec![0; BOUNDS.overrun].into()).unwrap();
     assert!(hub.receive(1, Bytes::from_static(b"x")).is_err());
 }
+
+/// Where a grant is due is a matter of sizes alone.
+#[tokio::test]
+async fn a_window_grows_half_way_through_what_came_last() {
+    let hub = Hub::new(BOUNDS, 2);
+    assert!(hub.admit(1));
+    hub.receive_initial_window(1 << 20);
+    let mut half = hub.read_half(1);
+    let mut bytes = vec![0; BOUNDS.stream / 4];
+    hub.receive(1, vec![0; BOUNDS.stream / 4].into()).unwrap();
+    half.read_exact(&mut bytes).await.unwrap();
+    assert!(hub.next_outgoing().is_none());
+    hub.receive(1, vec![0; BOUNDS.stream / 2].into()).unwrap();
+    half.read_exact(&mut bytes).await.unwrap();
+    let granted = BOUNDS.stream / 2 + BOUNDS.stream;
+    assert!(
+        matches!(hub.next_outgoing(), Some(Outgoing::Grant(1, delta)) if delta as usize == granted)
+    );
+}

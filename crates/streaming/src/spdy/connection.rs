@@ -174,6 +174,10 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Connection<I> {
             }
             match self.poll_receive(context) {
                 Poll::Ready(Ok(0)) => return Poll::Ready(self.outcome()),
+                Poll::Ready(Ok(_)) if self.intake.takes_turns() => {
+                    context.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
                 Poll::Ready(Ok(_)) => {}
                 Poll::Ready(Err(Broken::Socket(error))) => {
                     return Poll::Ready(match &mut self.phase {

@@ -153,6 +153,10 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Connection<I> {
                 _ => {}
             }
             match self.poll_receive(context) {
+                Poll::Ready(Ok(())) if self.intake.takes_turns() => {
+                    context.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
                 Poll::Ready(Ok(())) => {}
                 Poll::Ready(Err(_)) if self.farewell.is_some() => {
                     return Poll::Ready(self.outcome());
