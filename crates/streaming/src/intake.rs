@@ -24,10 +24,15 @@ const BULK_READ: usize = 256 * 1024;
 /// After this long nothing more comes for the time being.
 const PAUSE: Duration = Duration::from_millis(100);
 
+/// So many short reads in a row are the end of much. One is nothing: it is what a socket has left.
+const SHORT: u8 = 32;
+
 #[derive(Debug, Default)]
 pub(crate) struct Intake {
     /// Much comes.
     wide: bool,
+    /// Short reads in a row.
+    short: u8,
     chunks: Chunks,
 }
 
@@ -54,9 +59,13 @@ impl Intake {
     /// Takes note of how much has come. Some time when [`Self::pause`] is to be asked first: it comes so thick that more is read at once.
     pub(crate) fn note(&mut self, count: usize) -> Option<Instant> {
         if count < READ / 2 {
-            self.be_brief();
+            self.short = self.short.saturating_add(1);
+            if !self.wide || self.short >= SHORT {
+                self.be_brief();
+            }
             return None;
         }
+        self.short = 0;
         if count < READ || self.wide {
             return None;
         }
@@ -72,7 +81,7 @@ impl Intake {
 
     /// What a chunk has become.
     pub(crate) fn lend(&mut self, chunk: Vec<u8>) -> Bytes {
-        match chunk.len() < READ / 2 {
+        match chunk.len() < READ / 2 && !self.wide {
             true => Bytes::from(chunk),
             false => self.chunks.lend(chunk),
         }
@@ -91,5 +100,35 @@ impl Intake {
     fn be_brief(&mut self) {
         self.wide = false;
         self.chunks.forget();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn read(intake: &mut Intake, mut come: &[u8]) -> Bytes {
+        let chunk = std::future::poll_fn(|context| intake.poll_read(&mut come, context));
+        let chunk = chunk.await.unwrap();
+        intake.note(chunk.len());
+        intake.lend(chunk)
+    }
+
+    #[tokio::test]
+    async fn one_short_read_is_not_the_end_of_much() {
+        let mut intake = Intake::default();
+        let much = vec![0; BULK_READ];
+        assert_eq!(read(&mut intake, &much).await.len(), READ);
+        assert_eq!(read(&mut intake, &much).await.len(), BULK_READ);
+        for _ in 1..SHORT {
+            read(&mut intake, b"left").await;
+        }
+        assert!(intake.takes_turns() && !intake.chunks.is_empty());
+        assert_eq!(read(&mut intake, &much).await.len(), BULK_READ);
+        for _ in 0..SHORT {
+            read(&mut intake, b"few").await;
+        }
+        assert!(!intake.takes_turns() && intake.chunks.is_empty());
+        assert_eq!(read(&mut intake, &much).await.len(), READ);
     }
 }
