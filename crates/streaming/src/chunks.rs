@@ -93,9 +93,11 @@ mod tests {
         let (kept, first) = lend(&mut chunks);
         let (given_back, second) = lend(&mut chunks);
         drop(given_back);
-        assert_eq!(chunks.take(1000).as_ptr().addr(), second);
+        let again = chunks.take(1000);
+        assert_eq!(again.as_ptr().addr(), second);
         drop(kept);
-        assert_eq!(chunks.take(1000).as_ptr().addr(), first);
+        let again = chunks.take(1000);
+        assert_eq!(again.as_ptr().addr(), first);
     }
 
     #[test]
