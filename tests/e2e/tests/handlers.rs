@@ -14,7 +14,7 @@ use e2e::{ContainerSettings, Host, PodSettings, scenario, scenario_with};
 use testkit::daemon::{HANDLER_VARIABLE, program};
 
 /// What every handler must do, each as native does it.
-const SUITE: [&str; 34] = [
+const SUITE: [&str; 35] = [
     "checkpoint::with_criu_a_checkpoint_is_what_the_field_reads",
     "checkpoint_pods::all_stand_still_before_the_first_is_written_down",
     "container::a_container_lives_and_goes",
@@ -41,6 +41,7 @@ const SUITE: [&str; 34] = [
     "recovery::containers_outlive_the_daemon",
     "recovery::exits_while_nobody_looked_are_told",
     "resources::limits_change_live_and_outlive_the_daemon",
+    "security::every_call::every_system_call_is_as_libseccomp_says",
     "security::generated_contexts_are_as_asked",
     "stop::a_container_may_use_its_grace",
     "stop::who_does_not_go_is_killed",
@@ -52,7 +53,7 @@ const SUITE: [&str; 34] = [
 ];
 
 /// What a handler does otherwise; `docs/guide/handlers.md` has a row for each.
-const DIFFERENT: [(&str, &str); 19] = [
+const DIFFERENT: [(&str, &str); 20] = [
     (
         "runsc",
         "checkpoint::with_criu_a_checkpoint_is_what_the_field_reads",
@@ -80,6 +81,10 @@ const DIFFERENT: [(&str, &str); 19] = [
     (
         "runsc",
         "resources::limits_change_live_and_outlive_the_daemon",
+    ),
+    (
+        "runsc",
+        "security::every_call::every_system_call_is_as_libseccomp_says",
     ),
     ("runsc", "security::generated_contexts_are_as_asked"),
     (

@@ -5,6 +5,7 @@
 //! rewritten with what comes out, to be read before it is committed.
 
 mod accounts;
+mod annotations;
 mod devices;
 mod pod;
 mod render;
