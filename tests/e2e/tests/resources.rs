@@ -2,9 +2,10 @@
 
 use std::time::{Duration, Instant};
 
+use anyhow::Context;
 use cri::v1::{
-    HugepageLimit, LinuxContainerResources, LinuxPodSandboxConfig, UpdateContainerResourcesRequest,
-    UpdatePodSandboxResourcesRequest, WindowsContainerResources,
+    HugepageLimit, LinuxContainerResources, LinuxPodSandboxConfig, Mount,
+    UpdateContainerResourcesRequest, UpdatePodSandboxResourcesRequest, WindowsContainerResources,
 };
 use e2e::{ContainerSettings, Limits, PodSettings, is_v2, scenario};
 use tonic::Code;
@@ -371,6 +372,14 @@ fn what_a_container_may_swap_is_limited() {
     });
 }
 
+/// Those of 2 MB that nobody has yet.
+fn free_huge_pages() -> anyhow::Result<u64> {
+    let memory = std::fs::read_to_string("/proc/meminfo")?;
+    let mut lines = memory.lines();
+    let free = lines.find_map(|line| line.strip_prefix("HugePages_Free:"));
+    Ok(free.unwrap_or("0").trim().parse()?)
+}
+
 #[test]
 fn huge_pages_are_limited_wherever_the_controller_is() {
     let pages = |limit: u64| LinuxContainerResources {
@@ -394,7 +403,22 @@ fn huge_pages_are_limited_wherever_the_controller_is() {
             .await
             .unwrap_err();
         assert_eq!(error.code(), Code::InvalidArgument, "{error}");
-        let id = host.run(&pod_id, &pod, &limited(no_size(0))).await?;
+        let mut settings = limited(no_size(0));
+        // Where the machine has such pages, a volume of theirs is filled up to the limit.
+        let fills = free_huge_pages()? >= 4;
+        if fills {
+            let volume =
+                "mkdir -p /run/pages && mount -t hugetlbfs -o pagesize=2M pages /run/pages";
+            host.sandbox.sh(volume)?;
+            settings = settings.edited(|config| {
+                config.mounts.push(Mount {
+                    container_path: "/pages".into(),
+                    host_path: "/run/pages".into(),
+                    ..Mount::default()
+                });
+            });
+        }
+        let id = host.run(&pod_id, &pod, &settings).await?;
         let limits = Limits::of(host, &id).await?;
         let Some(hugetlb) = limits.hugetlb() else {
             let error = host.cri.update(&id, pages(4 << 20)).await.unwrap_err();
@@ -403,8 +427,111 @@ fn huge_pages_are_limited_wherever_the_controller_is() {
         };
         host.cri.update(&id, pages(4 << 20)).await?;
         assert_eq!(std::fs::read_to_string(&hugetlb)?.trim(), "4194304");
+        if fills {
+            host.cri.sh(&id, "fallocate -l 4194304 /pages/two").await?;
+            let third = "fallocate -l 2097152 /pages/third";
+            let refusal = host.cri.sh(&id, third).await.unwrap_err();
+            assert!(refusal.message().contains("No space"), "{refusal}");
+            host.cri.update(&id, pages(6 << 20)).await?;
+            host.cri.sh(&id, third).await?;
+            host.cri.sh(&id, "rm /pages/*").await?;
+        }
         host.cri.update(&id, pages(0)).await?;
         assert_eq!(std::fs::read_to_string(&hugetlb)?.trim(), "0");
+        let limit = &told(host, &id).await?.hugepage_limits;
+        assert!(limit.contains(&pages(0).hugepage_limits[0]), "{limit:?}");
+        host.remove_all_pods().await?;
+        if fills {
+            host.sandbox.sh("umount /run/pages")?;
+        }
         Ok(())
     });
+}
+
+/// Limits that CRI has no field for, the number of processes for one: by the kernel's own files, from the start and live.
+#[test]
+fn files_of_v2_are_limits_from_the_start_and_live() {
+    let processes = |most: &str| LinuxContainerResources {
+        unified: [("pids.max".to_owned(), most.to_owned())].into(),
+        ..Default::default()
+    };
+    scenario(async |host| {
+        let pod = PodSettings::new("counted");
+        let pod_id = host.run_pod(&pod).await?;
+        if !is_v2() {
+            let created = host.create(&pod_id, &pod, &limited(processes("20"))).await;
+            let plain = limited(LinuxContainerResources::default());
+            let id = host.run(&pod_id, &pod, &plain).await?;
+            let updated = host.cri.update(&id, processes("20")).await;
+            for refusal in [created.unwrap_err(), updated.unwrap_err()] {
+                assert_eq!(refusal.code(), Code::InvalidArgument, "{refusal}");
+                assert!(refusal.message().contains("pids.max"), "{refusal}");
+            }
+            return Ok(());
+        }
+        let id = host.run(&pod_id, &pod, &limited(processes("20"))).await?;
+        let limits = Limits::of(host, &id).await?;
+        let most = || limits.read("pids", "", "pids.max");
+        assert_eq!(most()?, "20");
+        let many = "for i in $(seq 30); do sleep 1000 >/dev/null 2>&1 & done";
+        let refusal = host.cri.sh(&id, many).await.unwrap_err();
+        assert!(refusal.message().contains("can't fork"), "{refusal}");
+        host.cri.update(&id, processes("200")).await?;
+        assert_eq!(most()?, "200");
+        host.cri.sh(&id, many).await?;
+        assert_eq!(told(host, &id).await?.unified, processes("200").unified);
+        Ok(())
+    });
+}
+
+/// As kubelets' memory managers ask: memory of one node of the machine's, and of another from one moment to the next.
+#[test]
+fn memory_comes_from_the_nodes_that_are_asked_for() {
+    scenario(async |host| {
+        let nodes = std::fs::read_to_string("/sys/devices/system/node/has_memory")?;
+        let pod = PodSettings::new("near");
+        let pod_id = host.run_pod(&pod).await?;
+        let from = |node: &str| LinuxContainerResources {
+            cpuset_mems: node.to_owned(),
+            ..Default::default()
+        };
+        if nodes.trim() == "0" {
+            let far = limited(from("1"));
+            let refusal = host.create(&pod_id, &pod, &far).await.unwrap_err();
+            assert!(refusal.message().contains("cpuset.mems"), "{refusal}");
+            return Ok(());
+        }
+        let id = host.run(&pod_id, &pod, &limited(from("1"))).await?;
+        let limits = Limits::of(host, &id).await?;
+        let allowed = async || {
+            host.cri
+                .sh(&id, "grep Mems_allowed_list /proc/1/status")
+                .await
+        };
+        for node in ["1", "0"] {
+            assert_eq!(limits.memory_nodes()?, node);
+            assert_eq!(allowed().await?, format!("Mems_allowed_list:\t{node}\n"));
+            assert_eq!(told(host, &id).await?.cpuset_mems, node);
+            let fill = format!("dd if=/dev/zero of=/dev/shm/{node} bs=1M count=8");
+            host.cri.sh(&id, &fill).await?;
+            // The kernel adds up when it is time.
+            let end = Instant::now() + Duration::from_secs(60);
+            while is_v2() && held(&limits, node)? < (7 << 20) {
+                assert!(Instant::now() < end, "never of node {node}");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+            host.cri.update(&id, from("0")).await?;
+        }
+        Ok(())
+    });
+}
+
+/// Bytes of tmpfs that a container has of one node's memory.
+fn held(limits: &Limits, node: &str) -> anyhow::Result<u64> {
+    let all = limits.read("memory", "memory.numa_stat", "memory.numa_stat")?;
+    let shared = all.lines().find_map(|line| line.strip_prefix("shmem "));
+    let of_node = format!("N{node}=");
+    let mut figures = shared.context("no shmem")?.split_whitespace();
+    let figure = figures.find_map(|figure| figure.strip_prefix(&of_node));
+    Ok(figure.context("no such node")?.parse()?)
 }
