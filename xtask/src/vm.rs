@@ -1,4 +1,5 @@
-//! Tests in virtual machines: Debian's cloud kernel, nothing but cgroup v2, once without systemd and once with it.
+//! Tests in virtual machines: Debian's cloud kernel, nothing but cgroup v2, once without systemd (and with SELinux, for its test), and once
+//! with it and with AppArmor, which confines every container there.
 //!
 //! The processor is emulated (KVM is not to be had everywhere), thirty times as slow as a real one, so what runs unasked is a selection
 //! that takes minutes: what meets the kernel. With a filter, every test of these packages whose name contains it. The two machines run
@@ -63,6 +64,8 @@ struct Suite {
     /// Names, or parts of names, of what is run unasked; all if there are none.
     v2: &'static [&'static str],
     systemd: &'static [&'static str],
+    /// Tests that are ignored elsewhere, and nothing else.
+    ignored: bool,
 }
 
 const EVERY: &[&str] = &[""];
@@ -74,42 +77,49 @@ const SUITES: &[Suite] = &[
         target: "bpf",
         v2: EVERY,
         systemd: NONE,
+        ignored: false,
     },
     Suite {
         package: "longshore-cgroup",
         target: "v2_files",
         v2: EVERY,
         systemd: NONE,
+        ignored: false,
     },
     Suite {
         package: "longshore-cgroup",
         target: "devices",
         v2: EVERY,
         systemd: NONE,
+        ignored: false,
     },
     Suite {
         package: "longshore-cgroup",
         target: "hybrid",
         v2: EVERY,
         systemd: EVERY,
+        ignored: false,
     },
     Suite {
         package: "longshore-snapshot",
         target: "overlay",
         v2: EVERY,
         systemd: NONE,
+        ignored: false,
     },
     Suite {
         package: "longshore-snapshot",
         target: "quota",
         v2: EVERY,
         systemd: NONE,
+        ignored: false,
     },
     Suite {
         package: "longshore-oci-runtime",
         target: "core",
         v2: EVERY,
         systemd: NONE,
+        ignored: false,
     },
     Suite {
         package: "longshore-pod",
@@ -117,6 +127,7 @@ const SUITES: &[Suite] = &[
         // Cgroups; logs and terminals are the same on every kernel.
         v2: &["anchor::", "ends::", "execs::", "failures::"],
         systemd: NONE,
+        ignored: false,
     },
     Suite {
         package: "longshore-e2e",
@@ -152,10 +163,21 @@ const SUITES: &[Suite] = &[
             "isolation::devices_and_limits",
             "isolation::containers_may_share",
             "isolation::a_pod_may_have_a_user",
+            "security::without_apparmor",
+            "apparmor::",
             "node::",
             "recovery::",
             "service::nobody",
         ],
+        ignored: false,
+    },
+    // A program of its own, after all others: what its policy denies, it denies until the machine's end.
+    Suite {
+        package: "longshore-e2e",
+        target: "e2e",
+        v2: &["selinux::containers_are_confined"],
+        systemd: NONE,
+        ignored: true,
     },
 ];
 
@@ -166,13 +188,17 @@ impl Suite {
 
     /// Parts of names of the tests to run; `None`: it is not run at all.
     fn filters(&self, boot: Boot, filter: Option<&str>) -> Option<Vec<String>> {
-        if let Some(filter) = filter {
-            return Some(vec![filter.to_owned()]);
-        }
         let chosen = match boot {
             Boot::V2 => self.v2,
             Boot::Systemd => self.systemd,
         };
+        match filter {
+            Some(filter) if self.ignored && !chosen.iter().any(|one| one.contains(filter)) => {
+                return None;
+            }
+            Some(filter) if !self.ignored => return Some(vec![filter.to_owned()]),
+            Some(_) | None => {}
+        }
         let filters = chosen.iter().filter(|one| !one.is_empty());
         (!chosen.is_empty()).then(|| filters.map(|one| (*one).to_owned()).collect())
     }

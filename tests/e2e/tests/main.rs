@@ -1,5 +1,6 @@
 //! All scenarios.
 
+mod apparmor;
 mod archives;
 mod bad_input;
 mod bench;

@@ -20,7 +20,9 @@ const PAUSE: Duration = Duration::from_secs(15);
 const SUITE: &str = "bookworm";
 
 /// Beside what the tests of every machine need.
-const PACKAGES: &[&str] = &["systemd", "dbus", "kmod", "procps", "criu", "xfsprogs"];
+const PACKAGES: &[&str] = &[
+    "systemd", "dbus", "kmod", "procps", "criu", "xfsprogs", "secilc", "apparmor",
+];
 
 /// What nobody reads in there.
 const LEFT_OUT: &str = "path-exclude=/usr/share/doc/*";

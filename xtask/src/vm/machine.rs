@@ -24,6 +24,18 @@ const COMES_UP_WITHIN: Duration = Duration::from_secs(5 * 60);
 
 const MEBIBYTES: &str = "3072";
 
+/// The same in two nodes, as large machines have it.
+const TWO_NODES: [&str; 8] = [
+    "-object",
+    "memory-backend-ram,id=near,size=1536M",
+    "-object",
+    "memory-backend-ram,id=far,size=1536M",
+    "-numa",
+    "node,memdev=near,cpus=0",
+    "-numa",
+    "node,memdev=far",
+];
+
 /// What is written while they run; none of it stays.
 struct Run {
     directory: PathBuf,
@@ -116,7 +128,7 @@ fn once(boot: Boot, system: &System, disks: &Disks) -> (Count, anyhow::Result<()
 
 fn qemu(boot: Boot, system: &System, disks: &Disks, console: &Path) -> Command {
     let init = match boot {
-        Boot::V2 => "longshore_init=/longshore/init.sh",
+        Boot::V2 => "longshore_init=/longshore/init.sh hugepages=8",
         Boot::Systemd => {
             "longshore_init=/lib/systemd/systemd systemd.unit=longshore-tests.service systemd.show_status=no"
         }
@@ -124,8 +136,11 @@ fn qemu(boot: Boot, system: &System, disks: &Disks, console: &Path) -> Command {
     // psi: Debian's kernels measure pressure only when asked to. Nobody attacks the emulated processor, and what would hinder them costs
     // half of its time: code that is elsewhere in each process is translated again for each.
     let hardening = "mitigations=off norandmaps";
-    // Debian's kernel has AppArmor enabled, and the machine no program to load a profile with: containers would be refused.
-    let security = "apparmor=0";
+    // One of the two modules a machine. SELinux does nothing before a test of it loads its policy; AppArmor confines all containers.
+    let security = match boot {
+        Boot::V2 => "security=selinux selinux=1 enforcing=0",
+        Boot::Systemd => "security=apparmor apparmor=1 systemd.mask=apparmor.service",
+    };
     let arguments = format!("console=ttyS0 quiet panic=-1 psi=1 {hardening} {security} {init}");
     let drive = |image: &Path, options: &str| {
         let image = image.display();
@@ -138,6 +153,11 @@ fn qemu(boot: Boot, system: &System, disks: &Disks, console: &Path) -> Command {
         .args([
             "-machine", "q35", "-cpu", "max", "-smp", "1", "-m", MEBIBYTES,
         ])
+        .args(if boot == Boot::V2 {
+            &TWO_NODES[..]
+        } else {
+            &[]
+        })
         .args(["-accel", "tcg,thread=multi,tb-size=512"])
         .args([
             "-nodefaults",

@@ -79,8 +79,10 @@ impl Payload {
         for suite in SUITES {
             if let Some(filters) = suite.filters(boot, filter) {
                 let mut arguments = vec!["--color=never".into(), "--test-threads=2".into()];
-                if boot == Boot::Systemd && suite.target == "e2e" {
-                    // Those that are ignored elsewhere want systemd.
+                if suite.ignored {
+                    arguments.push("--ignored".into());
+                } else if boot == Boot::Systemd && suite.target == "e2e" {
+                    // Those that are ignored elsewhere want systemd, or AppArmor.
                     arguments.push("--include-ignored".into());
                 }
                 let words = [suite.name()].into_iter().chain(arguments).chain(filters);
