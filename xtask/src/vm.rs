@@ -1,5 +1,5 @@
 //! Tests in virtual machines: Debian's cloud kernel, nothing but cgroup v2, once without systemd (and with SELinux, for its test), and once
-//! with it and with AppArmor, which confines every container there.
+//! with it; and a third for a moment, with AppArmor, which confines every container there.
 //!
 //! The processor is emulated (KVM is not to be had everywhere), thirty times as slow as a real one, so what runs unasked is a selection
 //! that takes minutes: what meets the kernel. With a filter, every test of these packages whose name contains it. The two machines run
@@ -27,15 +27,18 @@ pub(crate) enum Boot {
     /// A script of ours.
     V2,
     Systemd,
+    /// The script, on a kernel that confines by AppArmor: for the tests of that alone.
+    AppArmor,
 }
 
 impl Boot {
-    pub(crate) const ALL: [Boot; 2] = [Boot::V2, Boot::Systemd];
+    pub(crate) const ALL: [Boot; 3] = [Boot::V2, Boot::Systemd, Boot::AppArmor];
 
     pub(crate) fn describe(self) -> &'static str {
         match self {
             Boot::V2 => "cgroup v2 alone",
             Boot::Systemd => "systemd",
+            Boot::AppArmor => "AppArmor",
         }
     }
 
@@ -44,6 +47,7 @@ impl Boot {
         match self {
             Boot::V2 => "v2      | ",
             Boot::Systemd => "systemd | ",
+            Boot::AppArmor => "apparmor| ",
         }
     }
 
@@ -52,6 +56,7 @@ impl Boot {
         match self {
             Boot::V2 => "v2",
             Boot::Systemd => "systemd",
+            Boot::AppArmor => "apparmor",
         }
     }
 }
@@ -64,6 +69,7 @@ struct Suite {
     /// Names, or parts of names, of what is run unasked; all if there are none.
     v2: &'static [&'static str],
     systemd: &'static [&'static str],
+    apparmor: &'static [&'static str],
     /// Tests that are ignored elsewhere, and nothing else.
     ignored: bool,
 }
@@ -77,6 +83,7 @@ const SUITES: &[Suite] = &[
         target: "bpf",
         v2: EVERY,
         systemd: NONE,
+        apparmor: NONE,
         ignored: false,
     },
     Suite {
@@ -84,6 +91,7 @@ const SUITES: &[Suite] = &[
         target: "v2_files",
         v2: EVERY,
         systemd: NONE,
+        apparmor: NONE,
         ignored: false,
     },
     Suite {
@@ -91,6 +99,7 @@ const SUITES: &[Suite] = &[
         target: "devices",
         v2: EVERY,
         systemd: NONE,
+        apparmor: NONE,
         ignored: false,
     },
     Suite {
@@ -98,6 +107,7 @@ const SUITES: &[Suite] = &[
         target: "hybrid",
         v2: EVERY,
         systemd: EVERY,
+        apparmor: NONE,
         ignored: false,
     },
     Suite {
@@ -105,6 +115,7 @@ const SUITES: &[Suite] = &[
         target: "overlay",
         v2: EVERY,
         systemd: NONE,
+        apparmor: NONE,
         ignored: false,
     },
     Suite {
@@ -112,6 +123,7 @@ const SUITES: &[Suite] = &[
         target: "quota",
         v2: EVERY,
         systemd: NONE,
+        apparmor: NONE,
         ignored: false,
     },
     Suite {
@@ -119,6 +131,7 @@ const SUITES: &[Suite] = &[
         target: "core",
         v2: EVERY,
         systemd: NONE,
+        apparmor: NONE,
         ignored: false,
     },
     Suite {
@@ -127,6 +140,7 @@ const SUITES: &[Suite] = &[
         // Cgroups; logs and terminals are the same on every kernel.
         v2: &["anchor::", "ends::", "execs::", "failures::"],
         systemd: NONE,
+        apparmor: NONE,
         ignored: false,
     },
     Suite {
@@ -163,12 +177,11 @@ const SUITES: &[Suite] = &[
             "isolation::devices_and_limits",
             "isolation::containers_may_share",
             "isolation::a_pod_may_have_a_user",
-            "security::without_apparmor",
-            "apparmor::",
             "node::",
             "recovery::",
             "service::nobody",
         ],
+        apparmor: &["apparmor::", "security::without_apparmor"],
         ignored: false,
     },
     // A program of its own, after all others: what its policy denies, it denies until the machine's end.
@@ -177,6 +190,7 @@ const SUITES: &[Suite] = &[
         target: "e2e",
         v2: &["selinux::containers_are_confined"],
         systemd: NONE,
+        apparmor: NONE,
         ignored: true,
     },
 ];
@@ -191,6 +205,7 @@ impl Suite {
         let chosen = match boot {
             Boot::V2 => self.v2,
             Boot::Systemd => self.systemd,
+            Boot::AppArmor => self.apparmor,
         };
         match filter {
             Some(filter) if self.ignored && !chosen.iter().any(|one| one.contains(filter)) => {
@@ -204,7 +219,7 @@ impl Suite {
     }
 }
 
-/// `cargo xtask vm [--v2|--systemd] [FILTER]`.
+/// `cargo xtask vm [--v2|--systemd|--apparmor] [FILTER]`.
 pub(crate) fn run(arguments: &[&str]) -> anyhow::Result<()> {
     let mut boots = Boot::ALL.to_vec();
     let mut filter = None;
@@ -212,8 +227,11 @@ pub(crate) fn run(arguments: &[&str]) -> anyhow::Result<()> {
         match *argument {
             "--v2" => boots = vec![Boot::V2],
             "--systemd" => boots = vec![Boot::Systemd],
+            "--apparmor" => boots = vec![Boot::AppArmor],
             other if !other.starts_with('-') && filter.is_none() => filter = Some(other),
-            other => bail!("vm does not take {other}: cargo xtask vm [--v2|--systemd] [FILTER]"),
+            other => bail!(
+                "vm does not take {other}: cargo xtask vm [--v2|--systemd|--apparmor] [FILTER]"
+            ),
         }
     }
     let mut steps = Steps::default();

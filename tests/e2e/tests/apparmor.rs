@@ -56,7 +56,7 @@ fn asks(profile_type: ProfileType, name: &'static str) -> ContainerSettings {
 }
 
 #[test]
-#[ignore = "wants AppArmor, which the virtual machine with systemd has"]
+#[ignore = "wants AppArmor, which one of the virtual machines has"]
 fn init_and_exec_are_confined_by_the_profile_that_is_asked_for() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("walled");

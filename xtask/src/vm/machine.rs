@@ -129,6 +129,7 @@ fn once(boot: Boot, system: &System, disks: &Disks) -> (Count, anyhow::Result<()
 fn qemu(boot: Boot, system: &System, disks: &Disks, console: &Path) -> Command {
     let init = match boot {
         Boot::V2 => "longshore_init=/longshore/init.sh hugepages=8",
+        Boot::AppArmor => "longshore_init=/longshore/init.sh",
         Boot::Systemd => {
             "longshore_init=/lib/systemd/systemd systemd.unit=longshore-tests.service systemd.show_status=no"
         }
@@ -136,10 +137,11 @@ fn qemu(boot: Boot, system: &System, disks: &Disks, console: &Path) -> Command {
     // psi: Debian's kernels measure pressure only when asked to. Nobody attacks the emulated processor, and what would hinder them costs
     // half of its time: code that is elsewhere in each process is translated again for each.
     let hardening = "mitigations=off norandmaps";
-    // One of the two modules a machine. SELinux does nothing before a test of it loads its policy; AppArmor confines all containers.
+    // SELinux does nothing before a test of it loads its policy. AppArmor confines all containers, for which only its own tests are made.
     let security = match boot {
         Boot::V2 => "security=selinux selinux=1 enforcing=0",
-        Boot::Systemd => "security=apparmor apparmor=1 systemd.mask=apparmor.service",
+        Boot::Systemd => "apparmor=0",
+        Boot::AppArmor => "security=apparmor apparmor=1",
     };
     let arguments = format!("console=ttyS0 quiet panic=-1 psi=1 {hardening} {security} {init}");
     let drive = |image: &Path, options: &str| {

@@ -81,7 +81,7 @@ impl Payload {
                 let mut arguments = vec!["--color=never".into(), "--test-threads=2".into()];
                 if suite.ignored {
                     arguments.push("--ignored".into());
-                } else if boot == Boot::Systemd && suite.target == "e2e" {
+                } else if boot != Boot::V2 && suite.target == "e2e" {
                     // Those that are ignored elsewhere want systemd, or AppArmor.
                     arguments.push("--include-ignored".into());
                 }
@@ -96,7 +96,7 @@ impl Payload {
             "target_directory='{}'\nprogram_limit={PROGRAM_LIMIT}\nexport LONGSHORE_TEST_CRIU=/usr/sbin/criu\n{}",
             target.display(),
             match boot {
-                Boot::V2 => "",
+                Boot::V2 | Boot::AppArmor => "",
                 Boot::Systemd => "export LONGSHORE_TEST_CGROUP_DRIVER=systemd\n",
             }
         );
