@@ -24,7 +24,7 @@ usage: cargo xtask COMMAND
 
   demo          a pod from a real image, in a network of its own; leaves nothing behind
   test          every test of the project on this machine; installs the Debian packages that it needs
-  vm            [--v2|--systemd|--apparmor] [FILTER]: tests in virtual machines with cgroup v2, without and with systemd, and with AppArmor
+  vm            [--v2|--systemd|--selinux|--apparmor] [FILTER]: tests in virtual machines with cgroup v2, without and with systemd, and with either module
   check         format, clippy, documentation, dependency direction, licences, house rules
   build         the binaries, side by side in target/stage/debug (or, with --release, target/stage/release)
   fuzz          [TARGET] [--seconds N]: feeds parsers what reaches new code, 60 seconds each (fuzz/)

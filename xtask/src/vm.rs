@@ -1,5 +1,5 @@
-//! Tests in virtual machines: Debian's cloud kernel, nothing but cgroup v2, once without systemd (and with SELinux, for its test), and once
-//! with it; and a third for a moment, with AppArmor, which confines every container there.
+//! Tests in virtual machines: Debian's cloud kernel, nothing but cgroup v2, once without systemd and once
+//! with it; and two more for a moment, with SELinux and with AppArmor, which confine every container there.
 //!
 //! The processor is emulated (KVM is not to be had everywhere), thirty times as slow as a real one, so what runs unasked is a selection
 //! that takes minutes: what meets the kernel. With a filter, every test of these packages whose name contains it. The two machines run
@@ -27,17 +27,19 @@ pub(crate) enum Boot {
     /// A script of ours.
     V2,
     Systemd,
-    /// The script, on a kernel that confines by AppArmor: for the tests of that alone.
+    /// The script, on a kernel with that module: for the tests of that alone.
+    SeLinux,
     AppArmor,
 }
 
 impl Boot {
-    pub(crate) const ALL: [Boot; 3] = [Boot::V2, Boot::Systemd, Boot::AppArmor];
+    pub(crate) const ALL: [Boot; 4] = [Boot::V2, Boot::Systemd, Boot::SeLinux, Boot::AppArmor];
 
     pub(crate) fn describe(self) -> &'static str {
         match self {
             Boot::V2 => "cgroup v2 alone",
             Boot::Systemd => "systemd",
+            Boot::SeLinux => "SELinux",
             Boot::AppArmor => "AppArmor",
         }
     }
@@ -47,6 +49,7 @@ impl Boot {
         match self {
             Boot::V2 => "v2      | ",
             Boot::Systemd => "systemd | ",
+            Boot::SeLinux => "selinux | ",
             Boot::AppArmor => "apparmor| ",
         }
     }
@@ -56,6 +59,7 @@ impl Boot {
         match self {
             Boot::V2 => "v2",
             Boot::Systemd => "systemd",
+            Boot::SeLinux => "selinux",
             Boot::AppArmor => "apparmor",
         }
     }
@@ -69,9 +73,8 @@ struct Suite {
     /// Names, or parts of names, of what is run unasked; all if there are none.
     v2: &'static [&'static str],
     systemd: &'static [&'static str],
+    selinux: &'static [&'static str],
     apparmor: &'static [&'static str],
-    /// Tests that are ignored elsewhere, and nothing else.
-    ignored: bool,
 }
 
 const EVERY: &[&str] = &[""];
@@ -83,56 +86,56 @@ const SUITES: &[Suite] = &[
         target: "bpf",
         v2: EVERY,
         systemd: NONE,
+        selinux: NONE,
         apparmor: NONE,
-        ignored: false,
     },
     Suite {
         package: "longshore-cgroup",
         target: "v2_files",
         v2: EVERY,
         systemd: NONE,
+        selinux: NONE,
         apparmor: NONE,
-        ignored: false,
     },
     Suite {
         package: "longshore-cgroup",
         target: "devices",
         v2: EVERY,
         systemd: NONE,
+        selinux: NONE,
         apparmor: NONE,
-        ignored: false,
     },
     Suite {
         package: "longshore-cgroup",
         target: "hybrid",
         v2: EVERY,
         systemd: EVERY,
+        selinux: NONE,
         apparmor: NONE,
-        ignored: false,
     },
     Suite {
         package: "longshore-snapshot",
         target: "overlay",
         v2: EVERY,
         systemd: NONE,
+        selinux: NONE,
         apparmor: NONE,
-        ignored: false,
     },
     Suite {
         package: "longshore-snapshot",
         target: "quota",
         v2: EVERY,
         systemd: NONE,
+        selinux: NONE,
         apparmor: NONE,
-        ignored: false,
     },
     Suite {
         package: "longshore-oci-runtime",
         target: "core",
         v2: EVERY,
         systemd: NONE,
+        selinux: NONE,
         apparmor: NONE,
-        ignored: false,
     },
     Suite {
         package: "longshore-pod",
@@ -140,8 +143,8 @@ const SUITES: &[Suite] = &[
         // Cgroups; logs and terminals are the same on every kernel.
         v2: &["anchor::", "ends::", "execs::", "failures::"],
         systemd: NONE,
+        selinux: NONE,
         apparmor: NONE,
-        ignored: false,
     },
     Suite {
         package: "longshore-e2e",
@@ -151,7 +154,6 @@ const SUITES: &[Suite] = &[
             "classes::a_class_of_block_io",
             "container::",
             "pod::",
-            "stop::",
             "resources::",
             "exec::",
             "stats::",
@@ -181,17 +183,8 @@ const SUITES: &[Suite] = &[
             "recovery::",
             "service::nobody",
         ],
+        selinux: &["selinux::containers_are_confined"],
         apparmor: &["apparmor::", "security::without_apparmor"],
-        ignored: false,
-    },
-    // A program of its own, after all others: what its policy denies, it denies until the machine's end.
-    Suite {
-        package: "longshore-e2e",
-        target: "e2e",
-        v2: &["selinux::containers_are_confined"],
-        systemd: NONE,
-        apparmor: NONE,
-        ignored: true,
     },
 ];
 
@@ -202,24 +195,21 @@ impl Suite {
 
     /// Parts of names of the tests to run; `None`: it is not run at all.
     fn filters(&self, boot: Boot, filter: Option<&str>) -> Option<Vec<String>> {
+        if let Some(filter) = filter {
+            return Some(vec![filter.to_owned()]);
+        }
         let chosen = match boot {
             Boot::V2 => self.v2,
             Boot::Systemd => self.systemd,
+            Boot::SeLinux => self.selinux,
             Boot::AppArmor => self.apparmor,
         };
-        match filter {
-            Some(filter) if self.ignored && !chosen.iter().any(|one| one.contains(filter)) => {
-                return None;
-            }
-            Some(filter) if !self.ignored => return Some(vec![filter.to_owned()]),
-            Some(_) | None => {}
-        }
         let filters = chosen.iter().filter(|one| !one.is_empty());
         (!chosen.is_empty()).then(|| filters.map(|one| (*one).to_owned()).collect())
     }
 }
 
-/// `cargo xtask vm [--v2|--systemd|--apparmor] [FILTER]`.
+/// `cargo xtask vm [--v2|--systemd|--selinux|--apparmor] [FILTER]`.
 pub(crate) fn run(arguments: &[&str]) -> anyhow::Result<()> {
     let mut boots = Boot::ALL.to_vec();
     let mut filter = None;
@@ -227,10 +217,11 @@ pub(crate) fn run(arguments: &[&str]) -> anyhow::Result<()> {
         match *argument {
             "--v2" => boots = vec![Boot::V2],
             "--systemd" => boots = vec![Boot::Systemd],
+            "--selinux" => boots = vec![Boot::SeLinux],
             "--apparmor" => boots = vec![Boot::AppArmor],
             other if !other.starts_with('-') && filter.is_none() => filter = Some(other),
             other => bail!(
-                "vm does not take {other}: cargo xtask vm [--v2|--systemd|--apparmor] [FILTER]"
+                "vm does not take {other}: cargo xtask vm [--v2|--systemd|--selinux|--apparmor] [FILTER]"
             ),
         }
     }

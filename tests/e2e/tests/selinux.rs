@@ -189,7 +189,7 @@ async fn denied(host: &Host, id: &str, command: &str) -> anyhow::Result<()> {
 }
 
 #[test]
-#[ignore = "wants a kernel with SELinux and no policy yet, as the virtual machine without systemd has"]
+#[ignore = "wants a kernel with SELinux and no policy yet, as one of the virtual machines has"]
 fn containers_are_confined_by_labels_and_categories() {
     load_the_policy().unwrap();
     scenario(async |host| {

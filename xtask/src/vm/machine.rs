@@ -128,8 +128,7 @@ fn once(boot: Boot, system: &System, disks: &Disks) -> (Count, anyhow::Result<()
 
 fn qemu(boot: Boot, system: &System, disks: &Disks, console: &Path) -> Command {
     let init = match boot {
-        Boot::V2 => "longshore_init=/longshore/init.sh hugepages=8",
-        Boot::AppArmor => "longshore_init=/longshore/init.sh",
+        Boot::V2 | Boot::SeLinux | Boot::AppArmor => "longshore_init=/longshore/init.sh",
         Boot::Systemd => {
             "longshore_init=/lib/systemd/systemd systemd.unit=longshore-tests.service systemd.show_status=no"
         }
@@ -137,10 +136,10 @@ fn qemu(boot: Boot, system: &System, disks: &Disks, console: &Path) -> Command {
     // psi: Debian's kernels measure pressure only when asked to. Nobody attacks the emulated processor, and what would hinder them costs
     // half of its time: code that is elsewhere in each process is translated again for each.
     let hardening = "mitigations=off norandmaps";
-    // SELinux does nothing before a test of it loads its policy. AppArmor confines all containers, for which only its own tests are made.
+    // Elsewhere tests are not to depend on a profile. SELinux does nothing before its test loads a policy.
     let security = match boot {
-        Boot::V2 => "security=selinux selinux=1 enforcing=0",
-        Boot::Systemd => "apparmor=0",
+        Boot::V2 | Boot::Systemd => "apparmor=0",
+        Boot::SeLinux => "security=selinux selinux=1 enforcing=0",
         Boot::AppArmor => "security=apparmor apparmor=1",
     };
     let arguments = format!("console=ttyS0 quiet panic=-1 psi=1 {hardening} {security} {init}");

@@ -79,10 +79,8 @@ impl Payload {
         for suite in SUITES {
             if let Some(filters) = suite.filters(boot, filter) {
                 let mut arguments = vec!["--color=never".into(), "--test-threads=2".into()];
-                if suite.ignored {
-                    arguments.push("--ignored".into());
-                } else if boot != Boot::V2 && suite.target == "e2e" {
-                    // Those that are ignored elsewhere want systemd, or AppArmor.
+                if boot != Boot::V2 && suite.target == "e2e" {
+                    // Those that are ignored elsewhere want systemd, SELinux or AppArmor.
                     arguments.push("--include-ignored".into());
                 }
                 let words = [suite.name()].into_iter().chain(arguments).chain(filters);
@@ -96,7 +94,7 @@ impl Payload {
             "target_directory='{}'\nprogram_limit={PROGRAM_LIMIT}\nexport LONGSHORE_TEST_CRIU=/usr/sbin/criu\n{}",
             target.display(),
             match boot {
-                Boot::V2 | Boot::AppArmor => "",
+                Boot::V2 | Boot::SeLinux | Boot::AppArmor => "",
                 Boot::Systemd => "export LONGSHORE_TEST_CGROUP_DRIVER=systemd\n",
             }
         );
