@@ -39,7 +39,6 @@ async fn on_the_node(host: &Host, device: &str) -> anyhow::Result<String> {
 }
 
 #[test]
-#[ignore = "passes, but where two virtual machines starved this one a device was not back after a minute, 3 times in 12, not explained yet"]
 fn a_device_is_lent_for_as_long_as_its_container_lives() {
     scenario_with(SETTINGS, async |host| {
         host.sandbox.sh(
@@ -96,7 +95,6 @@ fn a_device_is_lent_for_as_long_as_its_container_lives() {
 }
 
 #[test]
-#[ignore = "passes, but where two virtual machines starved this one a device was not back after a minute, 3 times in 12, not explained yet"]
 fn a_device_that_cannot_be_lent_stays_where_it_is() {
     scenario_with(SETTINGS, async |host| {
         host.sandbox.sh(
