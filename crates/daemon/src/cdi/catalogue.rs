@@ -58,9 +58,12 @@ impl Catalogue {
             for path in entries.flatten().map(|entry| entry.path()) {
                 let Some(json) = format(&path) else { continue };
                 let state = match fs::metadata(&path) {
-                    Ok(status) if status.is_file() => State::of(&status),
-                    // Removed meanwhile, or a link to nowhere.
-                    Ok(_) | Err(_) => continue,
+                    Ok(status) => State::of(&status),
+                    Err(_) => match fs::symlink_metadata(&path) {
+                        // A link to nowhere.
+                        Ok(status) => State::of(&status),
+                        Err(_removed) => continue,
+                    },
                 };
                 let read = match known.files.get(&path) {
                     Some(read) if read.state == state && read.priority == priority => read.clone(),
@@ -194,6 +197,10 @@ fn format(path: &Path) -> Option<bool> {
 
 fn load(path: &Path, json: bool) -> Result<File, FileError> {
     let read = |error: io::Error| FileError::Read(error.to_string());
+    // To open a pipe would wait for whoever writes to it.
+    if !fs::metadata(path).map_err(read)?.is_file() {
+        return Err(FileError::Read("it is not a plain file".to_owned()));
+    }
     let mut bytes = Vec::new();
     let opened = fs::File::open(path).map_err(read)?;
     opened

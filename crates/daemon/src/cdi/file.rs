@@ -266,6 +266,15 @@ impl ContainerEdits {
                 let field = at("deviceNodes", index, "type");
                 return Err(wrong(field, kind, "use b, c, u or p"));
             }
+            for (field, number) in [("major", node.major), ("minor", node.minor)] {
+                // A negative one is every number to the rules of the device cgroup.
+                if let Some(number) = number
+                    && u32::try_from(number).is_err()
+                {
+                    let field = at("deviceNodes", index, field);
+                    return Err(wrong(field, number, "use the number of one device"));
+                }
+            }
             let access = node.permissions.as_deref().unwrap_or_default();
             if access != "none" && !access.chars().all(|c| "rwm".contains(c)) {
                 let field = at("deviceNodes", index, "permissions");

@@ -25,6 +25,8 @@ pub(crate) enum InjectError {
     },
     #[error("{}: device node {path}: it is a directory on the node: name the nodes in it", file.display())]
     Directory { file: PathBuf, path: String },
+    #[error("{}: mount {path}: the container is not privileged: shared propagation is not its", file.display())]
+    Shared { file: PathBuf, path: String },
 }
 
 /// The paths of the node whose types and numbers edits leave to be looked up, one for each such device, in order.
@@ -61,7 +63,17 @@ pub(crate) fn inject(
     file: &Path,
     edits: &ContainerEdits,
     found: Vec<Vec<HostNode>>,
+    privileged: bool,
 ) -> Result<(), InjectError> {
+    // What the container mounts below, the node would see.
+    let shared = |option: &String| ["shared", "rshared"].contains(&option.as_str());
+    let mut mounts = edits.mounts.iter();
+    if !privileged && let Some(mount) = mounts.find(|mount| mount.options.iter().any(shared)) {
+        return Err(InjectError::Shared {
+            file: file.to_owned(),
+            path: mount.container_path.clone(),
+        });
+    }
     let mut found = found.into_iter();
     for node in &edits.device_nodes {
         let host = match node.is_incomplete() {

@@ -44,6 +44,10 @@ fn files_are_checked_and_the_field_is_named() {
             "permissions: \"rx\"",
         ),
         (
+            edits(r#"{"deviceNodes": [{"path": "/x", "type": "c", "major": -1, "minor": 3}]}"#),
+            "deviceNodes[0].major: \"-1\"",
+        ),
+        (
             edits(r#"{"mounts": [{"hostPath": "a", "containerPath": "/a"}]}"#),
             "mounts[0].hostPath",
         ),
@@ -239,7 +243,7 @@ fn a_device_that_belongs_to_nobody_belongs_to_the_container_s_user() {
         gid: 0,
     };
     let found = vec![vec![null]];
-    inject::inject(&mut spec, path, &file.container_edits, found).unwrap();
+    inject::inject(&mut spec, path, &file.container_edits, found, false).unwrap();
     let linux = spec.linux().as_ref().unwrap();
     let devices = linux.devices().as_ref().unwrap();
     let gpu = devices
@@ -306,11 +310,63 @@ fn a_device_that_belongs_to_nobody_belongs_to_the_container_s_user() {
         r#", "containerEdits": {"deviceNodes": [{"path": "/dev/sda", "type": "c"}]}"#,
     );
     let typed = file::parse(&typed, true).unwrap().container_edits;
-    let error = inject::inject(&mut spec, path, &typed, vec![vec![block]]).unwrap_err();
+    let error = inject::inject(&mut spec, path, &typed, vec![vec![block]], false).unwrap_err();
     assert!(
         error
             .to_string()
             .contains("/etc/cdi/gpu.json: device node /dev/sda"),
         "{error}"
     );
+}
+
+#[test]
+fn what_a_container_mounts_is_shown_to_the_node_if_it_is_privileged() {
+    for option in ["shared", "rshared"] {
+        let edits = format!(
+            r#", "containerEdits": {{"mounts": [{{"hostPath": "/opt", "containerPath": "/vendor", "options": ["rbind", "{option}"]}}]}}"#
+        );
+        let file = file::parse(&minimal("1.1.0", &edits), true).unwrap();
+        let path = Path::new("/etc/cdi/gpu.json");
+        let inject = |privileged| {
+            let mut spec = Spec::default();
+            inject::inject(
+                &mut spec,
+                path,
+                &file.container_edits,
+                Vec::new(),
+                privileged,
+            )
+        };
+        inject(true).unwrap();
+        let error = inject(false).unwrap_err().to_string();
+        assert!(
+            error.contains("/etc/cdi/gpu.json: mount /vendor"),
+            "{error}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn what_only_looks_like_a_file_is_told_and_holds_up_nobody() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name);
+    write(directory.path(), "good.json", &described("one", "good"));
+    let pipe = std::process::Command::new("mkfifo")
+        .arg(path("pipe.json"))
+        .status();
+    assert!(pipe.unwrap().success());
+    fs::create_dir(path("directory.yaml")).unwrap();
+    std::os::unix::fs::symlink(path("not-there"), path("link.json")).unwrap();
+    let cdi = Arc::new(Cdi::open(vec![directory.path().to_owned()]));
+    let trouble = cdi.trouble();
+    assert_eq!(trouble.len(), 3, "{trouble:?}");
+    for name in ["directory.yaml: ", "link.json: ", "pipe.json: "] {
+        assert!(trouble.iter().any(|one| one.contains(name)), "{trouble:?}");
+    }
+    let one = "example.com/gpu=one";
+    assert_eq!(env(&cdi, &[one]).await.unwrap().len(), 2);
+    // What the link names is read once it is there.
+    write(directory.path(), "not-there", &described("two", "linked"));
+    let two = "example.com/gpu=two";
+    assert_eq!(env(&cdi, &[two]).await.unwrap()[1], "DEVICE=linked");
 }

@@ -17,7 +17,7 @@ pub(super) async fn adjust(
     let id = &container.id;
     let wrong = |error| CreateError::Devices(id.clone(), error);
     let requested = cdi::requested(&container.config);
-    devices::give(runtime, id, spec, &requested)
+    devices::give(runtime, container, spec, &requested)
         .await
         .map_err(wrong)?;
     let asked = Arc::new(spec.clone());
@@ -36,7 +36,7 @@ pub(super) async fn adjust(
             })
             .map_err(|error| CreateError::Record(id.clone(), error))?;
     }
-    devices::give(runtime, id, spec, &adjusted.devices)
+    devices::give(runtime, container, spec, &adjusted.devices)
         .await
         .map_err(wrong)?;
     Ok(adjusted.others)

@@ -4,9 +4,9 @@ use std::path::PathBuf;
 
 use oci_spec::runtime::Spec;
 
+use super::Container;
 use crate::{
     cdi::{self, CdiError, InjectError, Requested},
-    id::ContainerId,
     paths::PathError,
     runtime::Runtime,
 };
@@ -28,10 +28,11 @@ pub(crate) enum DevicesError {
 /// Gives a container the devices that it asks for. All that can be wrong is, before anything is made of the specification.
 pub(super) async fn give(
     runtime: &Runtime,
-    id: &ContainerId,
+    container: &Container,
     spec: &mut Spec,
     requested: &[Requested],
 ) -> Result<(), DevicesError> {
+    let privileged = container.config.linux.security_context.privileged;
     for (file, edits) in runtime.cdi.edits(requested).await? {
         // Nodes are looked at where one that hangs holds up this container alone.
         let nodes = runtime.paths.nodes(cdi::host_nodes(&edits)).await;
@@ -39,8 +40,8 @@ pub(super) async fn give(
             file: file.clone(),
             source,
         })?;
-        cdi::inject(spec, &file, &edits, nodes)?;
-        tracing::debug!(container = %id, file = %file.display(), "devices");
+        cdi::inject(spec, &file, &edits, nodes, privileged)?;
+        tracing::debug!(container = %container.id, file = %file.display(), "devices");
     }
     Ok(())
 }

@@ -10,6 +10,7 @@ use super::{
     limits::{self, Limits},
     merge::{Merged, Owners, take_resources},
     others::Others,
+    plugin::Plugin,
     validate,
 };
 use crate::{
@@ -55,7 +56,7 @@ impl Nri {
             let answer = self.ask(plugin, Event::RunPodSandbox, &request).await?;
             let _nothing: Option<api::RunPodSandboxResponse> = answer;
         }
-        validate::required(&self.config, &plugins, &pod.config.annotations, None)
+        self.heard(&plugins, pod, None)
     }
 
     /// Its containers have ended; its network is still there.
@@ -97,11 +98,26 @@ impl Nri {
             overhead_linux_resources: change.overhead.as_ref().map(describe::asked),
             linux_resources: change.resources.as_ref().map(describe::asked),
         };
-        for plugin in self.plugins() {
-            let answer = self.ask(&plugin, Event::UpdatePodSandbox, &request).await?;
+        let plugins = self.plugins();
+        for plugin in &plugins {
+            let answer = self.ask(plugin, Event::UpdatePodSandbox, &request).await?;
             let _nothing: Option<api::UpdatePodSandboxResponse> = answer;
         }
-        Ok(())
+        self.heard(&plugins, pod, None)
+    }
+
+    /// One that is required and cannot say no has not said yes.
+    fn heard(
+        &self,
+        plugins: &[Arc<Plugin>],
+        pod: &Pod,
+        container: Option<&Container>,
+    ) -> Result<(), NriError> {
+        if !self.config.enabled {
+            return Ok(());
+        }
+        let name = container.map(|container| container.config.metadata.name.as_str());
+        validate::required(&self.config, plugins, &pod.config.annotations, name)
     }
 
     pub(crate) async fn pod_updated(&self, runtime: &Runtime, pod: &Pod) {
@@ -127,10 +143,8 @@ impl Nri {
             let note = (Arc::clone(container), Some(Arc::clone(spec)));
             noted.containers.insert(container.id.clone(), note);
         });
-        let annotations = &container.pod.config.annotations;
-        let name = Some(container.config.metadata.name.as_str());
         if plugins.is_empty() {
-            validate::required(&self.config, &plugins, annotations, name)?;
+            self.heard(&plugins, &container.pod, Some(container))?;
             return Ok(None);
         }
         let mut adjusted = Adjusted {
@@ -180,7 +194,7 @@ impl Nri {
             let limits = limits::from_the_first(asked, linux, &runtime.host).map_err(wrong)?;
             adjusted.limits = Some(limits);
         }
-        validate::required(&self.config, &plugins, annotations, name)?;
+        self.heard(&plugins, &container.pod, Some(container))?;
         validate::built_in(&self.config, &merged.owners)?;
         let question = api::ValidateContainerAdjustmentRequest {
             pod: Some(pod),
@@ -236,17 +250,17 @@ impl Nri {
     ) -> Result<(), NriError> {
         let plugins = self.plugins();
         if plugins.is_empty() {
-            return Ok(());
+            return self.heard(&plugins, &container.pod, Some(container));
         }
         let request = api::StartContainerRequest {
             pod: Some(describe::pod(runtime, &container.pod)),
             container: self.now(runtime, container),
         };
-        for plugin in plugins {
-            let answer = self.ask(&plugin, Event::StartContainer, &request).await?;
+        for plugin in &plugins {
+            let answer = self.ask(plugin, Event::StartContainer, &request).await?;
             let _nothing: Option<api::StartContainerResponse> = answer;
         }
-        Ok(())
+        self.heard(&plugins, &container.pod, Some(container))
     }
 
     pub(crate) async fn started(&self, runtime: &Runtime, container: &Container) {
@@ -268,19 +282,20 @@ impl Nri {
         let plugins = self.plugins();
         let mut others = Others::default();
         if plugins.is_empty() {
+            self.heard(&plugins, &container.pod, Some(container))?;
             let limits = change.into();
             return Ok(Updated { limits, others });
         }
         let mut resources = describe::asked(&change);
         let mut owners = Owners::default();
         let own = container.id.as_str();
-        for plugin in plugins {
+        for plugin in &plugins {
             let request = api::UpdateContainerRequest {
                 pod: Some(describe::pod(runtime, &container.pod)),
                 container: self.now(runtime, container),
                 linux_resources: Some(resources.clone()),
             };
-            let answer = self.ask(&plugin, Event::UpdateContainer, &request).await?;
+            let answer = self.ask(plugin, Event::UpdateContainer, &request).await?;
             let Some(answer): Option<api::UpdateContainerResponse> = answer else {
                 continue;
             };
@@ -294,6 +309,7 @@ impl Nri {
             others.take(theirs, &plugin.name, own)?;
             others.evict(answer.evict, &plugin.name);
         }
+        self.heard(&plugins, &container.pod, Some(container))?;
         let mut limits =
             limits::asked(&resources, &runtime.host).map_err(|source| NriError::Apply {
                 plugins: Merged {

@@ -2,6 +2,7 @@
 
 use std::{fs, path::Path};
 
+use cri::v1::security_profile::ProfileType;
 use e2e::{ContainerSettings, Limits, PodSettings, is_v2, scenario_with};
 use nri::api;
 use testkit::nri_plugin::Reaction;
@@ -334,5 +335,74 @@ fn a_plugin_places_a_container_below_its_pod() {
         host.cri.remove(&first).await?;
         host.remove_all_pods().await?;
         host.give_up_parent("placed")
+    });
+}
+
+#[test]
+fn a_plugin_gives_a_namespace_a_parameter_and_a_filter() {
+    scenario_with(SETTINGS, async |host| {
+        let own = api::LinuxNamespace {
+            r#type: "ipc".into(),
+            path: String::new(),
+        };
+        let denied = api::LinuxSyscall {
+            names: vec!["mkdir".into(), "mkdirat".into()],
+            action: "SCMP_ACT_ERRNO".into(),
+            errno_ret: Some(api::OptionalUInt32 { value: 122 }),
+            ..Default::default()
+        };
+        let policy = api::LinuxSeccomp {
+            default_action: "SCMP_ACT_ALLOW".into(),
+            syscalls: vec![denied],
+            ..Default::default()
+        };
+        let parameter = ("kernel.shm_rmid_forced".to_owned(), "1".to_owned());
+        let mine = linux(api::LinuxContainerAdjustment {
+            namespaces: vec![own],
+            sysctl: [parameter.clone()].into(),
+            seccomp_policy: Some(policy),
+            ..Default::default()
+        });
+        let pod = PodSettings::new("apart");
+        let pod_id = host.run_pod(&pod).await?;
+        let script =
+            "readlink /proc/self/ns/ipc; cat /proc/sys/kernel/shm_rmid_forced; mkdir /tmp/made";
+        let unconfined = |name: &str| {
+            ContainerSettings::sh(name, script).edited(|config| {
+                let linux = config.linux.get_or_insert_default();
+                let security = linux.security_context.get_or_insert_default();
+                security.seccomp = Some(cri::v1::SecurityProfile {
+                    profile_type: ProfileType::Unconfined.into(),
+                    ..Default::default()
+                });
+            })
+        };
+        let (_, before) = host
+            .run_to_end(&pod_id, &pod, &unconfined("before"))
+            .await?;
+        let plugin = connect(host, "10", creating(mine)).await?;
+        let (_, after) = host.run_to_end(&pod_id, &pod, &unconfined("after")).await?;
+        drop(plugin);
+        let [before, after] = [before, after]
+            .map(|output| -> Vec<String> { output.lines().map(str::to_owned).collect() });
+        assert_ne!(before[0], after[0], "an IPC namespace of its own");
+        assert_eq!((&*before[1], &*after[1]), ("0", "1"));
+        // EDQUOT is nothing that mkdir ever says here.
+        assert!(before.len() == 2 && after[2].contains("quota"), "{after:?}");
+        // In the pod's it would be another's.
+        let others = linux(api::LinuxContainerAdjustment {
+            sysctl: [parameter].into(),
+            ..Default::default()
+        });
+        let _plugin = connect(host, "10", creating(others)).await?;
+        let error = host
+            .create(&pod_id, &pod, &ContainerSettings::sleeper("others"))
+            .await
+            .unwrap_err();
+        assert!(
+            error.message().contains("sysctls.kernel.shm_rmid_forced"),
+            "{error}"
+        );
+        Ok(())
     });
 }

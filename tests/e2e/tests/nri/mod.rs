@@ -3,12 +3,13 @@
 mod classes;
 mod kernel;
 mod late;
-mod net_devices;
+pub(crate) mod net_devices;
 mod refusals;
+mod required;
 
 use std::{fs, path::PathBuf};
 
-use cri::v1::{ContainerState, LinuxContainerResources};
+use cri::v1::{ContainerState, LinuxContainerResources, UpdatePodSandboxResourcesRequest};
 use e2e::{ContainerSettings, Host, Limits, PodSettings, scenario_with};
 use nri::api;
 use prost::Message;
@@ -87,6 +88,14 @@ fn update(id: &str, resources: api::LinuxResources) -> api::ContainerUpdate {
     }
 }
 
+fn of_pod(id: &str, resources: LinuxContainerResources) -> UpdatePodSandboxResourcesRequest {
+    UpdatePodSandboxResourcesRequest {
+        pod_sandbox_id: id.to_owned(),
+        overhead: None,
+        resources: Some(resources),
+    }
+}
+
 #[test]
 fn plugins_are_told_of_everything_in_order() {
     scenario_with(SETTINGS, async |host| {
@@ -99,7 +108,8 @@ fn plugins_are_told_of_everything_in_order() {
             memory_limit_in_bytes: 64 * MIB,
             ..Default::default()
         };
-        host.cri.update(&id, resources).await?;
+        host.cri.update(&id, resources.clone()).await?;
+        host.cri.update_pod(of_pod(&pod_id, resources)).await?;
         host.cri.stop(&id, 10).await?;
         host.cri.remove(&id).await?;
         // One that ends by itself, and one that goes with its pod.
@@ -125,6 +135,8 @@ fn plugins_are_told_of_everything_in_order() {
                 "PostStartContainer main",
                 "UpdateContainer main",
                 "PostUpdateContainer main",
+                "UpdatePodSandbox",
+                "PostUpdatePodSandbox",
                 "StopContainer main",
                 "RemoveContainer main",
                 "CreateContainer short",
@@ -163,6 +175,15 @@ fn plugins_are_told_of_everything_in_order() {
         );
         assert_eq!(container.state(), api::ContainerState::ContainerRunning);
         assert!(container.pid != 0 && !container.args.is_empty() && !container.mounts.is_empty());
+        let updated = all
+            .iter()
+            .find(|one| one.method == "UpdatePodSandbox")
+            .expect("its resources were changed");
+        let updated = api::UpdatePodSandboxRequest::decode(updated.payload.as_slice())?;
+        assert_eq!(updated.pod.unwrap_or_default().id, pod_id);
+        let asked = updated.linux_resources.unwrap_or_default();
+        assert_eq!(asked.memory, limits(64 * MIB).memory);
+        assert_eq!(updated.overhead_linux_resources, None);
         let ended = all
             .iter()
             .find(|one| one.method == "StopContainer" && one.container == "short")

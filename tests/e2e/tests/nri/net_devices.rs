@@ -23,7 +23,7 @@ fn lending(device: &str, name: &str) -> api::ContainerAdjustment {
 }
 
 /// The device as `ip` shows it on the node, once it is there.
-async fn on_the_node(host: &Host, device: &str) -> anyhow::Result<String> {
+pub(crate) async fn on_the_node(host: &Host, device: &str) -> anyhow::Result<String> {
     for _ in 0..600 {
         let shown = host.sandbox.sh(&format!(
             "ip addr show {device} && ip link show {device} || true"
@@ -38,13 +38,14 @@ async fn on_the_node(host: &Host, device: &str) -> anyhow::Result<String> {
     anyhow::bail!("{device} does not come back: {there}")
 }
 
+/// Makes the device `lent` on the node.
+pub(crate) const LENT: &str = "ip link add lent type veth peer name kept; ip link set kept up; ip link set lent alias 'the uplink'; \
+     ip addr add 192.0.2.9/24 dev lent; ip addr add 2001:db8::9/64 dev lent nodad";
+
 #[test]
 fn a_device_is_lent_for_as_long_as_its_container_lives() {
     scenario_with(SETTINGS, async |host| {
-        host.sandbox.sh(
-            "ip link add lent type veth peer name kept; ip link set kept up; ip link set lent alias 'the uplink'; \
-             ip addr add 192.0.2.9/24 dev lent; ip addr add 2001:db8::9/64 dev lent nodad",
-        )?;
+        host.sandbox.sh(LENT)?;
         let pod = PodSettings::new("lent");
         let pod_id = host.run_pod(&pod).await?;
         let away = || -> anyhow::Result<()> {
@@ -97,9 +98,7 @@ fn a_device_is_lent_for_as_long_as_its_container_lives() {
 #[test]
 fn a_device_that_cannot_be_lent_stays_where_it_is() {
     scenario_with(SETTINGS, async |host| {
-        host.sandbox.sh(
-            "ip link add lent type veth peer name kept; ip link set lent alias 'the uplink'; ip addr add 192.0.2.9/24 dev lent",
-        )?;
+        host.sandbox.sh(LENT)?;
         let pod = PodSettings::new("lent");
         let pod_id = host.run_pod(&pod).await?;
         let failing = api::ContainerAdjustment {

@@ -2,12 +2,13 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
+use cri::v1::ContainerState;
 use e2e::{ContainerSettings, Limits, PodSettings, scenario_with};
 use nri::api;
 use prost::Message;
-use testkit::nri_plugin::Reaction;
+use testkit::nri_plugin::{Plugin, Reaction};
 
-use super::{MIB, SETTINGS, connect, creating, env, failing, limits, update};
+use super::{MIB, SETTINGS, connect, creating, env, failing, limits, of_pod, socket, update};
 
 #[test]
 fn plugins_do_not_confine_less_than_the_pod() {
@@ -222,6 +223,13 @@ fn bad_plugins_are_let_go() {
                 .any(|one| one.r#type == "LongshoreNri" && one.message.contains("10-test"));
             assert!(told, "{name}: {status:?}");
         }
+        // One that cannot say who it is, is nobody.
+        for (index, name) in [("ten", "test"), ("10", "")] {
+            let socket = socket(host);
+            let nobody = Plugin::connect(&socket, index, name, |_| Reaction::content());
+            let error = nobody.await.unwrap_err();
+            assert!(format!("{error:#}").contains("register"), "{error:#}");
+        }
         // One that does not take what there is never comes to be asked, and the node says so.
         let _refuses = connect(host, "11", |told| match told.method.as_str() {
             "Synchronize" => Reaction::Refuse("not mine".into()),
@@ -249,11 +257,33 @@ fn refusals_are_heard() {
         let pod = PodSettings::new("refused");
         let pod_id = host.run_pod(&pod).await?;
         // One that says no is heard, and one that changes what none may is not.
+        let there = ContainerSettings::sleeper("there");
+        let there = host.create(&pod_id, &pod, &there).await?;
         let refuses = connect(host, "10", |told| match told.method.as_str() {
-            "CreateContainer" | "RunPodSandbox" => Reaction::Refuse("not today".into()),
+            "CreateContainer" | "RunPodSandbox" | "StartContainer" | "UpdateContainer"
+            | "UpdatePodSandbox" => Reaction::Refuse("not today".into()),
             _ => Reaction::content(),
         })
         .await?;
+        let more = cri::v1::LinuxContainerResources {
+            memory_limit_in_bytes: 64 * MIB,
+            ..Default::default()
+        };
+        let pods = of_pod(&pod_id, more.clone());
+        for refused in [
+            host.cri.start(&there).await,
+            host.cri.update(&there, more).await,
+            host.cri.update_pod(pods).await,
+        ] {
+            let error = refused.unwrap_err();
+            assert!(error.message().contains("not today"), "{error}");
+        }
+        let status = host.cri.container_status(&there).await?;
+        assert_eq!(status.state(), ContainerState::ContainerCreated);
+        assert_ne!(
+            Limits::of(host, &there).await?.memory()?,
+            (64 * MIB).to_string()
+        );
         let error = host
             .create(&pod_id, &pod, &ContainerSettings::sleeper("no"))
             .await
