@@ -185,3 +185,43 @@ impl Command {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    /// Commands whose output has no ids in it, or is what another program reads.
+    const SPEAK: &[&str] = &[
+        "attach",
+        "bench",
+        "check",
+        "completion",
+        "config",
+        "du",
+        "explain-pull",
+        "fsck",
+        "help",
+        "imagefsinfo",
+        "logs",
+        "man",
+        "port-forward",
+        "runtime-config",
+        "save",
+        "top",
+        "update-runtime-config",
+        "version",
+    ];
+
+    #[test]
+    fn every_command_that_names_something_can_be_quiet() {
+        for command in Cli::command().get_subcommands() {
+            let name = command.get_name();
+            let quiet = command
+                .get_arguments()
+                .any(|argument| argument.get_long() == Some("quiet"));
+            assert_eq!(quiet, !SPEAK.contains(&name), "{name}");
+        }
+    }
+}

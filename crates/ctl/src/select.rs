@@ -114,7 +114,10 @@ impl PodSelection {
             PodState::NotReady => PodSandboxState::SandboxNotready,
         });
         let filter = PodSandboxFilter {
-            id: id.unwrap_or_default().to_owned(),
+            id: match id {
+                Some(given) => ids::pod(session, given).await?,
+                None => String::new(),
+            },
             state: state.map(|state| PodSandboxStateValue {
                 state: state.into(),
             }),
@@ -141,7 +144,10 @@ impl ContainerSelection {
     ) -> Result<Vec<Container>, Error> {
         let patterns = Patterns::compile(self.name.as_deref(), self.namespace.as_deref())?;
         let filter = ContainerFilter {
-            id: id.unwrap_or_default().to_owned(),
+            id: match id {
+                Some(given) => ids::container(session, given).await?,
+                None => String::new(),
+            },
             state: self.wanted_state().map(|state| ContainerStateValue {
                 state: state.into(),
             }),

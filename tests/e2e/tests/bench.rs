@@ -226,6 +226,29 @@ fn bench_handlers_measures_each_through_the_runtime_and_alone() {
                 assert!(command["cpu_ms"].as_f64().unwrap() > 0.0, "{report}");
             }
         }
+        let file = format!("{directory}/run.json");
+        let arguments = [
+            "run",
+            "--suite=handlers",
+            "--network=host",
+            "--repeats=2",
+            &format!("--image={image}"),
+            &format!("--directory={directory}"),
+            &format!("--output={file}"),
+        ];
+        succeeded(run(host, &arguments)?)?;
+        let record: Value = serde_json::from_slice(&std::fs::read(&file)?)?;
+        let all = record["series"].as_array().context("read the series")?;
+        for handler in ["native", "crun"] {
+            let created = all.iter().find(|it| {
+                it["suite"] == "handlers"
+                    && it["operation"] == "CreatePod"
+                    && it["variant"] == handler
+            });
+            let samples = created.map(|it| &it["samples"]);
+            let count = samples.and_then(Value::as_array).map(Vec::len);
+            assert_eq!(count, Some(2), "{handler}: {record}");
+        }
         assert!(host.cri.pods(None).await?.is_empty());
         Ok(())
     });

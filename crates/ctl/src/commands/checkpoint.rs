@@ -2,7 +2,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 
-use super::each::each;
+use super::each::{Quiet, each};
 use crate::error::Error;
 use crate::ids;
 use crate::output::Output;
@@ -16,6 +16,8 @@ pub(crate) struct Checkpoint {
     /// Archive that the runtime writes
     #[arg(long, short, value_name = "FILE.TAR")]
     export: PathBuf,
+    #[command(flatten)]
+    quiet: Quiet,
 }
 
 impl Checkpoint {

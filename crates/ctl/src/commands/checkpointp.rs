@@ -5,6 +5,7 @@ use clap::Args;
 use cri::v1::{ContainerFilter, ContainerState, ContainerStateValue};
 
 use super::checkpoint::absolute;
+use super::each::Quiet;
 use crate::error::Error;
 use crate::ids;
 use crate::output::Output;
@@ -22,6 +23,8 @@ pub(crate) struct Checkpointp {
     /// Directory that the runtime writes into; made if it is not there, and empty otherwise
     #[arg(long, short, value_name = "DIRECTORY")]
     export: PathBuf,
+    #[command(flatten)]
+    quiet: Quiet,
 }
 
 impl Checkpointp {

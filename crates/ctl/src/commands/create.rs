@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use clap::Args;
 
+use super::each::Quiet;
 use super::pull::{self, PullFlags};
 use crate::error::Error;
 use crate::output::Output;
@@ -32,6 +33,8 @@ pub(crate) struct Create {
     /// Give up after this time
     #[arg(long, short = 'T', value_name = "DURATION", value_parser = duration::parse)]
     cancel_timeout: Option<Duration>,
+    #[command(flatten)]
+    quiet: Quiet,
 }
 
 impl Create {

@@ -1,10 +1,19 @@
 use std::io::Write;
 
+use clap::Args;
 use futures_util::{StreamExt, stream};
 
 use crate::error::{self, Error};
 use crate::output::Output;
 use crate::session::Session;
+
+/// Of each command that names what it has found or changed.
+#[derive(Debug, Clone, Copy, Default, Args)]
+pub(crate) struct Quiet {
+    /// Print only ids
+    #[arg(long, short)]
+    pub(crate) quiet: bool,
+}
 
 /// As many removals and stops as run at the same time.
 pub(crate) const AT_ONCE: usize = 8;

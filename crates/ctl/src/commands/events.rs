@@ -2,6 +2,7 @@ use std::io::Write;
 
 use clap::Args;
 
+use super::each::Quiet;
 use crate::error::Error;
 use crate::output::Output;
 use crate::output::json::{self, Names};
@@ -13,6 +14,8 @@ use crate::session::Session;
 pub(crate) struct Events {
     #[command(flatten)]
     shape: Shape,
+    #[command(flatten)]
+    quiet: Quiet,
 }
 
 impl Events {
@@ -29,6 +32,7 @@ impl Events {
             let next = next.map_err(|status| Error::rpc("read events", status))?;
             let Some(event) = next else { return Ok(()) };
             match &form {
+                _ if self.quiet.quiet => writeln!(out, "{}", event.container_id)?,
                 // A message has the schema's order, a value its keys sorted.
                 Form::Plain(format) => json::write_message(out, *format, &event)?,
                 Form::Template(_) => form.write(out, &json::value(&event, Names::Json))?,

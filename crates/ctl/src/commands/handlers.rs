@@ -1,6 +1,9 @@
+use std::io::Write;
+
 use clap::Args;
 use serde_json::{Map, Value};
 
+use super::each::Quiet;
 use crate::error::Error;
 use crate::output::table::Table;
 use crate::output::{Format, Output, json};
@@ -12,6 +15,8 @@ pub(crate) struct Handlers {
     /// Output format
     #[arg(long, short, default_value = "table")]
     output: Format,
+    #[command(flatten)]
+    quiet: Quiet,
 }
 
 impl Handlers {
@@ -39,6 +44,13 @@ impl Handlers {
                 object.insert("userNamespaces".to_owned(), features.user_namespaces.into());
                 object
             }));
+        }
+        if self.quiet.quiet {
+            for handler in &handlers {
+                let name = handler.get("name").and_then(Value::as_str);
+                writeln!(out, "{}", name.unwrap_or_default())?;
+            }
+            return Ok(());
         }
         if format != Format::Table {
             let handlers = handlers.into_iter().map(Value::Object).collect();

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use clap::Args;
 use cri::progress::LoadOptions;
 
+use super::each::Quiet;
 use super::load;
 use crate::error::Error;
 use crate::output::Output;
@@ -21,6 +22,8 @@ pub(crate) struct Import {
     /// Change of the configuration, such as 'CMD ["sh"]'; also ENTRYPOINT, ENV, EXPOSE, LABEL, STOPSIGNAL, USER, VOLUME and WORKDIR
     #[arg(long = "change", short, value_name = "INSTRUCTION")]
     changes: Vec<String>,
+    #[command(flatten)]
+    quiet: Quiet,
 }
 
 impl Import {

@@ -6,6 +6,7 @@ use clap::Args;
 use cri::progress::{LoadOptions, LoadRequest, LoadResponse, load_request::Part};
 use tokio::sync::mpsc;
 
+use super::each::Quiet;
 use super::pieces::{PIECE_BYTES, Pieces};
 use crate::error::Error;
 use crate::output::Output;
@@ -20,6 +21,8 @@ pub(crate) struct Load {
     /// Name of the image, or a repository where the archive has the tag alone
     #[arg(long, short, value_name = "NAME")]
     name: Option<String>,
+    #[command(flatten)]
+    quiet: Quiet,
 }
 
 impl Load {
@@ -31,6 +34,7 @@ impl Load {
         let loaded = send(session, options, self.input).await?;
         for image in loaded.images {
             match &*image.names {
+                _ if self.quiet.quiet => writeln!(out, "{}", image.id)?,
                 [] => writeln!(out, "{}", image.id)?,
                 names => writeln!(out, "{} {}", image.id, names.join(" "))?,
             }

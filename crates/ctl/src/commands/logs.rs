@@ -48,6 +48,9 @@ pub(crate) struct Logs {
     /// Show lines since a time (2026-11-21T08:00:00Z) or for a while back (10m)
     #[arg(long, value_name = "TIME")]
     since: Option<String>,
+    /// Show lines until a time, or until a while ago
+    #[arg(long, value_name = "TIME", conflicts_with_all = ["tail", "follow"])]
+    until: Option<String>,
     /// Show at most this much; -1 is all
     #[arg(long, value_name = "BYTES", default_value_t = -1, allow_negative_numbers = true, hide_default_value = true)]
     limit_bytes: i64,
@@ -68,7 +71,8 @@ impl Logs {
             tail: u64::try_from(self.tail).ok(),
             timestamps: self.timestamps,
             stream: self.stream,
-            since_ns: self.since.as_deref().map(since).transpose()?,
+            since_ns: moment("--since", self.since.as_deref())?,
+            until_ns: moment("--until", self.until.as_deref())?,
             limit_bytes: u64::try_from(self.limit_bytes).ok(),
         };
         let ids = match &self.pod {
@@ -203,16 +207,21 @@ fn log_path(id: &str, status: &ContainerStatus, previous: bool) -> Result<PathBu
     }
 }
 
-fn since(text: &str) -> Result<i64, Error> {
+/// A time, or so long before now.
+fn moment(flag: &str, text: Option<&str>) -> Result<Option<i64>, Error> {
+    let Some(text) = text else {
+        return Ok(None);
+    };
     if let Some(ns) = time::parse_rfc3339(text) {
-        return Ok(ns);
+        return Ok(Some(ns));
     }
     let back = duration::parse(text).map_err(|_| {
         Error::Usage(format!(
-            "--since {text:?}: write a time like 2026-11-21T08:00:00Z or a duration like 10m"
+            "{flag} {text:?}: write a time like 2026-11-21T08:00:00Z or a duration like 10m"
         ))
     })?;
-    Ok(time::now_ns().saturating_sub(i64::try_from(back.as_nanos()).unwrap_or(i64::MAX)))
+    let back = i64::try_from(back.as_nanos()).unwrap_or(i64::MAX);
+    Ok(Some(time::now_ns().saturating_sub(back)))
 }
 
 #[cfg(test)]

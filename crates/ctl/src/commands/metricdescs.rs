@@ -1,3 +1,5 @@
+use std::io::Write;
+
 use clap::Args;
 
 use crate::error::Error;
@@ -10,12 +12,20 @@ pub(crate) struct Metricdescs {
     /// Output format
     #[arg(long, short, default_value = "json")]
     output: Format,
+    /// Print only names
+    #[arg(long, short)]
+    quiet: bool,
 }
 
 impl Metricdescs {
     pub(crate) async fn run(self, session: &Session, out: &mut Output) -> Result<(), Error> {
         let format = json_or_yaml(self.output)?;
-        json::write_message(out, format, &session.metric_descriptors().await?)
+        let reply = session.metric_descriptors().await?;
+        if self.quiet {
+            let names = reply.descriptors.iter().map(|one| &one.name);
+            return names.map(|name| Ok(writeln!(out, "{name}")?)).collect();
+        }
+        json::write_message(out, format, &reply)
     }
 }
 

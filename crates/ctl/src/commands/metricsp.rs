@@ -3,6 +3,7 @@ use std::time::Duration;
 
 use clap::Args;
 
+use super::each::Quiet;
 use super::metricdescs::json_or_yaml;
 use crate::error::Error;
 use crate::output::{Format, Output, json};
@@ -20,6 +21,8 @@ pub(crate) struct Metricsp {
     /// Show again and again, until interrupted
     #[arg(long, short)]
     watch: bool,
+    #[command(flatten)]
+    quiet: Quiet,
 }
 
 impl Metricsp {
@@ -30,7 +33,13 @@ impl Metricsp {
             if self.watch && out.is_terminal() {
                 out.clear_screen()?;
             }
-            json::write_message(out, format, &metrics)?;
+            if self.quiet.quiet {
+                for pod in &metrics.pod_metrics {
+                    writeln!(out, "{}", pod.pod_sandbox_id)?;
+                }
+            } else {
+                json::write_message(out, format, &metrics)?;
+            }
             out.flush()?;
             if !self.watch {
                 return Ok(());

@@ -1,9 +1,12 @@
+use std::io::Write;
+
 use std::time::Duration;
 
 use clap::Args;
 use cri::progress::ListOperationsResponse;
 use serde_json::{Value, json};
 
+use super::each::Quiet;
 use crate::error::Error;
 use crate::output::table::Table;
 use crate::output::{Format, Output, json as output};
@@ -15,11 +18,18 @@ pub(crate) struct Ops {
     /// Output format
     #[arg(long, short, default_value = "table")]
     output: Format,
+    #[command(flatten)]
+    quiet: Quiet,
 }
 
 impl Ops {
     pub(crate) async fn run(self, session: &Session, out: &mut Output) -> Result<(), Error> {
         let reply = session.list_operations().await?;
+        if self.quiet.quiet {
+            let ids = reply.operations.iter().map(|operation| &operation.id);
+            let known = ids.filter(|id| !id.is_empty());
+            return known.map(|id| Ok(writeln!(out, "{id}")?)).collect();
+        }
         if self.output != Format::Table {
             return output::write_value(out, self.output, &value(&reply));
         }

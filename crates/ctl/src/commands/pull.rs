@@ -25,6 +25,9 @@ pub(crate) struct Pull {
     annotations: Vec<String>,
     #[command(flatten)]
     flags: PullFlags,
+    /// Print only the image's reference, and draw no progress
+    #[arg(long, short)]
+    quiet: bool,
 }
 
 /// Credentials and bounds, of every command that can pull.
@@ -59,6 +62,10 @@ impl Pull {
             auth: self.flags.credentials()?,
             sandbox_config,
         };
+        if self.quiet {
+            let reference = session.pull_image(request, self.flags.bound()?).await?;
+            return Ok(writeln!(out, "{reference}")?);
+        }
         let reference = one(session, request, &self.flags).await?;
         writeln!(out, "Image is up to date for {reference}")?;
         Ok(())

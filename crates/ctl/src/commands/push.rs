@@ -19,6 +19,9 @@ pub(crate) struct Push {
     target: Option<String>,
     #[command(flatten)]
     flags: PullFlags,
+    /// Print only the digest
+    #[arg(long, short)]
+    quiet: bool,
 }
 
 impl Push {
@@ -29,6 +32,9 @@ impl Push {
             auth: self.flags.own_credentials()?,
         };
         let pushed = session.push(request).await?;
+        if self.quiet {
+            return Ok(writeln!(out, "{}", pushed.digest)?);
+        }
         writeln!(
             out,
             "{} {}: {} layers sent, {} mounted",

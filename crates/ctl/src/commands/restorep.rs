@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::checkpoint::absolute;
+use super::each::Quiet;
 use crate::error::Error;
 use crate::input;
 use crate::output::Output;
@@ -29,6 +30,8 @@ pub(crate) struct Restorep {
     /// Let the containers go on
     #[arg(long)]
     start: bool,
+    #[command(flatten)]
+    quiet: Quiet,
 }
 
 impl Restorep {
@@ -47,7 +50,10 @@ impl Restorep {
             if self.start {
                 session.start_container(&container.container_id).await?;
             }
-            writeln!(out, "{} {}", container.container_id, container.name)?;
+            match self.quiet.quiet {
+                true => writeln!(out, "{}", container.container_id)?,
+                false => writeln!(out, "{} {}", container.container_id, container.name)?,
+            }
         }
         Ok(())
     }

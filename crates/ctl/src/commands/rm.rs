@@ -5,7 +5,7 @@ use std::path::Path;
 use clap::Args;
 use cri::v1::{ContainerFilter, ContainerState};
 
-use super::each::{AT_ONCE, check_targets, each};
+use super::each::{AT_ONCE, Quiet, check_targets, each};
 use crate::error::{self, Error};
 use crate::ids;
 use crate::output::Output;
@@ -25,6 +25,8 @@ pub(crate) struct Rm {
     /// Remove all containers
     #[arg(long, short)]
     all: bool,
+    #[command(flatten)]
+    quiet: Quiet,
 }
 
 impl Rm {

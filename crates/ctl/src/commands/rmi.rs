@@ -19,6 +19,9 @@ pub(crate) struct Rmi {
     /// Remove images that no container uses and that are not pinned
     #[arg(long, short = 'q', conflicts_with = "all")]
     prune: bool,
+    /// Print only ids
+    #[arg(long)]
+    quiet: bool,
 }
 
 impl Rmi {
@@ -42,7 +45,10 @@ impl Rmi {
                 error::note(&format!("{program}: {name} goes with all its tags: {tags}"));
             }
             session.remove_image(&name).await?;
-            Ok(deleted(&image))
+            Ok(match self.quiet {
+                true => image.id,
+                false => deleted(&image),
+            })
         })
         .await
     }

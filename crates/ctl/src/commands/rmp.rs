@@ -4,7 +4,7 @@ use std::path::Path;
 use clap::Args;
 use cri::v1::{PodSandboxFilter, PodSandboxState, PodSandboxStatus};
 
-use super::each::{AT_ONCE, check_targets, each};
+use super::each::{AT_ONCE, Quiet, check_targets, each};
 use crate::error::{self, Error};
 use crate::ids;
 use crate::manifest::LOG_DIRECTORY_ANNOTATION;
@@ -22,6 +22,8 @@ pub(crate) struct Rmp {
     /// Remove all pods
     #[arg(long, short)]
     all: bool,
+    #[command(flatten)]
+    quiet: Quiet,
 }
 
 impl Rmp {
@@ -55,6 +57,9 @@ impl Rmp {
                     "{}: remove logs {logs}: {failure}",
                     session.program()
                 ));
+            }
+            if self.quiet.quiet {
+                return Ok(id);
             }
             lines.push_str(&format!("Removed sandbox {id}"));
             Ok(lines)

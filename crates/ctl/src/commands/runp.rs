@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use clap::Args;
 
+use super::each::Quiet;
 use crate::error::Error;
 use crate::output::Output;
 use crate::session::Session;
@@ -21,6 +22,8 @@ pub(crate) struct Runp {
     /// Give up after this time
     #[arg(long, short = 'T', value_name = "DURATION", value_parser = duration::parse)]
     cancel_timeout: Option<Duration>,
+    #[command(flatten)]
+    quiet: Quiet,
 }
 
 impl Runp {

@@ -1,6 +1,6 @@
 use clap::Args;
 
-use super::each::each;
+use super::each::{Quiet, each};
 use crate::error::Error;
 use crate::ids;
 use crate::output::Output;
@@ -11,6 +11,8 @@ use crate::session::Session;
 pub(crate) struct Start {
     #[arg(value_name = "CONTAINER-ID", required = true)]
     ids: Vec<String>,
+    #[command(flatten)]
+    quiet: Quiet,
 }
 
 impl Start {

@@ -5,6 +5,7 @@ use std::time::Duration;
 use clap::Args;
 use cri::v1::{ContainerStats, ContainerStatsFilter, ListContainerStatsResponse, UInt64Value};
 
+use super::each::Quiet;
 use crate::error::Error;
 use crate::ids::{self, short};
 use crate::input::pairs;
@@ -43,6 +44,8 @@ pub(crate) struct Stats {
     /// Show again and again, until interrupted
     #[arg(long, short)]
     watch: bool,
+    #[command(flatten)]
+    quiet: Quiet,
 }
 
 impl Stats {
@@ -77,6 +80,10 @@ impl Stats {
         filter: &ContainerStatsFilter,
     ) -> Result<(), Error> {
         let first = sorted(session, filter).await?;
+        if self.quiet.quiet {
+            let ids = first.iter().map(id);
+            return ids.map(|id| Ok(writeln!(out, "{id}")?)).collect();
+        }
         if format != Format::Table {
             return json::write_message(out, format, &ListContainerStatsResponse { stats: first });
         }

@@ -7,6 +7,7 @@ use cri::v1::{
     CpuUsage, ListPodSandboxStatsResponse, PodSandboxStats, PodSandboxStatsFilter, UInt64Value,
 };
 
+use super::each::Quiet;
 use crate::error::Error;
 use crate::ids::{self, short};
 use crate::input::pairs;
@@ -39,6 +40,8 @@ pub(crate) struct Statsp {
     /// Show again and again, until interrupted
     #[arg(long, short)]
     watch: bool,
+    #[command(flatten)]
+    quiet: Quiet,
 }
 
 impl Statsp {
@@ -69,6 +72,10 @@ impl Statsp {
         filter: &PodSandboxStatsFilter,
     ) -> Result<(), Error> {
         let first = sorted(session, filter).await?;
+        if self.quiet.quiet {
+            let ids = first.iter().map(id);
+            return ids.map(|id| Ok(writeln!(out, "{id}")?)).collect();
+        }
         if format != Format::Table {
             return json::write_message(out, format, &ListPodSandboxStatsResponse { stats: first });
         }

@@ -2,7 +2,7 @@ use std::io::Write;
 
 use clap::Args;
 
-use super::each::{AT_ONCE, check_targets, each};
+use super::each::{AT_ONCE, Quiet, check_targets, each};
 use crate::error::Error;
 use crate::ids;
 use crate::output::Output;
@@ -20,6 +20,8 @@ pub(crate) struct Stop {
     /// Stop all running containers
     #[arg(long, short)]
     all: bool,
+    #[command(flatten)]
+    quiet: Quiet,
 }
 
 impl Stop {

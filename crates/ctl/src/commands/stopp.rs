@@ -1,6 +1,6 @@
 use clap::Args;
 
-use super::each::{AT_ONCE, each};
+use super::each::{AT_ONCE, Quiet, each};
 use crate::error::Error;
 use crate::ids;
 use crate::output::Output;
@@ -11,6 +11,8 @@ use crate::session::Session;
 pub(crate) struct Stopp {
     #[arg(value_name = "POD-ID", required = true)]
     ids: Vec<String>,
+    #[command(flatten)]
+    quiet: Quiet,
 }
 
 impl Stopp {
@@ -18,7 +20,10 @@ impl Stopp {
         let targets = ids::pods(session, &self.ids).await?;
         each(session, out, AT_ONCE, targets, async |id| {
             session.stop_pod(&id).await?;
-            Ok(format!("Stopped sandbox {id}"))
+            Ok(match self.quiet.quiet {
+                true => id,
+                false => format!("Stopped sandbox {id}"),
+            })
         })
         .await
     }

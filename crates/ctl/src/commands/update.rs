@@ -1,7 +1,7 @@
 use clap::Args;
 use cri::v1::LinuxContainerResources;
 
-use super::each::each;
+use super::each::{Quiet, each};
 use crate::error::Error;
 use crate::ids;
 use crate::output::Output;
@@ -51,6 +51,8 @@ pub(crate) struct Update {
     cpu_count: Option<i64>,
     #[arg(long, hide = true)]
     cpu_maximum: Option<i64>,
+    #[command(flatten)]
+    quiet: Quiet,
 }
 
 impl Update {

@@ -45,8 +45,8 @@ impl<'o> Lines<'o> {
         err: &mut impl Write,
     ) -> io::Result<()> {
         let Some(record) = Record::parse(line) else {
-            let since = self.options.since_ns.is_some();
-            if !since && self.options.stream.is_none() && !line.is_empty() {
+            let timed = self.options.since_ns.is_some() || self.options.until_ns.is_some();
+            if !timed && self.options.stream.is_none() && !line.is_empty() {
                 let piece = self.within_limit(line);
                 out.write_all(self.options.prefix.as_bytes())?;
                 out.write_all(piece)?;
@@ -59,7 +59,10 @@ impl<'o> Lines<'o> {
             .stream
             .is_none_or(|wanted| wanted == record.stream);
         let old = |since: i64| record.time_ns().is_some_and(|time| time < since);
-        let wanted = wanted_stream && !self.options.since_ns.is_some_and(old);
+        let young = |until: i64| record.time_ns().is_some_and(|time| time > until);
+        let out_of_time =
+            self.options.since_ns.is_some_and(old) || self.options.until_ns.is_some_and(young);
+        let wanted = wanted_stream && !out_of_time;
         let joining = self.joining(record.stream);
         if !joining.open {
             *joining = Joining {

@@ -29,6 +29,8 @@ pub(crate) struct LogOptions {
     pub(crate) stream: Option<Stream>,
     /// Only lines whose first record is not older.
     pub(crate) since_ns: Option<i64>,
+    /// Only lines whose first record is not younger.
+    pub(crate) until_ns: Option<i64>,
     /// Only so many bytes of text.
     pub(crate) limit_bytes: Option<u64>,
 }

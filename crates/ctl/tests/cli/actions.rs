@@ -19,6 +19,69 @@ fn ids_may_be_short_or_names_but_must_be_unique() {
     );
 }
 
+/// What a command does and says of a whole id it does and says of a prefix and of a name.
+#[test]
+fn a_prefix_or_a_name_goes_wherever_an_id_goes() {
+    let bench = Bench::start();
+    bench.write("client.log", "2026-11-21T08:00:00Z stdout F hello\n");
+    let pod = bench.write(
+        "pod.json",
+        r#"{"metadata": {"name": "web", "namespace": "n", "uid": "u"}}"#,
+    );
+    let container = bench.write(
+        "container.json",
+        r#"{"metadata": {"name": "c"}, "image": {"image": "i"}}"#,
+    );
+    let archive = bench.path("archive").display().to_string();
+    let of_containers: &[&[&str]] = &[
+        &["start", "@"],
+        &["stop", "@"],
+        &["rm", "-f", "@"],
+        &["inspect", "@"],
+        &["exec", "-s", "@", "true"],
+        &["exec", "@", "true"],
+        &["attach", "@"],
+        &["logs", "@"],
+        &["stats", "-o", "json", "--id", "@"],
+        &["update", "--memory", "1", "@"],
+        &["checkpoint", "--export", &archive, "@"],
+        &["ps", "--id", "@"],
+        &["diff", "@"],
+        &["cp", "@:/etc", "-"],
+    ];
+    let of_pods: &[&[&str]] = &[
+        &["stopp", "@"],
+        &["rmp", "-f", "@"],
+        &["inspectp", "@"],
+        &["statsp", "@"],
+        &["create", "@", &container, &pod],
+        &["logs", "--pod", "@"],
+        &["ps", "--pod", "@"],
+        &["exec", "--pod", "@", "true"],
+        &["inspect", "--pod", "@"],
+        &["pods", "--id", "@"],
+        &["port-forward", "@", "0:80"],
+        &["checkpointp", "--export", &archive, "@"],
+    ];
+    let all = of_containers
+        .iter()
+        .map(|words| (words, [CLIENT, "d33", "client"]));
+    let all = all.chain(of_pods.iter().map(|words| (words, [WEB_POD, "aa1", "web"])));
+    for (words, [whole, prefix, name]) in all {
+        let with = |id: &str| {
+            let words: Vec<_> = words.iter().map(|word| word.replace('@', id)).collect();
+            let words: Vec<_> = words.iter().map(String::as_str).collect();
+            // How often samples were taken is in the fake's figures.
+            bench.fake.calls();
+            (bench.run(&words), bench.fake.calls())
+        };
+        let wanted = with(whole);
+        for short in [prefix, name] {
+            assert_eq!(with(short), wanted, "{words:?} of {short}");
+        }
+    }
+}
+
 #[test]
 fn one_failure_does_not_keep_the_others() {
     let bench = Bench::start();

@@ -3,7 +3,7 @@
 mod data;
 mod services;
 
-pub(crate) use data::{CLIENT, DB_POD, SERVER, SERVER2, WEB_POD};
+pub(crate) use data::{BARE, BUSYBOX, CLIENT, DB_POD, SERVER, SERVER2, WEB_POD};
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};

@@ -1,6 +1,6 @@
 use serde_json::{Value, json};
 
-use crate::fake::{CLIENT, DB_POD, SERVER, SERVER2, WEB_POD};
+use crate::fake::{BARE, BUSYBOX, CLIENT, DB_POD, SERVER, SERVER2, WEB_POD};
 use crate::{Bench, longshore};
 
 #[test]
@@ -81,6 +81,42 @@ IMAGE                    TAG                 IMAGE ID            SIZE
         wide.lines().nth(1).unwrap(),
         "127.0.0.1:5000/busybox   demo                ffff456789abc       eeee456789abc       2.21MB              true"
     );
+}
+
+#[test]
+fn quiet_commands_print_ids_alone() {
+    let bench = Bench::start();
+    let pod = bench.write(
+        "pod.json",
+        r#"{"metadata": {"name": "p", "namespace": "n", "uid": "u"}}"#,
+    );
+    let container = bench.write(
+        "container.json",
+        r#"{"metadata": {"name": "c"}, "image": {"image": "i"}}"#,
+    );
+    for (words, printed) in [
+        (&["pods", "-q", "-l"][..], &[WEB_POD][..]),
+        (&["ps", "-q"], &[CLIENT, SERVER]),
+        (&["images", "-q"], &[BARE, BUSYBOX]),
+        (&["stats", "-q"], &[SERVER, CLIENT]),
+        (&["handlers", "-q"], &["runsc"]),
+        (&["runp", "-q", &pod], &["newpod"]),
+        (&["create", "-q", "web", &container, &pod], &["newc"]),
+        (&["start", "-q", "client"], &[CLIENT]),
+        (&["stop", "-q", "client"], &[CLIENT]),
+        (&["rm", "-qf", "client"], &[CLIENT]),
+        (&["stopp", "-q", "web"], &[WEB_POD]),
+        (&["rmp", "-qf", "web"], &[WEB_POD]),
+        (
+            &["rmi", "--quiet", "127.0.0.1:5000/busybox:demo"],
+            &[BUSYBOX],
+        ),
+        (&["update", "-q", "--memory", "1", "client"], &[CLIENT]),
+        (&["pull", "-q", "busybox"], &["busybox@sha256:1234"]),
+    ] {
+        let lines: Vec<_> = printed.iter().map(|line| format!("{line}\n")).collect();
+        assert_eq!(bench.output(words), lines.concat(), "{words:?}");
+    }
 }
 
 #[test]

@@ -4,6 +4,7 @@ use std::process::Stdio;
 
 use crate::Bench;
 use crate::fake::{CLIENT, DB_POD, SERVER, WEB_POD};
+use crate::terminal::OnTerminal;
 
 const LOG: &str = "\
 2026-11-21T08:00:00.000000001Z stdout F one
@@ -30,6 +31,18 @@ fn logs_are_joined_and_cut() {
         logs(&["--since", "2026-11-21T08:00:01Z"]),
         both("two\n", "oops\n")
     );
+    assert_eq!(
+        logs(&["--until", "2026-11-21T08:00:01.5Z"]),
+        both("one\n", "oops\n")
+    );
+    let between = &[
+        "--since",
+        "2026-11-21T08:00:01Z",
+        "--until",
+        "2026-11-21T08:00:01.5Z",
+    ];
+    assert_eq!(logs(between), both("", "oops\n"));
+    assert_eq!(logs(&["--until", "20000h"]), both("", ""));
     assert_eq!(
         logs(&["-t", "--tail", "1"]),
         both("2026-11-21T08:00:02.000000001Z two\n", "")
@@ -131,6 +144,38 @@ fn several_logs_say_whose_a_line_is() {
         "{}",
         of_another.stderr
     );
+}
+
+/// On a terminal names have colours, unless `NO_COLOR` is set; elsewhere there are none.
+#[test]
+fn names_have_colours_on_a_terminal_alone() {
+    let bench = Bench::start();
+    bench.write("server.log", LOG);
+    bench.write("client.log", "2026-11-21T08:00:00.5Z stdout F hello\n");
+    let drawn = |no_color: Option<&str>| {
+        let mut terminal = OnTerminal::start(|inner| {
+            let mut command = bench.command(&["logs", "--pod", "web"]);
+            command.env_remove("NO_COLOR");
+            command.envs(no_color.map(|value| ("NO_COLOR", value)));
+            command
+                .stdin(inner.try_clone().unwrap())
+                .stdout(inner.try_clone().unwrap())
+                .stderr(inner);
+            command
+        });
+        terminal.end().1
+    };
+    let coloured = "\x1b[36mserver |\x1b[0m one";
+    assert!(drawn(None).contains(coloured), "{:?}", drawn(None));
+    // Empty is not set (no-color.org).
+    assert!(drawn(Some("")).contains(coloured));
+    let plain = drawn(Some("1"));
+    assert!(
+        plain.contains("server | one") && !plain.contains('\x1b'),
+        "{plain:?}"
+    );
+    let elsewhere = bench.run(&["logs", "--pod", "web"]);
+    assert!(!elsewhere.stdout.contains('\x1b'), "{}", elsewhere.stdout);
 }
 
 #[test]

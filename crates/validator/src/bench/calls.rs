@@ -66,6 +66,14 @@ impl Calls {
         }
     }
 
+    /// The same endpoint, whose pods have this handler.
+    pub(crate) fn through(&self, handler: &str) -> Self {
+        Self {
+            handler: handler.to_owned(),
+            ..self.clone()
+        }
+    }
+
     fn failed(&self, operation: String, status: Status) -> BenchError {
         BenchError::Rpc {
             subject: self.subject.clone(),

@@ -104,6 +104,8 @@ pub enum Suite {
     Stream,
     /// Pulls and removals.
     Images,
+    /// One pod at a time through each handler.
+    Handlers,
 }
 
 /// Of a sample.
@@ -258,12 +260,13 @@ impl Record {
 
 impl Suite {
     /// All, in the order in which they run.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::Pods,
         Self::Scale,
         Self::Concurrency,
         Self::Stream,
         Self::Images,
+        Self::Handlers,
     ];
 
     /// As it is written on the command line and in the file.
@@ -275,6 +278,7 @@ impl Suite {
             Self::Concurrency => "concurrency",
             Self::Stream => "stream",
             Self::Images => "images",
+            Self::Handlers => "handlers",
         }
     }
 }

@@ -19,7 +19,7 @@ use crate::error::Error;
 use crate::output::Output;
 use crate::session::Session;
 
-/// All of it, at several runtimes in turn: pods, scale, concurrency, streams, images
+/// All of it, at several runtimes in turn: pods, scale, concurrency, streams, images, handlers
 ///
 /// The endpoints take turns round by round. With --output every sample is kept, for `bench report`. What is made is removed, also after an
 /// interrupt.
@@ -29,7 +29,7 @@ pub(super) struct Run {
     #[arg(long = "endpoint", short, value_name = "[NAME=]ENDPOINT", value_parser = perhaps_named)]
     endpoints: Vec<Subject>,
     /// Which parts
-    #[arg(long = "suite", short, value_name = "SUITE", value_delimiter = ',', default_values_t = [SuiteArg::Pods, SuiteArg::Scale, SuiteArg::Concurrency, SuiteArg::Stream, SuiteArg::Images])]
+    #[arg(long = "suite", short, value_name = "SUITE", value_delimiter = ',', default_values_t = [SuiteArg::Pods, SuiteArg::Scale, SuiteArg::Concurrency, SuiteArg::Stream, SuiteArg::Images, SuiteArg::Handlers])]
     suites: Vec<SuiteArg>,
     /// Where the result is written, for `bench report`
     #[arg(long, short, value_name = "FILE")]
@@ -91,6 +91,8 @@ enum SuiteArg {
     Concurrency,
     Stream,
     Images,
+    /// Where a runtime lists several
+    Handlers,
 }
 
 impl From<SuiteArg> for Suite {
@@ -101,6 +103,7 @@ impl From<SuiteArg> for Suite {
             SuiteArg::Concurrency => Self::Concurrency,
             SuiteArg::Stream => Self::Stream,
             SuiteArg::Images => Self::Images,
+            SuiteArg::Handlers => Self::Handlers,
         }
     }
 }

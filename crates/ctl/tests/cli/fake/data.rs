@@ -11,8 +11,10 @@ pub(crate) const DB_POD: &str = "ab222222222222222222222222222222222222222222222
 pub(crate) const SERVER: &str = "c111111111111111111111111111111111111111111111111111111111111111";
 pub(crate) const SERVER2: &str = "c122222222222222222222222222222222222222222222222222222222222222";
 pub(crate) const CLIENT: &str = "d333333333333333333333333333333333333333333333333333333333333333";
-const IMAGE: &str = "sha256:eeee456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
-const DIGEST: &str = "sha256:ffff456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
+pub(crate) const BUSYBOX: &str =
+    "sha256:eeee456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
+pub(crate) const BARE: &str =
+    "sha256:ffff456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
 
 const SECOND: i64 = 1_000_000_000;
 
@@ -68,11 +70,11 @@ pub(super) fn containers(server_state: ContainerState) -> Vec<Container> {
                     attempt: 1,
                 }),
                 image: Some(ImageSpec {
-                    image: IMAGE.to_owned(),
+                    image: BUSYBOX.to_owned(),
                     ..ImageSpec::default()
                 }),
-                image_ref: IMAGE.to_owned(),
-                image_id: IMAGE.to_owned(),
+                image_ref: BUSYBOX.to_owned(),
+                image_id: BUSYBOX.to_owned(),
                 state: state.into(),
                 created_at: now_ns() - age * SECOND,
                 labels: map(&[
@@ -145,19 +147,19 @@ pub(super) fn pod_status(pod: &PodSandbox) -> PodSandboxStatus {
 pub(super) fn images() -> Vec<Image> {
     vec![
         Image {
-            id: IMAGE.to_owned(),
+            id: BUSYBOX.to_owned(),
             repo_tags: vec![
                 "127.0.0.1:5000/busybox:demo".to_owned(),
                 "127.0.0.1:5000/busybox:latest".to_owned(),
             ],
-            repo_digests: vec![format!("127.0.0.1:5000/busybox@{DIGEST}")],
+            repo_digests: vec![format!("127.0.0.1:5000/busybox@{BARE}")],
             size: 2_212_304,
             pinned: true,
             ..Image::default()
         },
         Image {
-            id: DIGEST.to_owned(),
-            repo_digests: vec![format!("127.0.0.1:5000/bare@{IMAGE}")],
+            id: BARE.to_owned(),
+            repo_digests: vec![format!("127.0.0.1:5000/bare@{BUSYBOX}")],
             size: 731_000_000,
             ..Image::default()
         },
@@ -196,7 +198,7 @@ pub(super) fn container_stats(id: &str, name: &str, sample: i64) -> ContainerSta
 /// A pull with one layer, from its begin to the middle; then the stream breaks.
 pub(super) fn pull_progress() -> Vec<Result<PullProgress, Status>> {
     let layer = LayerProgress {
-        digest: DIGEST.to_owned(),
+        digest: BARE.to_owned(),
         stage: LayerStage::Fetching.into(),
         done_bytes: 5_000_000,
         total_bytes: 10_000_000,

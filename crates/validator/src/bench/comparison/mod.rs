@@ -225,6 +225,7 @@ impl Group {
             Suite::Concurrency => "Ever more pods at a time",
             Suite::Stream => "Streams",
             Suite::Images => "Images",
+            Suite::Handlers => "A pod through each handler",
         };
         let variant = match &*self.variant {
             "" => String::new(),

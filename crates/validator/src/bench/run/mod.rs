@@ -2,6 +2,7 @@
 //! befalls all of them alike.
 
 mod concurrency;
+mod handlers;
 mod images;
 mod pods;
 mod scale;
@@ -186,6 +187,7 @@ impl<P: FnMut(&str)> Run<'_, P> {
                 Suite::Concurrency => self.concurrency().await?,
                 Suite::Stream => self.streams().await?,
                 Suite::Images => self.images().await?,
+                Suite::Handlers => self.handlers().await?,
             }
         }
         Ok(())

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::{Kind, Run};
 use crate::bench::{
-    BenchError, Network,
+    BenchError,
     census::Cpu,
     pods::Measured,
     record::{At, Suite, Unit},
@@ -51,7 +51,7 @@ impl<P: FnMut(&str)> Run<'_, P> {
                 self.turn(&mut inside, &what, life).await?;
             }
             for (index, sequence) in sequences.iter().enumerate() {
-                self.keep_lives(index, Suite::Pods, network, None, sequence);
+                self.keep_lives(index, Suite::Pods, network.variant(), None, sequence);
                 // The kernel counts hundredths of a second: only the sum of many means something.
                 let seconds: f64 = processor[index].iter().sum();
                 let kind = Kind {
@@ -74,7 +74,7 @@ impl<P: FnMut(&str)> Run<'_, P> {
         &mut self,
         of: usize,
         suite: Suite,
-        network: Network,
+        variant: &str,
         at: Option<&At>,
         sequence: &Sequence,
     ) {
@@ -84,7 +84,7 @@ impl<P: FnMut(&str)> Run<'_, P> {
                 suite,
                 experiment,
                 operation,
-                variant: network.variant(),
+                variant,
                 unit: Unit::Ms,
             };
             self.keep_times(of, kind, at, samples);

@@ -81,7 +81,13 @@ impl<P: FnMut(&str)> Run<'_, P> {
             variant: shape.network.variant(),
             unit,
         };
-        self.keep_lives(of, Suite::Scale, shape.network, Some(&at), &look.lives);
+        self.keep_lives(
+            of,
+            Suite::Scale,
+            shape.network.variant(),
+            Some(&at),
+            &look.lives,
+        );
         for (call, samples) in &look.lists {
             self.keep_times(of, kind(call, Unit::Ms), Some(&at), samples);
         }
