@@ -1,3 +1,4 @@
+use std::fmt::Display;
 use std::io::Write;
 
 use clap::Args;
@@ -13,6 +14,17 @@ pub(crate) struct Quiet {
     /// Print only ids
     #[arg(long, short)]
     pub(crate) quiet: bool,
+}
+
+/// One a line.
+pub(crate) fn write_ids<T: Display>(
+    out: &mut Output,
+    ids: impl IntoIterator<Item = T>,
+) -> Result<(), Error> {
+    for id in ids {
+        writeln!(out, "{id}")?;
+    }
+    Ok(())
 }
 
 /// As many removals and stops as run at the same time.

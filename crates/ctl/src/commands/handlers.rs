@@ -1,9 +1,7 @@
-use std::io::Write;
-
 use clap::Args;
 use serde_json::{Map, Value};
 
-use super::each::Quiet;
+use super::each::{Quiet, write_ids};
 use crate::error::Error;
 use crate::output::table::Table;
 use crate::output::{Format, Output, json};
@@ -46,11 +44,11 @@ impl Handlers {
             }));
         }
         if self.quiet.quiet {
-            for handler in &handlers {
+            let name = |handler: &Map<String, Value>| {
                 let name = handler.get("name").and_then(Value::as_str);
-                writeln!(out, "{}", name.unwrap_or_default())?;
-            }
-            return Ok(());
+                name.unwrap_or_default().to_owned()
+            };
+            return write_ids(out, handlers.iter().map(name));
         }
         if format != Format::Table {
             let handlers = handlers.into_iter().map(Value::Object).collect();

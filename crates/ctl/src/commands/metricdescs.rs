@@ -1,7 +1,6 @@
-use std::io::Write;
-
 use clap::Args;
 
+use super::each::write_ids;
 use crate::error::Error;
 use crate::output::{Format, Output, json};
 use crate::session::Session;
@@ -22,8 +21,7 @@ impl Metricdescs {
         let format = json_or_yaml(self.output)?;
         let reply = session.metric_descriptors().await?;
         if self.quiet {
-            let names = reply.descriptors.iter().map(|one| &one.name);
-            return names.map(|name| Ok(writeln!(out, "{name}")?)).collect();
+            return write_ids(out, reply.descriptors.iter().map(|one| &one.name));
         }
         json::write_message(out, format, &reply)
     }

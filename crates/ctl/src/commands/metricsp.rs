@@ -3,7 +3,7 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::each::Quiet;
+use super::each::{Quiet, write_ids};
 use super::metricdescs::json_or_yaml;
 use crate::error::Error;
 use crate::output::{Format, Output, json};
@@ -34,9 +34,10 @@ impl Metricsp {
                 out.clear_screen()?;
             }
             if self.quiet.quiet {
-                for pod in &metrics.pod_metrics {
-                    writeln!(out, "{}", pod.pod_sandbox_id)?;
-                }
+                write_ids(
+                    out,
+                    metrics.pod_metrics.iter().map(|pod| &pod.pod_sandbox_id),
+                )?;
             } else {
                 json::write_message(out, format, &metrics)?;
             }

@@ -1,12 +1,10 @@
-use std::io::Write;
-
 use std::time::Duration;
 
 use clap::Args;
 use cri::progress::ListOperationsResponse;
 use serde_json::{Value, json};
 
-use super::each::Quiet;
+use super::each::{Quiet, write_ids};
 use crate::error::Error;
 use crate::output::table::Table;
 use crate::output::{Format, Output, json as output};
@@ -27,8 +25,7 @@ impl Ops {
         let reply = session.list_operations().await?;
         if self.quiet.quiet {
             let ids = reply.operations.iter().map(|operation| &operation.id);
-            let known = ids.filter(|id| !id.is_empty());
-            return known.map(|id| Ok(writeln!(out, "{id}")?)).collect();
+            return write_ids(out, ids.filter(|id| !id.is_empty()));
         }
         if self.output != Format::Table {
             return output::write_value(out, self.output, &value(&reply));

@@ -5,7 +5,7 @@ use std::time::Duration;
 use clap::Args;
 use cri::v1::{ContainerStats, ContainerStatsFilter, ListContainerStatsResponse, UInt64Value};
 
-use super::each::Quiet;
+use super::each::{Quiet, write_ids};
 use crate::error::Error;
 use crate::ids::{self, short};
 use crate::input::pairs;
@@ -81,8 +81,7 @@ impl Stats {
     ) -> Result<(), Error> {
         let first = sorted(session, filter).await?;
         if self.quiet.quiet {
-            let ids = first.iter().map(id);
-            return ids.map(|id| Ok(writeln!(out, "{id}")?)).collect();
+            return write_ids(out, first.iter().map(id));
         }
         if format != Format::Table {
             return json::write_message(out, format, &ListContainerStatsResponse { stats: first });

@@ -7,7 +7,7 @@ use cri::v1::{
     CpuUsage, ListPodSandboxStatsResponse, PodSandboxStats, PodSandboxStatsFilter, UInt64Value,
 };
 
-use super::each::Quiet;
+use super::each::{Quiet, write_ids};
 use crate::error::Error;
 use crate::ids::{self, short};
 use crate::input::pairs;
@@ -73,8 +73,7 @@ impl Statsp {
     ) -> Result<(), Error> {
         let first = sorted(session, filter).await?;
         if self.quiet.quiet {
-            let ids = first.iter().map(id);
-            return ids.map(|id| Ok(writeln!(out, "{id}")?)).collect();
+            return write_ids(out, first.iter().map(id));
         }
         if format != Format::Table {
             return json::write_message(out, format, &ListPodSandboxStatsResponse { stats: first });
