@@ -39,7 +39,7 @@ impl Rmi {
         each(session, out, AT_ONCE, targets, async |name| {
             let found = session.image_status(&name, false).await?.image;
             let image = found.ok_or_else(|| Error::Refused(format!("no such image {name:?}")))?;
-            if image.repo_tags.len() > 1 && is_tag(&name) {
+            if !self.quiet && image.repo_tags.len() > 1 && is_tag(&name) {
                 let tags = image.repo_tags.join(", ");
                 let program = session.program();
                 error::note(&format!("{program}: {name} goes with all its tags: {tags}"));
