@@ -29,7 +29,9 @@ fn asking(name: &str, script: &str, devices: &[&str]) -> ContainerSettings {
 
 async fn refused(host: &Host, pod_id: &str, pod: &PodSettings, device: &str) -> tonic::Status {
     let asked = asking("refused", "true", &[device]);
-    host.create(pod_id, pod, &asked).await.unwrap_err()
+    host.create(pod_id, pod, &asked)
+        .await
+        .expect_err("it cannot be given")
 }
 
 /// Waits until the node's condition about devices is as it should be.
