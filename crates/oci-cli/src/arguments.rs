@@ -231,13 +231,13 @@ pub(crate) struct Update {
     /// File with `linux.resources`; `-` is standard input. It takes the place of the options below.
     #[arg(long, short)]
     pub(crate) resources: Option<PathBuf>,
-    /// Bytes.
-    #[arg(long, allow_hyphen_values = true)]
+    /// Bytes, or with k, m, g or t behind the number: 50M is 50 × 1024 × 1024. -1: no limit.
+    #[arg(long, allow_hyphen_values = true, value_parser = bytes)]
     pub(crate) memory: Option<i64>,
-    /// Memory and swap together, bytes.
-    #[arg(long, allow_hyphen_values = true)]
+    /// Memory and swap together.
+    #[arg(long, allow_hyphen_values = true, value_parser = bytes)]
     pub(crate) memory_swap: Option<i64>,
-    #[arg(long)]
+    #[arg(long, value_parser = bytes)]
     pub(crate) memory_reservation: Option<i64>,
     #[arg(long)]
     pub(crate) cpu_share: Option<u64>,
@@ -247,6 +247,12 @@ pub(crate) struct Update {
     /// Microseconds a period.
     #[arg(long, allow_hyphen_values = true)]
     pub(crate) cpu_quota: Option<i64>,
+    /// Microseconds, of realtime.
+    #[arg(long)]
+    pub(crate) cpu_rt_period: Option<u64>,
+    /// Microseconds a period, of realtime.
+    #[arg(long, allow_hyphen_values = true)]
+    pub(crate) cpu_rt_runtime: Option<i64>,
     #[arg(long)]
     pub(crate) cpuset_cpus: Option<String>,
     #[arg(long)]
@@ -263,6 +269,27 @@ pub(crate) struct Spec {
     /// Directory for config.json.
     #[arg(long, short, default_value = ".")]
     pub(crate) bundle: PathBuf,
+}
+
+/// An amount as runc takes it: `50M`, `1gb`, `-1`.
+fn bytes(text: &str) -> Result<i64, String> {
+    let lower = text.trim().to_ascii_lowercase();
+    let number = lower.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let unit = match &lower[number.len()..] {
+        "" | "b" => 0,
+        "k" | "kb" | "kib" => 10,
+        "m" | "mb" | "mib" => 20,
+        "g" | "gb" | "gib" => 30,
+        "t" | "tb" | "tib" => 40,
+        other => return Err(format!("{other:?} is no unit: use k, m, g or t")),
+    };
+    let number: i64 = number
+        .trim()
+        .parse()
+        .map_err(|_| format!("{number:?} is no number"))?;
+    number
+        .checked_mul(1 << unit)
+        .ok_or_else(|| "too much".to_owned())
 }
 
 impl Options {
@@ -344,6 +371,30 @@ impl Command {
             Self::Update(_) => "update",
             Self::Features => "features",
             Self::Spec(_) => "spec",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::bytes;
+
+    #[test]
+    fn amounts_have_units() {
+        for (text, amount) in [
+            ("0", 0),
+            ("-1", -1),
+            ("4096", 4096),
+            ("1b", 1),
+            ("7k", 7 << 10),
+            ("50M", 50 << 20),
+            ("2GiB", 2 << 30),
+            ("1 tb", 1 << 40),
+        ] {
+            assert_eq!(bytes(text), Ok(amount), "{text}");
+        }
+        for text in ["", "M", "1x", "1.5g", "99999999t"] {
+            assert!(bytes(text).is_err(), "{text}");
         }
     }
 }

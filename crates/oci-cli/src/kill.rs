@@ -15,14 +15,20 @@ const NAMES: [&str; 31] = [
 /// The first real-time signal of the C library's.
 const REAL_TIME: i32 = 34;
 
-/// Sends a signal.
+/// Sends a signal; 0 asks whether there is somebody to send one to, as kill(2) has it.
 pub(crate) fn kill(store: &Store, given: &Kill) -> anyhow::Result<u8> {
-    let signal = parse(&given.signal)?;
+    let signal = match given.signal.as_str() {
+        "0" => None,
+        other => Some(parse(other)?),
+    };
     let place = store.find(&given.id)?;
     let record = place.made()?;
     let status = record.status(&place);
     if given.all {
-        record.cgroup()?.signal(signal)?;
+        // All of nobody is no error.
+        if let Some(signal) = signal {
+            record.cgroup()?.signal(signal)?;
+        }
         return Ok(0);
     }
     let init = record.init.and_then(crate::record::Init::open);
@@ -32,6 +38,9 @@ pub(crate) fn kill(store: &Store, given: &Kill) -> anyhow::Result<u8> {
             given.id,
             status.name()
         );
+    };
+    let Some(signal) = signal else {
+        return Ok(0);
     };
     rustix::process::pidfd_send_signal(&init, signal)
         .with_context(|| format!("signal container {}", given.id))?;

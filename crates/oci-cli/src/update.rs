@@ -56,6 +56,8 @@ fn options(given: &Update) -> Value {
             "shares": given.cpu_share,
             "period": given.cpu_period,
             "quota": given.cpu_quota,
+            "realtimePeriod": given.cpu_rt_period,
+            "realtimeRuntime": given.cpu_rt_runtime,
             "cpus": given.cpuset_cpus,
             "mems": given.cpuset_mems,
         },

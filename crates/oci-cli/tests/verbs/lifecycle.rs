@@ -21,6 +21,7 @@ fn a_container_lives_and_goes() {
 
     node.run(&["start", "one"]).fine();
     assert_eq!(node.state("one")["status"], "running");
+    node.run(&["kill", "one", "0"]).fine();
     assert!(node.run(&["start", "one"]).refused().contains("is running"));
     node.await_text(&node.sandbox.directory().join("out"), "begun");
 
@@ -40,6 +41,12 @@ fn a_container_lives_and_goes() {
     node.await_status("one", "stopped");
     assert_eq!(node.state("one")["pid"], 0);
     assert!(node.run(&["kill", "one"]).refused().contains("not running"));
+    assert!(
+        node.run(&["kill", "one", "0"])
+            .refused()
+            .contains("not running")
+    );
+    node.run(&["kill", "--all", "one", "0"]).fine();
     node.run(&["delete", "one"]).fine();
     assert!(
         node.run(&["state", "one"])
@@ -228,15 +235,8 @@ fn limits_are_set_and_changed() {
         (memory(), pids()),
         ((64 << 20).to_string(), "33".to_owned())
     );
-    node.run(&[
-        "update",
-        "--memory",
-        "134217728",
-        "--pids-limit",
-        "44",
-        "one",
-    ])
-    .fine();
+    node.run(&["update", "--memory", "128M", "--pids-limit", "44", "one"])
+        .fine();
     assert_eq!(
         (memory(), pids()),
         ((128 << 20).to_string(), "44".to_owned())
