@@ -55,5 +55,6 @@ mod streams_limits;
 mod streams_tls;
 mod systemd;
 mod terminals;
+mod trials;
 mod trouble;
 mod volumes;
