@@ -9,11 +9,12 @@ use std::{
 };
 
 use anyhow::{Context, ensure};
+use cri::v1::AuthConfig;
 use e2e::{Host, scenario, scenario_with};
 use testkit::{
     daemon::binary,
-    image::{Compression, Image, ImageBuilder, Layer, noise},
-    registry::{Fault, Rule},
+    image::{Blob, Compression, Image, ImageBuilder, Layer, noise},
+    registry::{Auth, Fault, Registry, Rule},
     sandbox::poll,
 };
 use tonic::Code;
@@ -317,4 +318,111 @@ async fn refusals(host: &Host) -> anyhow::Result<()> {
     assert_eq!(refused.code(), Code::ResourceExhausted, "{refused}");
     ensure!(refused.message().contains("8388608"), "{refused}");
     Ok(())
+}
+
+/// Whoever listens on the way would hear the password.
+#[test]
+fn plain_http_is_spoken_where_it_is_configured_and_nowhere_else() {
+    let directory = tempfile::tempdir().unwrap();
+    let hosts = directory.path().join("plain.test");
+    fs::create_dir(&hosts).unwrap();
+    fs::write(
+        hosts.join("hosts.toml"),
+        "server = \"http://198.51.100.7:5001\"\n",
+    )
+    .unwrap();
+    let settings = format!("[registries]\nhosts = {:?}\n", directory.path());
+    scenario_with(&settings, async |host| {
+        host.sandbox.sh("ip addr add 198.51.100.7/32 dev lo")?;
+        let listener = host
+            .sandbox
+            .on_network(|| TcpListener::bind("198.51.100.7:5001"))??;
+        let registry = Registry::serve(listener)?;
+        let built = three_layers();
+        let reference = registry.push("team/app", "1", &built);
+        registry.require(Auth::Basic {
+            user: "me".into(),
+            password: "s3cret".into(),
+        });
+        let credentials = AuthConfig {
+            username: "me".into(),
+            password: "s3cret".into(),
+            ..AuthConfig::default()
+        };
+        let refused = host.cri.pull_with(&reference, Some(credentials.clone()));
+        let refused = refused.await.err().context("it is pulled")?;
+        ensure!(
+            refused.message().contains("https://198.51.100.7:5001"),
+            "{refused}"
+        );
+        // What begins a TLS session is no request that it understands.
+        ensure!(registry.requests().is_empty(), "{:?}", registry.requests());
+        let configured = "plain.test/team/app:1";
+        host.cri.pull_with(configured, Some(credentials)).await?;
+        ensure!(!registry.requests().is_empty(), "who has served it?");
+        host.cri.remove_image(configured).await?;
+        Ok(())
+    });
+}
+
+/// Of the daemon, in bytes: the most that was resident since `forget_peak`.
+fn peak(host: &Host) -> anyhow::Result<usize> {
+    let pid = host.daemon.pid().context("the daemon runs")?;
+    let status = fs::read_to_string(format!("/proc/{}/status", pid.as_raw_nonzero()))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let kib = line.and_then(|line| line.split_whitespace().next());
+    Ok(kib.context("VmHWM")?.parse::<usize>()? << 10)
+}
+
+/// proc_pid_clear_refs(5): 5 sets the peak to what is resident now.
+fn forget_peak(host: &Host) -> anyhow::Result<()> {
+    let pid = host.daemon.pid().context("the daemon runs")?;
+    fs::write(format!("/proc/{}/clear_refs", pid.as_raw_nonzero()), "5")?;
+    Ok(())
+}
+
+#[test]
+fn no_image_makes_the_daemon_large() {
+    const MUCH: usize = 160 << 20;
+    scenario(async |host| {
+        let good = host.registry.push("good", "1", &three_layers());
+        host.cri.pull(&good).await?;
+        forget_peak(host)?;
+        let before = peak(host)?;
+
+        let of = |layer: Layer| ImageBuilder::new().layer(layer).build();
+        let file = Layer::new().file("large", 0o644, vec![0; MUCH]);
+        let attribute = Layer::new()
+            .file("small", 0o644, "x")
+            .xattr("user.large", vec![b'x'; MUCH]);
+        let name = format!("{}/x", "n".repeat(MUCH));
+        let name = Layer::new().file(&name, 0o644, "x");
+        let many = (0..20_000).fold(Layer::new(), |layer, number| {
+            layer.file(&format!("{number:0>240}"), 0o644, "")
+        });
+        let mut manifest = three_layers();
+        let mut bytes = manifest.manifest.bytes.to_vec();
+        bytes.resize(MUCH, b' ');
+        manifest.manifest = Blob::new(manifest.manifest.media_type, bytes);
+        for (repository, image, refusal) in [
+            ("file", of(file), None),
+            ("many", of(many), None),
+            ("attribute", of(attribute), Some("1 MiB")),
+            ("name", of(name), Some("1 MiB")),
+            ("manifest", manifest, Some("4 MiB")),
+        ] {
+            let reference = host.registry.push(repository, "1", &image);
+            let pulled = host.cri.pull(&reference).await;
+            match (pulled, refusal) {
+                (Ok(_), None) => host.cri.remove_image(&reference).await?,
+                (Err(said), Some(words)) => {
+                    ensure!(said.message().contains(words), "{repository}: {said}");
+                }
+                (other, _) => anyhow::bail!("{repository}: {other:?}"),
+            }
+            let grown = peak(host)?.saturating_sub(before);
+            ensure!(grown < 64 << 20, "{repository}: {grown} bytes more");
+        }
+        Ok(())
+    });
 }
