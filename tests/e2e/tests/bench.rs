@@ -84,6 +84,8 @@ fn bench_stream_reports_both_transports() {
                 "5",
                 "--bytes",
                 "3000000",
+                "--turns",
+                "2",
                 "--execs",
                 "3",
                 "--connections",
@@ -108,6 +110,8 @@ fn bench_stream_reports_both_transports() {
             for figure in [
                 "out_bytes_per_second",
                 "in_bytes_per_second",
+                "out_share_of_tcp",
+                "in_share_of_tcp",
                 "execs_ms",
                 "connections_ms",
             ] {

@@ -100,6 +100,9 @@ struct Stream {
     /// Bytes sent each way
     #[arg(long, value_name = "BYTES", default_value_t = 1 << 30)]
     bytes: u64,
+    /// How often, over each transport, beside a plain TCP copy each time; medians are shown
+    #[arg(long, value_name = "N", default_value_t = 5)]
+    turns: usize,
     /// Commands run at once
     #[arg(long, value_name = "N", default_value_t = 200)]
     execs: usize,
@@ -249,6 +252,7 @@ impl Stream {
             image: self.image,
             round_trips: self.round_trips,
             bytes: self.bytes,
+            turns: self.turns.max(1),
             execs: self.execs,
             connections: self.connections,
             idle: self.idle,

@@ -65,16 +65,20 @@ pub(crate) fn write_streams(out: &mut impl Write, report: &StreamReport) -> io::
     )?;
     for subject in &report.subjects {
         let name = format!("{}, {}", subject.name, subject.transport);
-        for (way, rate) in [
-            ("out", subject.out_bytes_per_second),
-            ("in", subject.in_bytes_per_second),
+        for (way, rate, share) in [
+            (
+                "out",
+                subject.out_bytes_per_second,
+                subject.out_share_of_tcp,
+            ),
+            ("in", subject.in_bytes_per_second, subject.in_share_of_tcp),
         ] {
             writeln!(
                 out,
                 "  {:<NAME$}{:>9.0} MB/s, {:.0} % of it",
                 format!("{name}, {way}"),
                 rate / 1e6,
-                100.0 * rate / tcp
+                100.0 * share
             )?;
         }
     }

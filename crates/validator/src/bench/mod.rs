@@ -23,6 +23,7 @@ mod sequence;
 mod statistics;
 mod stop;
 mod stream;
+mod throughput;
 mod workload;
 
 pub use census::{Memory, ProcessClass};

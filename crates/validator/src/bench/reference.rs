@@ -8,7 +8,7 @@ use std::{
 };
 
 use tokio::{
-    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpSocket, TcpStream},
     process::Command,
     task::JoinHandle,
@@ -73,7 +73,7 @@ pub(crate) async fn tcp_copy(bytes: u64) -> Result<f64, BenchError> {
 }
 
 /// Reads to the end; how much it was.
-pub(crate) async fn drain(reader: &mut (impl AsyncRead + Unpin + ?Sized)) -> io::Result<u64> {
+async fn drain(reader: &mut TcpStream) -> io::Result<u64> {
     let mut buffer = vec![0; CHUNK];
     let mut total = 0;
     loop {
@@ -82,21 +82,6 @@ pub(crate) async fn drain(reader: &mut (impl AsyncRead + Unpin + ?Sized)) -> io:
             count => total += count as u64,
         }
     }
-}
-
-/// Writes `bytes` zeros and half-closes.
-pub(crate) async fn pour(
-    writer: &mut (impl AsyncWrite + Unpin + ?Sized),
-    bytes: u64,
-) -> io::Result<()> {
-    let chunk = vec![0; CHUNK];
-    let mut left = bytes;
-    while left > 0 {
-        let length = usize::try_from(left).unwrap_or(CHUNK).min(CHUNK);
-        writer.write_all(&chunk[..length]).await?;
-        left -= length as u64;
-    }
-    writer.shutdown().await
 }
 
 /// A server that sends back what it is sent.

@@ -19,6 +19,7 @@ use super::{
     reference,
     samples::{Samples, milliseconds},
     stop::Stop,
+    throughput::{Throughput, drain, median, pour},
     workload::{Network, Workload},
 };
 
@@ -31,6 +32,8 @@ pub struct StreamSettings {
     pub round_trips: usize,
     /// Bytes sent each way.
     pub bytes: u64,
+    /// How often they are, over each transport, each time beside a plain TCP copy.
+    pub turns: usize,
     /// Commands at once.
     pub execs: usize,
     /// Forwarded connections at once.
@@ -65,7 +68,7 @@ pub struct StreamReport {
 pub struct ReferenceReport {
     /// A byte through the pipes of a `cat` that this process has started, milliseconds.
     pub pipe_round_trip: Summary,
-    /// A plain copy over one TCP connection on the loopback, bytes a second.
+    /// A plain copy over one TCP connection on the loopback, bytes a second: the median of all.
     pub tcp_bytes_per_second: f64,
 }
 
@@ -80,10 +83,14 @@ pub struct StreamSubjectReport {
     pub transport: &'static str,
     /// A byte to `cat` and back, milliseconds.
     pub round_trip: Summary,
-    /// Out of the container, bytes a second.
+    /// Out of the container, bytes a second: the median of its turns, as the next three are.
     pub out_bytes_per_second: f64,
     /// Into the container, bytes a second.
     pub in_bytes_per_second: f64,
+    /// Out of the container, as a share of the TCP copy of the same turn.
+    pub out_share_of_tcp: f64,
+    /// Into the container, as such a share.
+    pub in_share_of_tcp: f64,
     /// How many `true`s were run at once.
     pub execs: usize,
     /// Until the last had told its status, milliseconds.
@@ -113,21 +120,15 @@ pub async fn run_streams(
     interrupt: impl Future<Output = ()>,
     mut progress: impl FnMut(&str),
 ) -> Result<StreamReport, BenchError> {
-    progress("pipes and TCP without a runtime");
-    let reference = ReferenceReport {
-        pipe_round_trip: (reference::pipe_round_trip(settings.round_trips)
-            .await?
-            .summary())
-        .ok_or_else(|| missing("round trips"))?,
-        tcp_bytes_per_second: reference::tcp_copy(settings.bytes).await?,
-    };
+    progress("pipes without a runtime");
+    let pipe_round_trip = reference::pipe_round_trip(settings.round_trips).await?;
     let scratch = pods_scratch(&settings.directory)?;
     let workload = Workload::new(&settings.image, &settings.cgroup_parent);
     let stop = Stop::default();
     let measured = begin(subjects, &settings.handler, &[], &stop, &mut progress).await?;
     let all = async {
         ensure_image(&measured, &settings.image, &mut progress).await?;
-        let mut reports = Vec::new();
+        let (mut reports, mut turns) = (Vec::new(), Vec::new());
         for subject in &measured {
             let pod = Pod::run(&subject.calls, &workload, scratch.path()).await?;
             for transport in [Transport::Spdy, Transport::WebSocket] {
@@ -135,17 +136,23 @@ pub async fn run_streams(
                 progress(&format!("{name}: streams over {}", word(transport)));
                 let streams = pod.measure(subject.daemon, settings, transport).await?;
                 reports.push(streams.report(subject, settings, transport)?);
+                turns.extend(streams.throughput);
             }
         }
-        Ok(reports)
+        Ok((reports, turns))
     };
     let result = stop.bound(all, interrupt, None).await;
     let mut notes = Vec::new();
     remove_all(&measured, &workload, &mut notes).await;
+    let (subjects, turns) = result?;
+    let reference = ReferenceReport {
+        pipe_round_trip: (pipe_round_trip.summary()).ok_or_else(|| missing("round trips"))?,
+        tcp_bytes_per_second: median(&turns, |turn| turn.tcp),
+    };
     Ok(StreamReport {
         machine: machine(),
         reference,
-        subjects: result?,
+        subjects,
         notes,
     })
 }
@@ -154,8 +161,7 @@ pub async fn run_streams(
 #[derive(Debug)]
 pub(crate) struct Streams {
     pub(crate) round_trip: Samples,
-    pub(crate) out_bytes_per_second: f64,
-    pub(crate) in_bytes_per_second: f64,
+    pub(crate) throughput: Vec<Throughput>,
     pub(crate) execs_ms: f64,
     pub(crate) connections_ms: f64,
     /// Of commands and of connections.
@@ -177,8 +183,10 @@ impl Streams {
             runtime: subject.runtime(),
             transport: word(transport),
             round_trip: round_trip.ok_or_else(|| missing("round trips"))?,
-            out_bytes_per_second: self.out_bytes_per_second,
-            in_bytes_per_second: self.in_bytes_per_second,
+            out_bytes_per_second: median(&self.throughput, |turn| turn.out),
+            in_bytes_per_second: median(&self.throughput, |turn| turn.into),
+            out_share_of_tcp: median(&self.throughput, Throughput::out_share),
+            in_share_of_tcp: median(&self.throughput, Throughput::in_share),
             execs: settings.execs,
             execs_ms: self.execs_ms,
             connections: settings.connections,
@@ -228,8 +236,14 @@ impl<'a> Pod<'a> {
             ..Options::default()
         };
         let round_trip = self.round_trips(&options, settings.round_trips).await?;
-        let out_bytes_per_second = self.out(&options, settings.bytes).await?;
-        let in_bytes_per_second = self.into(&options, settings.bytes).await?;
+        let mut throughput = Vec::new();
+        for _ in 0..settings.turns {
+            throughput.push(Throughput {
+                tcp: reference::tcp_copy(settings.bytes).await?,
+                out: self.out(&options, settings.bytes).await?,
+                into: self.into(&options, settings.bytes).await?,
+            });
+        }
         let execs_ms = self.execs(&options, settings.execs).await?;
         let connections_ms = self.connections(&options, settings.connections).await?;
         let idle = Idle {
@@ -246,8 +260,7 @@ impl<'a> Pod<'a> {
         };
         Ok(Streams {
             round_trip,
-            out_bytes_per_second,
-            in_bytes_per_second,
+            throughput,
             execs_ms,
             connections_ms,
             bytes_per_idle,
@@ -309,11 +322,7 @@ impl<'a> Pod<'a> {
             .stdout
             .take()
             .ok_or_else(|| missing("bytes of dd"))?;
-        let read = within(
-            "read what a container writes",
-            reference::drain(&mut stdout),
-        )
-        .await?;
+        let read = within("read what a container writes", drain(&mut stdout)).await?;
         let took = begun.elapsed();
         self.ended(&mut session).await?;
         match read == bytes {
@@ -332,7 +341,7 @@ impl<'a> Pod<'a> {
         let command = ["dd", "of=/dev/null", &block];
         let mut session = self.exec(options, &command, true).await?;
         let mut stdin = session.stdin.take().ok_or_else(|| missing("stdin"))?;
-        within("write into a container", reference::pour(&mut stdin, bytes)).await?;
+        within("write into a container", pour(&mut stdin, bytes)).await?;
         self.ended(&mut session).await?;
         Ok(rate(bytes, begun.elapsed()))
     }

@@ -9,6 +9,7 @@ use crate::bench::{
     record::{Suite, Unit},
     reference,
     stream::{Pod, Streams, word},
+    throughput::Throughput,
 };
 
 /// Looks at each endpoint over each transport, the endpoints in turn.
@@ -45,10 +46,9 @@ impl<P: FnMut(&str)> Run<'_, P> {
             let mut all: Vec<Vec<Streams>> = measured.iter().map(|_| Vec::new()).collect();
             for round in 1..=ROUNDS {
                 let settings = self.stream_settings(round);
-                (self.progress)("pipes and TCP without a runtime");
+                (self.progress)("pipes without a runtime");
                 let pipe = reference::pipe_round_trip(settings.round_trips).await?;
                 pipes.extend(pipe.milliseconds());
-                copies.push(reference::tcp_copy(settings.bytes).await?);
                 let what = format!("streams over {}, {round} of {ROUNDS}", word(transport));
                 let work = async |index: usize, _: &Measured| {
                     let subject = &measured[index];
@@ -63,6 +63,9 @@ impl<P: FnMut(&str)> Run<'_, P> {
                     Ok(())
                 };
                 self.turn(&mut inside, &what, work).await?;
+            }
+            for turn in all.iter().flatten().flat_map(|look| &look.throughput) {
+                copies.push(turn.tcp);
             }
             for (index, looks) in all.iter().enumerate() {
                 self.keep_looks(index, word(transport), looks);
@@ -83,6 +86,7 @@ impl<P: FnMut(&str)> Run<'_, P> {
             image: self.settings.image.clone(),
             round_trips: ROUND_TRIPS,
             bytes: self.settings.stream_bytes,
+            turns: 1,
             execs: EXECS,
             connections: CONNECTIONS,
             idle: if round == 1 { IDLE } else { 0 },
@@ -95,6 +99,10 @@ impl<P: FnMut(&str)> Run<'_, P> {
 
     fn keep_looks(&mut self, of: usize, transport: &'static str, looks: &[Streams]) {
         let each = |figure: fn(&Streams) -> f64| looks.iter().map(figure).collect();
+        let turns = |figure: fn(&Throughput) -> f64| {
+            let all = looks.iter().flat_map(|look| &look.throughput);
+            all.map(figure).collect()
+        };
         let idle = |figure: fn((u64, u64)) -> u64| {
             let all = looks.iter().filter_map(|look| look.bytes_per_idle);
             all.map(|both| figure(both) as f64).collect()
@@ -102,8 +110,8 @@ impl<P: FnMut(&str)> Run<'_, P> {
         let trips = looks.iter().flat_map(|look| look.round_trip.milliseconds());
         let samples: [Vec<f64>; 7] = [
             trips.collect(),
-            each(|look| look.out_bytes_per_second),
-            each(|look| look.in_bytes_per_second),
+            turns(|turn| turn.out),
+            turns(|turn| turn.into),
             each(|look| look.execs_ms),
             each(|look| look.connections_ms),
             idle(|(exec, _)| exec),
