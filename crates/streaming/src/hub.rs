@@ -385,6 +385,11 @@ impl Hub {
         }
     }
 
+    /// Whether the peer has had the occasion to announce windows, and has not.
+    pub(crate) fn is_presumed_heedless(&self) -> bool {
+        self.lock().heeds == Some(false)
+    }
+
     /// The next thing to send, one stream after the other.
     pub(crate) fn next_outgoing(&self) -> Option<Outgoing> {
         let mut guard = self.lock();

@@ -4,19 +4,21 @@
 
 mod support;
 
-use std::net::SocketAddr;
+use std::{collections::BTreeMap, net::SocketAddr};
 
 use longshore_streaming::{
     Ending, ExitStatus, TerminalSize,
     client::{self, Transport},
+    spdy::frame::Frame,
 };
 use support::{
-    OUTPUT, Stage, TERMINAL, all, over,
+    GUARD, OUTPUT, Stage, TERMINAL, all, over,
     raw::{Came, Raw},
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
+    time::timeout,
 };
 
 const SPDY: [&str; 3] = ["channel.k8s.io", "v2.channel.k8s.io", "v3.channel.k8s.io"];
@@ -123,4 +125,52 @@ async fn our_client_makes_do_with_a_server_of_v4() {
         .unwrap();
     let (out, _, ending) = all(&mut session).await;
     assert_eq!((&*out, ending), (&b"80x24\n"[..], Ending::Success));
+}
+
+const MUCH: usize = 1 << 20;
+
+/// Serves one exec that prints much. As those in Go a server has no windows, and does not announce any. How often it was granted more.
+async fn prints(listener: TcpListener) -> usize {
+    let mut raw = Raw::accept(&listener, "v4.channel.k8s.io").await;
+    let mut streams = BTreeMap::new();
+    while streams.len() < 3 {
+        let Came::Control(Frame::SynStream {
+            stream, headers, ..
+        }) = raw.next().await
+        else {
+            continue;
+        };
+        let kind = headers.into_iter().find(|(name, _)| name == "streamtype");
+        streams.insert(kind.unwrap().1, stream);
+        let (end, headers) = (false, Vec::new());
+        raw.send(&Frame::SynReply {
+            stream,
+            end,
+            headers,
+        })
+        .await;
+    }
+    for piece in 1..=MUCH >> 14 {
+        let end = piece == MUCH >> 14;
+        raw.data(streams["stdout"], &[b'x'; 1 << 14], end).await;
+    }
+    raw.data(streams["stderr"], b"", true).await;
+    let success = br#"{"metadata":{},"status":"Success"}"#;
+    raw.data(streams["error"], success, true).await;
+    raw.rest().await;
+    raw.grants
+}
+
+/// What such a server leaves unread when it closes makes the end a reset, and the client loses what is on its way.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn our_client_grants_nothing_to_servers_without_windows() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/exec/token", listener.local_addr().unwrap());
+    let server = tokio::spawn(prints(listener));
+    let options = over(Transport::Spdy);
+    let mut session = client::command(&url, &options, OUTPUT).await.unwrap();
+    let (out, _, ending) = all(&mut session).await;
+    assert_eq!((out.len(), ending), (MUCH, Ending::Success));
+    session.close().await;
+    assert_eq!(timeout(GUARD, server).await.unwrap().unwrap(), 0);
 }

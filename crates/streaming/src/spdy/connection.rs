@@ -300,7 +300,9 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Connection<I> {
                 });
             }
             Outgoing::Grant(stream, delta) => {
-                self.queue.control(&Frame::WindowUpdate { stream, delta });
+                if !self.grants_are_litter() {
+                    self.queue.control(&Frame::WindowUpdate { stream, delta });
+                }
             }
             Outgoing::Reset(stream, status) => {
                 self.queue.control(&Frame::RstStream { stream, status });
@@ -406,6 +408,13 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Connection<I> {
             }
         }
         Ok(())
+    }
+
+    /// A server that knows no windows does not look for more frames once its session is over, and closes. What it has not read by then makes that
+    /// a reset (RFC 1122, 4.2.2.13), which takes away what is still on its way to us. A client, on the other hand, may heed windows
+    /// without having had a reason to say so.
+    fn grants_are_litter(&self) -> bool {
+        matches!(self.role, Role::Client) && self.hub.is_presumed_heedless()
     }
 
     /// Numbers of clients are odd.

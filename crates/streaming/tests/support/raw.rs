@@ -8,7 +8,7 @@ use std::{
 use longshore_streaming::spdy::frame::{Decoder, Encoder, Event, Frame, data_head};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpSocket, TcpStream},
+    net::{TcpListener, TcpSocket, TcpStream},
     time::timeout,
 };
 
@@ -96,6 +96,8 @@ pub(crate) struct Raw {
     tunnelled: bool,
     decoder: Decoder,
     unread: Vec<u8>,
+    /// How often the peer has granted more to one of the streams.
+    pub(crate) grants: usize,
 }
 
 /// What came, without what every server says at first.
@@ -127,7 +129,22 @@ impl Raw {
             tunnelled,
             decoder: Decoder::new(LIMIT),
             unread: Vec::new(),
+            grants: 0,
         }
+    }
+
+    /// The other end: a server of exec and attach, once it is connected to.
+    pub(crate) async fn accept(listener: &TcpListener, protocol: &str) -> Self {
+        let (mut socket, _) = timeout(GUARD, listener.accept()).await.unwrap().unwrap();
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            head.push(timeout(GUARD, socket.read_u8()).await.unwrap().unwrap());
+        }
+        let answer = format!(
+            "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: SPDY/3.1\r\nX-Stream-Protocol-Version: {protocol}\r\n\r\n"
+        );
+        socket.write_all(answer.as_bytes()).await.unwrap();
+        Self::new(socket, false)
     }
 
     pub(crate) async fn send(&mut self, frame: &Frame) {
@@ -189,7 +206,10 @@ impl Raw {
             let used = self.unread.len() - rest.len();
             self.unread.drain(..used);
             match came {
-                Some(Came::Control(Frame::Settings { .. } | Frame::WindowUpdate { .. })) => {}
+                Some(Came::Control(Frame::WindowUpdate { stream, .. })) => {
+                    self.grants += usize::from(stream > 0);
+                }
+                Some(Came::Control(Frame::Settings { .. })) => {}
                 Some(came) => return came,
                 None if self.tunnelled => match read_message(&mut self.socket).await {
                     Some(bytes) => self.unread.extend(bytes),
