@@ -7,21 +7,20 @@ pub(crate) use data::{BARE, BUSYBOX, CLIENT, DB_POD, SERVER, SERVER2, WEB_POD};
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
-use std::thread;
 
 use cri::progress::progress_server::ProgressServer;
 use cri::v1::{
     ContainerState, image_service_server::ImageServiceServer,
     runtime_service_server::RuntimeServiceServer,
 };
-use tokio::sync::{Notify, oneshot};
-use tokio_stream::wrappers::UnixListenerStream;
+use tokio::sync::Notify;
 
-/// The server runs in a thread of its own until this is dropped.
+use crate::serving::Serving;
+
+/// It serves until this is dropped.
 pub(crate) struct Fake {
     shared: Arc<Shared>,
-    stop: Option<oneshot::Sender<()>>,
-    thread: Option<thread::JoinHandle<()>>,
+    _serving: Serving,
 }
 
 struct Shared {
@@ -51,15 +50,19 @@ impl Fake {
             server_state: Mutex::new(ContainerState::ContainerRunning),
             pulled: Notify::new(),
         });
-        let listener = std::os::unix::net::UnixListener::bind(socket).unwrap();
-        listener.set_nonblocking(true).unwrap();
-        let (stop, stopped) = oneshot::channel();
         let service = Service(shared.clone());
-        let thread = thread::spawn(move || serve(listener, service, extras, stopped));
+        let serving = Serving::start(socket, move |clients| {
+            let progress =
+                (extras == Extras::Progress).then(|| ProgressServer::new(service.clone()));
+            tonic::transport::Server::builder()
+                .add_optional_service(progress)
+                .add_service(RuntimeServiceServer::new(service.clone()))
+                .add_service(ImageServiceServer::new(service))
+                .serve_with_incoming(clients)
+        });
         Self {
             shared,
-            stop: Some(stop),
-            thread: Some(thread),
+            _serving: serving,
         }
     }
 
@@ -77,41 +80,4 @@ impl Fake {
     pub(crate) fn exit_server(&self) {
         *self.shared.server_state.lock().unwrap() = ContainerState::ContainerExited;
     }
-}
-
-impl Drop for Fake {
-    fn drop(&mut self) {
-        if let Some(stop) = self.stop.take() {
-            let _ = stop.send(());
-        }
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
-    }
-}
-
-fn serve(
-    listener: std::os::unix::net::UnixListener,
-    service: Service,
-    extras: Extras,
-    stopped: oneshot::Receiver<()>,
-) {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap();
-    runtime.block_on(async {
-        let listener = tokio::net::UnixListener::from_std(listener).unwrap();
-        let progress = (extras == Extras::Progress).then(|| ProgressServer::new(service.clone()));
-        let server = tonic::transport::Server::builder()
-            .add_optional_service(progress)
-            .add_service(RuntimeServiceServer::new(service.clone()))
-            .add_service(ImageServiceServer::new(service))
-            .serve_with_incoming(UnixListenerStream::new(listener));
-        // A client that still hangs on must not keep the server: it is dropped.
-        tokio::select! {
-            result = server => result.unwrap(),
-            _ = stopped => {}
-        }
-    });
 }

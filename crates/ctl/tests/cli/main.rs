@@ -11,6 +11,7 @@ mod lists;
 mod logs;
 mod manifests;
 mod progress;
+mod serving;
 mod shapes;
 mod templates;
 mod terminal;

@@ -10,7 +10,7 @@ use oci_plan::{
     spec::{Context, Reach, container_plan},
 };
 use oci_spec::runtime::Spec;
-use serde_json::json;
+use serde_json::{Value, json};
 use supervisor_api::{CreateContainer, PAUSE_ARGUMENT, ReplyBody, RequestBody, Stdio};
 
 use super::{Pod, bare_root, config::LinuxResources, files::hostname};
@@ -22,7 +22,7 @@ use crate::{
 };
 
 /// Where the program is, in the container.
-const PROGRAM: &str = "/pause";
+pub(super) const PROGRAM: &str = "/pause";
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum SandboxError {
@@ -118,20 +118,36 @@ fn own_namespaces(pod: &Pod) -> Vec<&'static str> {
 }
 
 /// What stands for a namespace until the bundle gives it a place.
-fn place(kind: &str) -> PathBuf {
+pub(super) fn place(kind: &str) -> PathBuf {
     Path::new("/pod").join(kind)
 }
 
 fn specify(runtime: &Runtime, pod: &Pod, own: &[&str]) -> Result<Spec, SandboxError> {
-    let mut namespaces = vec![json!({ "type": "pid" }), json!({ "type": "mount" })];
-    namespaces.extend(
-        own.iter()
-            .map(|kind| json!({ "type": kind, "path": place(kind) })),
-    );
+    let mut spec = sleeper(runtime, pod, own);
     let metadata = &pod.config.metadata;
-    let spec = json!({
+    spec["root"]["readonly"] = json!(true);
+    spec["annotations"] = json!({
+        "io.kubernetes.cri.container-type": "sandbox",
+        "io.kubernetes.cri.sandbox-id": pod.id.as_str(),
+        "io.kubernetes.cri.sandbox-name": metadata.name,
+        "io.kubernetes.cri.sandbox-namespace": metadata.namespace,
+        "io.kubernetes.cri.sandbox-uid": metadata.uid
+    });
+    spec["linux"]["resources"] = json!(resources(pod));
+    serde_json::from_value(spec).map_err(SandboxError::Specify)
+}
+
+/// A container of the pod's in which the program sleeps, without privileges, in those of the pod's namespaces that are named. Its first mount
+/// is the only one that has a source on the node.
+pub(super) fn sleeper(runtime: &Runtime, pod: &Pod, kinds: &[&str]) -> Value {
+    let own = [json!({ "type": "pid" }), json!({ "type": "mount" })];
+    let pods = kinds
+        .iter()
+        .map(|kind| json!({ "type": kind, "path": place(kind) }));
+    let namespaces: Vec<_> = own.into_iter().chain(pods).collect();
+    json!({
         "ociVersion": "1.0.2",
-        "root": { "path": "rootfs", "readonly": true },
+        "root": { "path": "rootfs" },
         "process": {
             "terminal": false,
             "user": { "uid": 0, "gid": 0 },
@@ -152,20 +168,12 @@ fn specify(runtime: &Runtime, pod: &Pod, own: &[&str]) -> Result<Spec, SandboxEr
             "source": "proc",
             "options": ["nosuid", "noexec", "nodev"]
         }],
-        "annotations": {
-            "io.kubernetes.cri.container-type": "sandbox",
-            "io.kubernetes.cri.sandbox-id": pod.id.as_str(),
-            "io.kubernetes.cri.sandbox-name": metadata.name,
-            "io.kubernetes.cri.sandbox-namespace": metadata.namespace,
-            "io.kubernetes.cri.sandbox-uid": metadata.uid
-        },
         "linux": {
             "cgroupsPath": format!("/{}", pod.sandbox_cgroup()),
             "namespaces": namespaces,
-            "resources": resources(pod)
+            "resources": {}
         }
-    });
-    serde_json::from_value(spec).map_err(SandboxError::Specify)
+    })
 }
 
 /// What the pod's containers may have together, as the kubelet sums it up, and the kernel's own on top: no container has a cgroup that counts.

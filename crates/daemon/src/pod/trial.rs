@@ -8,13 +8,7 @@
 //! It is a pod as every other is, made and undone by the same code, but that it is in no list, has no network and no image. A daemon that dies
 //! meanwhile leaves a pod that is being made, which the next one undoes. Nobody waits for a trial: until it is over nothing is promised.
 
-use std::{
-    io,
-    os::fd::OwnedFd,
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::Duration,
-};
+use std::{io, os::fd::OwnedFd, path::Path, sync::Arc, time::Duration};
 
 use oci_plan::{
     FdSlot, NamespaceSource,
@@ -26,10 +20,10 @@ use rustix::{
     io::Errno,
     mount::{MountFlags, MountPropagationFlags, OpenTreeFlags},
 };
-use serde_json::json;
+use serde_json::{Value, json};
 use supervisor_api::{
-    CreateContainer, Exec, PAUSE_ARGUMENT, PROOF_ARGUMENT, PROOF_TREE, Proof, ReplyBody,
-    RequestBody, Stdio, process_file,
+    CreateContainer, Exec, PROOF_ARGUMENT, PROOF_TREE, Proof, ReplyBody, RequestBody, Stdio,
+    process_file,
 };
 
 use super::{
@@ -37,6 +31,7 @@ use super::{
     config::{IdMapping, NamespaceMode, PodConfig, PodMetadata, UserNamespace},
     remove::take_apart,
     run::{Reserved, new_pod},
+    sandbox_container::{PROGRAM, place, sleeper},
 };
 use crate::{
     config::{RuntimeKind, RuntimeSettings},
@@ -51,9 +46,6 @@ use crate::{
 
 /// For all that is asked of the runtime. The pod's end has bounds of its own.
 const BOUND: Duration = Duration::from_secs(60);
-
-/// Where the program is, in the container.
-const PROGRAM: &str = "/trial";
 
 /// Who its root is on the node. Others may be the same: for a moment, and with nothing in reach.
 const MAPPING: IdMapping = IdMapping {
@@ -285,6 +277,7 @@ async fn create(
     let tree = tree(&pod.directory).map_err(TrialError::Mounts)?;
     let descriptors = vec![root, program, tree];
     let namespaces: Vec<_> = namespaces(mapped)
+        .into_iter()
         .map(|kind| (place(kind), NamespaceSource::Pod))
         .collect();
     let context = Context {
@@ -370,61 +363,30 @@ async fn execute(
 }
 
 /// As the specification calls them.
-fn namespaces(mapped: bool) -> impl Iterator<Item = &'static str> {
-    ["network", "ipc", "uts"]
-        .into_iter()
-        .chain(mapped.then_some("user"))
-}
-
-/// What stands for a namespace until the bundle gives it a place.
-fn place(kind: &str) -> PathBuf {
-    Path::new("/pod").join(kind)
+fn namespaces(mapped: bool) -> Vec<&'static str> {
+    let mut kinds = vec!["network", "ipc", "uts"];
+    kinds.extend(mapped.then_some("user"));
+    kinds
 }
 
 /// The first two mounts are the ones that have a source on the node.
 fn specify(runtime: &Runtime, pod: &Pod, mapped: bool) -> Result<Spec, serde_json::Error> {
-    let own = [json!({ "type": "pid" }), json!({ "type": "mount" })];
-    let pods = namespaces(mapped).map(|kind| json!({ "type": kind, "path": place(kind) }));
-    let namespaces: Vec<_> = own.into_iter().chain(pods).collect();
-    let mut spec = json!({
-        "ociVersion": "1.0.2",
-        "root": { "path": "rootfs" },
-        "process": {
-            "terminal": false,
-            "user": { "uid": 0, "gid": 0 },
-            "args": [PROGRAM, PAUSE_ARGUMENT],
-            "env": ["PATH=/"],
-            "cwd": "/",
-            "noNewPrivileges": true,
-            "capabilities": {}
-        },
-        "mounts": [{
-            "destination": PROGRAM,
-            "type": "bind",
-            "source": runtime.config.supervisor,
-            "options": ["bind", "ro"]
-        }, {
+    let mut spec = sleeper(runtime, pod, &namespaces(mapped));
+    if let Value::Array(mounts) = &mut spec["mounts"] {
+        let tree = json!({
             "destination": PROOF_TREE,
             "type": "bind",
             "source": pod.directory,
             "options": ["rbind", "rro"]
-        }, {
-            "destination": "/proc",
-            "type": "proc",
-            "source": "proc",
-            "options": ["nosuid", "noexec", "nodev"]
-        }, {
+        });
+        mounts.insert(1, tree);
+        mounts.push(json!({
             "destination": "/dev",
             "type": "tmpfs",
             "source": "tmpfs",
             "options": ["nosuid", "mode=755", "size=65536k"]
-        }],
-        "linux": {
-            "cgroupsPath": format!("/{}", pod.sandbox_cgroup()),
-            "namespaces": namespaces,
-            "resources": {}
-        }
-    });
+        }));
+    }
     if mapped {
         let mapping = json!([{
             "containerID": MAPPING.container_id, "hostID": MAPPING.host_id, "size": MAPPING.length

@@ -47,6 +47,15 @@ fn creating(
     }
 }
 
+/// What plugins' updates start from.
+fn main_with_64_mib() -> ContainerSettings {
+    ContainerSettings::sleeper("main").edited(|config| {
+        let linux = config.linux.get_or_insert_default();
+        let resources = linux.resources.get_or_insert_default();
+        resources.memory_limit_in_bytes = 64 * MIB;
+    })
+}
+
 /// A hook that fails before the container is made.
 fn failing() -> api::ContainerAdjustment {
     api::ContainerAdjustment {

@@ -8,7 +8,10 @@ use nri::api;
 use prost::Message;
 use testkit::nri_plugin::{Plugin, Reaction};
 
-use super::{MIB, SETTINGS, connect, creating, env, failing, limits, of_pod, socket, update};
+use super::{
+    MIB, SETTINGS, connect, creating, env, failing, limits, main_with_64_mib, of_pod, socket,
+    update,
+};
 
 #[test]
 fn plugins_do_not_confine_less_than_the_pod() {
@@ -141,11 +144,7 @@ fn others_make_room_or_keep_what_they_have() {
     scenario_with(SETTINGS, async |host| {
         let pod = PodSettings::new("room");
         let pod_id = host.run_pod(&pod).await?;
-        let main = ContainerSettings::sleeper("main").edited(|config| {
-            let linux = config.linux.get_or_insert_default();
-            let resources = linux.resources.get_or_insert_default();
-            resources.memory_limit_in_bytes = 64 * MIB;
-        });
+        let main = main_with_64_mib();
         let id = host.run(&pod_id, &pod, &main).await?;
         let limits_of_main = Limits::of(host, &id).await?;
         let (of_main, of_nobody) = (

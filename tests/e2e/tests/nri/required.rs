@@ -12,7 +12,7 @@ use testkit::{
     nri_plugin::{Plugin, Reaction},
 };
 
-use super::{MIB, SETTINGS, of_pod, socket};
+use super::{MIB, SETTINGS, main_with_64_mib, of_pod, socket};
 
 /// What becomes of the guard when it is asked this.
 type End = (&'static str, fn() -> Reaction);
@@ -71,11 +71,7 @@ fn nothing_is_let_through_without_a_required_plugin() {
         let end = Arc::new(Mutex::new(WELL));
         let well = guard(host, &end).await?;
         let pod_id = host.run_pod(&pod).await?;
-        let main = ContainerSettings::sleeper("main").edited(|config| {
-            let linux = config.linux.get_or_insert_default();
-            let resources = linux.resources.get_or_insert_default();
-            resources.memory_limit_in_bytes = 64 * MIB;
-        });
+        let main = main_with_64_mib();
         let id = host.run(&pod_id, &pod, &main).await?;
         let made = host
             .create(&pod_id, &pod, &ContainerSettings::sleeper("made"))
@@ -133,7 +129,7 @@ fn nothing_is_let_through_without_a_required_plugin() {
 
 #[test]
 fn a_required_plugin_that_is_slow_lets_nothing_through() {
-    guarded("request_timeout = \"1s\"", async |host| {
+    guarded("request_timeout = \"5s\"", async |host| {
         let end: End = ("RunPodSandbox", || Reaction::Silence);
         let _guard = guard(host, &Arc::new(Mutex::new(end))).await?;
         let config = host.pod_config(&PodSettings::new("slow"));

@@ -6,19 +6,18 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::task::{Context, Poll};
-use std::thread;
 
 use prost_reflect::{
     DescriptorPool, DynamicMessage, EnumDescriptor, FieldDescriptor, Kind, MapKey,
     MessageDescriptor, Value,
 };
-use tokio::sync::oneshot;
-use tokio_stream::wrappers::UnixListenerStream;
 use tonic::body::Body;
 use tonic::server::{Grpc, NamedService};
 use tonic::{Request, Response, Status};
 use tonic_prost::ProstCodec;
 use tower::{Service, service_fn};
+
+use crate::serving::Serving;
 
 /// A pod's is refused where there is Linux's too.
 const ELSEWHERE: &str = "runtime.v1.PodSandboxStats.windows";
@@ -26,62 +25,33 @@ const ELSEWHERE: &str = "runtime.v1.PodSandboxStats.windows";
 /// When everything was made: 2026-11-21, in nanoseconds.
 const LONG_AGO: i64 = 1_795_248_000_000_000_000;
 
-/// It runs in a thread of its own until this is dropped.
+/// It serves until this is dropped.
 pub(super) struct Full {
     socket: PathBuf,
-    stop: Option<oneshot::Sender<()>>,
-    thread: Option<thread::JoinHandle<()>>,
+    _serving: Serving,
 }
 
 impl Full {
     pub(super) fn start(socket: &Path) -> Self {
-        let listener = std::os::unix::net::UnixListener::bind(socket).unwrap();
-        listener.set_nonblocking(true).unwrap();
-        let (stop, stopped) = oneshot::channel();
-        let thread = thread::spawn(move || serve(listener, stopped));
+        let answers = Answers {
+            pool: DescriptorPool::decode(cri::DESCRIPTOR_SET).unwrap(),
+            calls: Arc::default(),
+        };
+        let serving = Serving::start(socket, move |clients| {
+            tonic::transport::Server::builder()
+                .add_service(Answering::<false>(answers.clone()))
+                .add_service(Answering::<true>(answers))
+                .serve_with_incoming(clients)
+        });
         Self {
             socket: socket.to_owned(),
-            stop: Some(stop),
-            thread: Some(thread),
+            _serving: serving,
         }
     }
 
     pub(super) fn endpoint(&self) -> String {
         format!("unix://{}", self.socket.display())
     }
-}
-
-impl Drop for Full {
-    fn drop(&mut self) {
-        if let Some(stop) = self.stop.take() {
-            let _ = stop.send(());
-        }
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
-    }
-}
-
-fn serve(listener: std::os::unix::net::UnixListener, stopped: oneshot::Receiver<()>) {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap();
-    runtime.block_on(async {
-        let listener = tokio::net::UnixListener::from_std(listener).unwrap();
-        let answers = Answers {
-            pool: DescriptorPool::decode(cri::DESCRIPTOR_SET).unwrap(),
-            calls: Arc::default(),
-        };
-        let server = tonic::transport::Server::builder()
-            .add_service(Answering::<false>(answers.clone()))
-            .add_service(Answering::<true>(answers))
-            .serve_with_incoming(UnixListenerStream::new(listener));
-        tokio::select! {
-            result = server => result.unwrap(),
-            _ = stopped => {}
-        }
-    });
 }
 
 #[derive(Clone)]
