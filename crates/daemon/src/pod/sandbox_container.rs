@@ -22,7 +22,7 @@ use crate::{
 };
 
 /// Where the program is, in the container.
-pub(super) const PROGRAM: &str = "/pause";
+const PROGRAM: &str = "/pause";
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum SandboxError {
@@ -123,7 +123,7 @@ pub(super) fn place(kind: &str) -> PathBuf {
 }
 
 fn specify(runtime: &Runtime, pod: &Pod, own: &[&str]) -> Result<Spec, SandboxError> {
-    let mut spec = sleeper(runtime, pod, own);
+    let mut spec = sleeper(runtime, pod, PROGRAM, own);
     let metadata = &pod.config.metadata;
     spec["root"]["readonly"] = json!(true);
     spec["annotations"] = json!({
@@ -137,9 +137,9 @@ fn specify(runtime: &Runtime, pod: &Pod, own: &[&str]) -> Result<Spec, SandboxEr
     serde_json::from_value(spec).map_err(SandboxError::Specify)
 }
 
-/// A container of the pod's in which the program sleeps, without privileges, in those of the pod's namespaces that are named. Its first mount
+/// A container of the pod's in which our program, at `path`, sleeps, without privileges, in those of the pod's namespaces that are named. Its first mount
 /// is the only one that has a source on the node.
-pub(super) fn sleeper(runtime: &Runtime, pod: &Pod, kinds: &[&str]) -> Value {
+pub(super) fn sleeper(runtime: &Runtime, pod: &Pod, path: &str, kinds: &[&str]) -> Value {
     let own = [json!({ "type": "pid" }), json!({ "type": "mount" })];
     let pods = kinds
         .iter()
@@ -151,14 +151,14 @@ pub(super) fn sleeper(runtime: &Runtime, pod: &Pod, kinds: &[&str]) -> Value {
         "process": {
             "terminal": false,
             "user": { "uid": 0, "gid": 0 },
-            "args": [PROGRAM, PAUSE_ARGUMENT],
+            "args": [path, PAUSE_ARGUMENT],
             "env": ["PATH=/"],
             "cwd": "/",
             "noNewPrivileges": true,
             "capabilities": {}
         },
         "mounts": [{
-            "destination": PROGRAM,
+            "destination": path,
             "type": "bind",
             "source": runtime.config.supervisor,
             "options": ["bind", "ro"]

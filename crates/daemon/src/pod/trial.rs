@@ -31,7 +31,7 @@ use super::{
     config::{IdMapping, NamespaceMode, PodConfig, PodMetadata, UserNamespace},
     remove::take_apart,
     run::{Reserved, new_pod},
-    sandbox_container::{PROGRAM, place, sleeper},
+    sandbox_container::{place, sleeper},
 };
 use crate::{
     config::{RuntimeKind, RuntimeSettings},
@@ -46,6 +46,9 @@ use crate::{
 
 /// For all that is asked of the runtime. The pod's end has bounds of its own.
 const BOUND: Duration = Duration::from_secs(60);
+
+/// Where the program is, in the container.
+const PROGRAM: &str = "/trial";
 
 /// Who its root is on the node. Others may be the same: for a moment, and with nothing in reach.
 const MAPPING: IdMapping = IdMapping {
@@ -371,7 +374,7 @@ fn namespaces(mapped: bool) -> Vec<&'static str> {
 
 /// The first two mounts are the ones that have a source on the node.
 fn specify(runtime: &Runtime, pod: &Pod, mapped: bool) -> Result<Spec, serde_json::Error> {
-    let mut spec = sleeper(runtime, pod, &namespaces(mapped));
+    let mut spec = sleeper(runtime, pod, PROGRAM, &namespaces(mapped));
     if let Value::Array(mounts) = &mut spec["mounts"] {
         let tree = json!({
             "destination": PROOF_TREE,
