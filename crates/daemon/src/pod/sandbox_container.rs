@@ -3,10 +3,13 @@
 //!
 //! It is made when the pod has its network, of which that kernel may have a stack of its own. It is in no list: with it goes the pod.
 
-use std::path::{Path, PathBuf};
+use std::{
+    os::fd::OwnedFd,
+    path::{Path, PathBuf},
+};
 
 use oci_plan::{
-    FdSlot, NamespaceSource,
+    ContainerPlan, FdSlot, NamespaceSource,
     spec::{Context, Reach, container_plan},
 };
 use oci_spec::runtime::Spec;
@@ -82,29 +85,34 @@ pub(super) async fn run(
         runtime.limits(),
     )
     .map_err(SandboxError::Bundle)?;
+    begin(pod, link, plan, descriptors)
+        .await
+        .map_err(SandboxError::Supervisor)
+}
+
+/// Makes and starts the container that is called as its pod is, and that nobody listens to.
+pub(super) async fn begin(
+    pod: &Pod,
+    link: &Link,
+    plan: ContainerPlan,
+    descriptors: Vec<OwnedFd>,
+) -> Result<(), CallError> {
     let stdio = Stdio {
         log: None,
         stdin: false,
         stdin_once: false,
     };
     let create = RequestBody::CreateContainer(Box::new(CreateContainer { plan, stdio }));
-    match link.call(create, descriptors).await {
-        Ok((ReplyBody::Created { .. }, _)) => {}
-        Ok((other, _)) => {
-            return Err(SandboxError::Supervisor(mismatch(
-                "CreateContainer",
-                &other,
-            )));
-        }
-        Err(error) => return Err(SandboxError::Supervisor(error)),
+    match link.call(create, descriptors).await? {
+        (ReplyBody::Created { .. }, _) => {}
+        (other, _) => return Err(mismatch("CreateContainer", &other)),
     }
     let start = RequestBody::StartContainer {
         id: pod.id.to_string(),
     };
-    match link.call(start, Vec::new()).await {
-        Ok((ReplyBody::Started { .. }, _)) => Ok(()),
-        Ok((other, _)) => Err(SandboxError::Supervisor(mismatch("StartContainer", &other))),
-        Err(error) => Err(SandboxError::Supervisor(error)),
+    match link.call(start, Vec::new()).await? {
+        (ReplyBody::Started { .. }, _) => Ok(()),
+        (other, _) => Err(mismatch("StartContainer", &other)),
     }
 }
 

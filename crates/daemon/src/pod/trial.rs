@@ -22,8 +22,7 @@ use rustix::{
 };
 use serde_json::{Value, json};
 use supervisor_api::{
-    CreateContainer, Exec, PROOF_ARGUMENT, PROOF_TREE, Proof, ReplyBody, RequestBody, Stdio,
-    process_file,
+    Exec, PROOF_ARGUMENT, PROOF_TREE, Proof, ReplyBody, RequestBody, process_file,
 };
 
 use super::{
@@ -31,7 +30,7 @@ use super::{
     config::{IdMapping, NamespaceMode, PodConfig, PodMetadata, UserNamespace},
     remove::take_apart,
     run::{Reserved, new_pod},
-    sandbox_container::{place, sleeper},
+    sandbox_container::{begin, place, sleeper},
 };
 use crate::{
     config::{RuntimeKind, RuntimeSettings},
@@ -251,20 +250,12 @@ async fn look(runtime: &Runtime, pod: &Pod, mapped: bool) -> Result<Proof, Trial
     let link = pod.link().ok_or_else(gone)?;
     let made_with = pod.made_with.as_ref().ok_or_else(gone)?;
     let spec = specify(runtime, pod, mapped).map_err(TrialError::Specify)?;
-    create(runtime, pod, made_with, &link, &spec, mapped).await?;
-    let start = RequestBody::StartContainer {
-        id: pod.id.to_string(),
-    };
-    match link.call(start, Vec::new()).await {
-        Ok((ReplyBody::Started { .. }, _)) => {}
-        Ok((other, _)) => return Err(TrialError::Supervisor(mismatch("StartContainer", &other))),
-        Err(error) => return Err(TrialError::Supervisor(error)),
-    }
+    begin_container(runtime, pod, made_with, &link, &spec, mapped).await?;
     let status = execute(runtime, pod, &link, &spec, mapped).await?;
     Proof::from_exit_status(status).ok_or(TrialError::NoProof(status))
 }
 
-async fn create(
+async fn begin_container(
     runtime: &Runtime,
     pod: &Pod,
     made_with: &MadeWith,
@@ -307,17 +298,9 @@ async fn create(
     let file = process_file(&pod.directory, pod.id.as_str(), "exec");
     let directory = file.parent().unwrap_or(&pod.directory);
     std::fs::create_dir_all(directory).map_err(TrialError::Mounts)?;
-    let stdio = Stdio {
-        log: None,
-        stdin: false,
-        stdin_once: false,
-    };
-    let create = RequestBody::CreateContainer(Box::new(CreateContainer { plan, stdio }));
-    match link.call(create, descriptors).await {
-        Ok((ReplyBody::Created { .. }, _)) => Ok(()),
-        Ok((other, _)) => Err(TrialError::Supervisor(mismatch("CreateContainer", &other))),
-        Err(error) => Err(TrialError::Supervisor(error)),
-    }
+    begin(pod, link, plan, descriptors)
+        .await
+        .map_err(TrialError::Supervisor)
 }
 
 /// How the process ended that looked around.
