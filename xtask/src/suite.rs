@@ -16,6 +16,9 @@ const BUILD_LIMIT: Duration = Duration::from_secs(40 * 60);
 const UNIT_LIMIT: Duration = Duration::from_secs(20 * 60);
 const END_TO_END_LIMIT: Duration = Duration::from_secs(30 * 60);
 
+/// So many failed tests are run once more: tests meet real kernels, clients and clocks on machines that others use. More of them are no accident.
+const AGAIN_AT_MOST: usize = 4;
+
 pub(crate) fn run() -> anyhow::Result<()> {
     let mut steps = Steps::default();
     let mut count = Count::default();
@@ -73,18 +76,32 @@ fn cargo_test(
     limit: Duration,
     count: &mut Count,
 ) -> anyhow::Result<()> {
-    let mut command = workspace::cargo();
-    command
-        .args(["test", "--locked", "--no-fail-fast"])
-        .args(selection)
-        .arg("--")
-        .args(harness)
-        .env("LONGSHORE_BIN_DIR", stage)
-        .stdout(Stdio::piped());
-    let child = step::start(&mut command)?;
+    let run = |harness: &[&str], part: &mut Count| {
+        let mut command = workspace::cargo();
+        command
+            .args(["test", "--locked", "--no-fail-fast"])
+            .args(selection)
+            .arg("--")
+            .args(harness)
+            .env("LONGSHORE_BIN_DIR", stage)
+            .stdout(Stdio::piped());
+        let child = step::start(&mut command)?;
+        results::wait_counting(child, limit, "cargo test", "", part)
+    };
     let mut part = Count::default();
-    let status = results::wait_counting(child, limit, "cargo test", "", &mut part);
+    let status = run(harness, &mut part);
     let failed = part.failed;
+    if (1..=AGAIN_AT_MOST).contains(&part.failures.len()) {
+        println!("==> failed tests again, each alone");
+        let mut again = Count::default();
+        let names = part.failures.iter().map(String::as_str);
+        let alone: Vec<&str> = ["--exact", "--test-threads=1"]
+            .into_iter()
+            .chain(names)
+            .collect();
+        run(&alone, &mut again)?;
+        part.run_again(again);
+    }
     count.add(part);
     let status = status?;
     // Without a failed test: something did not compile, or a test program was killed.

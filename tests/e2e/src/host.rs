@@ -1,9 +1,11 @@
 use std::{
     fs,
+    io::Write as _,
     net::TcpListener,
+    panic,
     path::PathBuf,
     process::Command,
-    sync::OnceLock,
+    sync::{Once, OnceLock},
     time::{Duration, Instant},
 };
 
@@ -24,6 +26,9 @@ const STORY_LIMIT: Duration = Duration::from_secs(600);
 
 /// How long a container may take to reach a state.
 const STATE_LIMIT: Duration = Duration::from_secs(90);
+
+/// So many characters, the last of a panic's, are said at once.
+const SAID_AT_ONCE: usize = 1500;
 
 /// A sandbox with a registry, a daemon, and busybox in the daemon's store.
 #[derive(Debug)]
@@ -64,6 +69,7 @@ pub fn long_scenario(limit: Duration, story: impl AsyncFnOnce(&mut Host) -> anyh
 }
 
 fn run(settings: &str, limit: Duration, story: impl AsyncFnOnce(&mut Host) -> anyhow::Result<()>) {
+    say_panics_at_once();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         // Connections live on the worker, so that a story may block.
         .worker_threads(1)
@@ -87,6 +93,22 @@ fn run(settings: &str, limit: Duration, story: impl AsyncFnOnce(&mut Host) -> an
     if let Err(error) = result {
         panic!("{error:#}");
     }
+}
+
+/// The harness tells why at the end of all tests; whoever has the middle of a log alone shall find it there too, beside the test's name.
+fn say_panics_at_once() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let kept = panic::take_hook();
+        panic::set_hook(Box::new(move |told| {
+            kept(told);
+            let text = told.to_string();
+            let skipped = text.chars().count().saturating_sub(SAID_AT_ONCE);
+            let end: String = text.chars().skip(skipped).collect();
+            // Not `eprintln`, which the harness keeps to itself.
+            let _ = writeln!(std::io::stderr(), "a test fails: {end}");
+        }));
+    });
 }
 
 impl Host {

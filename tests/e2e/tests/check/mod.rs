@@ -25,6 +25,8 @@ fn the_daemon_passes() {
             &[
                 "--strict",
                 "--parallel=6",
+                // What fails here fails there.
+                "--seed=1",
                 "--output=json",
                 &format!("--html={html}"),
                 &format!("--junit={junit}"),
@@ -161,10 +163,14 @@ fn passed(output: &Output) -> anyhow::Result<Value> {
     let said = String::from_utf8_lossy(&output.stderr);
     let report = serde_json::from_slice(&output.stdout).with_context(|| said.to_string());
     let report: Value = report?;
-    let failed: Vec<&Value> = cases(&report, "failed");
+    let word = |case: &Value, key: &str| case[key].as_str().unwrap_or_default().to_owned();
+    let failed: Vec<String> = cases(&report, "failed")
+        .into_iter()
+        .map(|case| format!("{}: {}", word(case, "name"), word(case, "message")))
+        .collect();
     anyhow::ensure!(
         output.status.success() && failed.is_empty(),
-        "{said}{failed:#?}"
+        "{failed:#?}\n{said}"
     );
     Ok(report)
 }
