@@ -52,6 +52,25 @@ impl Cgroup {
         }
     }
 
+    /// Whether its processes stand still, or would: by either version's freezer, and where it is a parent that was frozen as well.
+    pub fn is_frozen(&self) -> Result<bool, Error> {
+        let freezers = [
+            self.hierarchies.unified(),
+            self.hierarchies.home(Controller::Freezer),
+        ];
+        for hierarchy in freezers.into_iter().flatten() {
+            let path = self.path_in(hierarchy);
+            let stands = match is_frozen(hierarchy, &path) {
+                Err(error) if matches!(error.errno(), Some(Errno::NOENT | Errno::NODEV)) => false,
+                stands => stands?,
+            };
+            if stands {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     /// Where [`Cgroup::freeze`] writes, by the path at which its tree is mounted.
     pub fn freezer_directory(&self) -> Result<PathBuf, Error> {
         let (hierarchy, path) = self.freezer()?;

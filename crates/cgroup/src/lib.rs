@@ -35,6 +35,7 @@ mod view;
 pub use cgroup::{Cgroup, Directory};
 pub use error::{Error, OpenError};
 pub use hierarchy::{Controller, Hierarchies, Mode, Root, Version};
+pub use mountinfo::unescape;
 pub use path::{CgroupPath, PathError};
 pub use resources::{DeviceLimits, blkio_weight_to_io_weight, shares_to_weight};
 pub use slice::{Slice, SliceError};

@@ -41,8 +41,9 @@ fn parse_line(line: &str) -> Option<CgroupMount> {
     })
 }
 
-/// Blanks, tabs, newlines and backslashes are written as three octal digits.
-fn unescape(text: &str) -> PathBuf {
+/// A path of `mountinfo`: there blanks, tabs, newlines and backslashes are written as three octal digits.
+#[must_use]
+pub fn unescape(text: &str) -> PathBuf {
     let bytes = text.as_bytes();
     let mut path = Vec::with_capacity(bytes.len());
     let mut at = 0;

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::ensure;
 use clap::error::ErrorKind;
@@ -33,7 +34,7 @@ pub(crate) struct Global {
     pub(crate) log: Option<PathBuf>,
     #[arg(long, value_enum, default_value_t = LogFormat::Text)]
     pub(crate) log_format: LogFormat,
-    /// Accepted; there is nothing more to say.
+    /// Say each step: in the log where there is one, else on standard error.
     #[arg(long)]
     pub(crate) debug: bool,
     /// Refused: cgroups are made by the kernel's own files.
@@ -79,6 +80,8 @@ pub(crate) enum Command {
     Resume(Container),
     /// Change a container's limits.
     Update(Update),
+    /// Print a container's figures again and again, and what the OOM killer does, as lines of JSON.
+    Events(Events),
     /// Print what this program can do, as JSON.
     Features,
     /// Write a config.json to begin with.
@@ -265,10 +268,50 @@ pub(crate) struct Update {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct Events {
+    /// Between two lines of figures: 5s, 100ms, 1m30s.
+    #[arg(long, default_value = "5s", value_parser = duration)]
+    pub(crate) interval: Duration,
+    /// The figures once.
+    #[arg(long)]
+    pub(crate) stats: bool,
+    pub(crate) id: String,
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct Spec {
     /// Directory for config.json.
     #[arg(long, short, default_value = ".")]
     pub(crate) bundle: PathBuf,
+}
+
+/// A time as runc takes it: `5s`, `100ms`, `1m30s`.
+fn duration(text: &str) -> Result<Duration, String> {
+    let malformed = || format!("{text:?} is no time: use h, m, s or ms, as in 1m30s");
+    let (mut all, mut rest) = (Duration::ZERO, text);
+    while !rest.is_empty() {
+        let end = |part: &str, digit: bool| {
+            part.find(|c: char| c.is_ascii_digit() != digit)
+                .unwrap_or(part.len())
+        };
+        let (number, unit) = rest.split_at(end(rest, true));
+        let (unit, more) = unit.split_at(end(unit, false));
+        let number: u64 = number.parse().map_err(|_| malformed())?;
+        let milliseconds = match unit {
+            "ms" => 1,
+            "s" => 1000,
+            "m" => 60_000,
+            "h" => 3_600_000,
+            _ => return Err(malformed()),
+        };
+        let part = number.checked_mul(milliseconds).ok_or_else(malformed)?;
+        all = all.saturating_add(Duration::from_millis(part));
+        rest = more;
+    }
+    match all.is_zero() {
+        true => Err(malformed()),
+        false => Ok(all),
+    }
 }
 
 /// An amount as runc takes it: `50M`, `1gb`, `-1`.
@@ -369,6 +412,7 @@ impl Command {
             Self::Pause(_) => "pause",
             Self::Resume(_) => "resume",
             Self::Update(_) => "update",
+            Self::Events(_) => "events",
             Self::Features => "features",
             Self::Spec(_) => "spec",
         }
@@ -377,7 +421,34 @@ impl Command {
 
 #[cfg(test)]
 mod tests {
-    use super::bytes;
+    use std::time::Duration;
+
+    use super::{bytes, duration};
+
+    #[test]
+    fn times_have_units() {
+        for (text, milliseconds) in [
+            ("5s", 5000),
+            ("100ms", 100),
+            ("1m30s", 90_000),
+            ("1h", 3_600_000),
+        ] {
+            let expected = Duration::from_millis(milliseconds);
+            assert_eq!(duration(text), Ok(expected), "{text}");
+        }
+        for text in [
+            "",
+            "0s",
+            "5",
+            "s",
+            "1d",
+            "-1s",
+            "1.5s",
+            "99999999999999999999s",
+        ] {
+            assert!(duration(text).is_err(), "{text}");
+        }
+    }
 
     #[test]
     fn amounts_have_units() {

@@ -10,7 +10,7 @@ pub(crate) fn create(store: &Store, given: &Create, log: &mut Log) -> anyhow::Re
     let process = bundle.spec.process().as_ref();
     let terminal = process.is_some_and(|process| process.terminal() == Some(true));
     console::check(given.console_socket.as_deref(), terminal, true)?;
-    let made = launch::make(store, given, bundle)?;
+    let made = launch::make(store, given, bundle, log)?;
     if let (Some(master), Some(socket)) = (&made.console, &given.console_socket)
         && let Err(error) = console::send(master, socket)
     {

@@ -13,19 +13,24 @@ use rustix::fs::{Mode, OFlags};
 use crate::arguments::Exec;
 use crate::foreground::Foreground;
 use crate::launch::write_pid;
+use crate::log::Log;
 use crate::record::{Record, Status};
 use crate::store::Store;
 use crate::{bundle, console, descriptors};
 
 /// Runs a program in a container; unless it is detached, ends as that does.
-pub(crate) fn exec(store: &Store, given: &Exec) -> anyhow::Result<u8> {
+pub(crate) fn exec(store: &Store, given: &Exec, log: &mut Log) -> anyhow::Result<u8> {
     let preserved = descriptors::preserved(given.preserve_fds)?;
     let place = store.find(&given.id)?;
     let record = place.made()?;
     match record.status(&place) {
         Status::Created | Status::Running => {}
         Status::Paused if given.ignore_paused => {}
-        status @ (Status::Paused | Status::Creating | Status::Stopped) => bail!(
+        Status::Paused => bail!(
+            "cannot exec in a paused container: resume {}, or use --ignore-paused",
+            given.id
+        ),
+        status @ (Status::Creating | Status::Stopped) => bail!(
             "container {} is not running: it is {}",
             given.id,
             status.name()
@@ -67,7 +72,9 @@ pub(crate) fn exec(store: &Store, given: &Exec) -> anyhow::Result<u8> {
             ..Standalone::NONE
         },
     )?;
+    log.debug("its process is cloned");
     let (launch, mut console) = started(launch)?;
+    log.debug(&format!("process {} runs its program", launch.pid()));
     if let Some(path) = &given.pid_file {
         write_pid(path, launch.pid())?;
     }
@@ -125,8 +132,8 @@ fn placement(
 fn process(spec: &Spec, given: &Exec) -> anyhow::Result<Process> {
     if let Some(path) = &given.process {
         let text = fs::read(path).with_context(|| format!("read {}", path.display()))?;
-        let mut process: Process = serde_json::from_slice(&text)
-            .with_context(|| format!("understand {}", path.display()))?;
+        let mut process: Process =
+            process_of(&text).with_context(|| format!("understand {}", path.display()))?;
         without_label(&mut process);
         return Ok(process);
     }
@@ -169,6 +176,16 @@ fn process(spec: &Spec, given: &Exec) -> anyhow::Result<Process> {
         add(&mut process, capability);
     }
     Ok(process)
+}
+
+/// One that names no user is root's, as runc has it.
+fn process_of(text: &[u8]) -> serde_json::Result<Process> {
+    let mut given: serde_json::Value = serde_json::from_slice(text)?;
+    if let Some(fields) = given.as_object_mut() {
+        let root = || serde_json::json!({ "uid": 0, "gid": 0 });
+        fields.entry("user").or_insert_with(root);
+    }
+    serde_json::from_value(given)
 }
 
 fn without_label(process: &mut Process) {

@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | prestart, createRuntime | its namespaces and mounts are made | here |
 //! | createContainer | the same | in its namespaces, with the host's tree in sight |
-//! | startContainer | it is being started | in its namespaces and root |
+//! | startContainer | it is being started | in its namespaces and root, confined as its program is |
 //! | poststart | its program runs | here |
 //! | poststop | it has been deleted | here |
 
@@ -21,6 +21,8 @@ use oci_spec::runtime::{Hook, Hooks, Spec};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::MemfdFlags;
 use rustix::process::{PidfdFlags, Signal, WaitId, WaitIdOptions};
+
+use crate::bundle;
 
 /// Of what a hook has written, told with its failure.
 const OUTPUT_BYTES: u64 = 4096;
@@ -73,22 +75,35 @@ pub(crate) fn run(hooks: &[&Hook], stage: Stage, state: &[u8]) -> anyhow::Result
     Ok(())
 }
 
-/// Runs them in order in a container's namespaces, by a descriptor of its init.
+/// Runs them in order in a container's namespaces, by a descriptor of its init. Of `startContainer` the program is the container's own, and
+/// may do what the container may: its user, capabilities and filter.
 pub(crate) fn run_inside(
     hooks: &[&Hook],
     stage: Stage,
     state: &[u8],
     host: &Host,
     init: BorrowedFd<'_>,
+    spec: &Spec,
 ) -> anyhow::Result<()> {
     for (index, hook) in hooks.iter().enumerate() {
-        run_in(hook, state, host, init).with_context(|| described(stage, index, hook))?;
+        let process = match stage {
+            Stage::StartContainer => confined(hook, spec),
+            _ => free(hook, host),
+        };
+        process
+            .and_then(|process| run_in(hook, &process, state, host, init))
+            .with_context(|| described(stage, index, hook))?;
     }
     Ok(())
 }
 
 fn described(stage: Stage, index: usize, hook: &Hook) -> String {
-    format!("hooks.{}[{index}] {}", stage.name(), hook.path().display())
+    // The first words are runc's, by which others tell such an error.
+    format!(
+        "error running hook hooks.{}[{index}] {}",
+        stage.name(),
+        hook.path().display()
+    )
 }
 
 fn run_here(hook: &Hook, state: &[u8]) -> anyhow::Result<()> {
@@ -120,13 +135,18 @@ fn run_here(hook: &Hook, state: &[u8]) -> anyhow::Result<()> {
     judge(in_time, status.code(), status.signal(), output)
 }
 
-fn run_in(hook: &Hook, state: &[u8], host: &Host, init: BorrowedFd<'_>) -> anyhow::Result<()> {
-    let process = process(hook, host)?;
+fn run_in(
+    hook: &Hook,
+    process: &Process,
+    state: &[u8],
+    host: &Host,
+    init: BorrowedFd<'_>,
+) -> anyhow::Result<()> {
     let (stdin, output) = (input(state)?, memory("output")?);
     let mut launch = Launch::standalone_exec(
         host,
         ExecPlan {
-            process: &process,
+            process,
             container: init,
         },
         Placement::default(),
@@ -166,7 +186,21 @@ fn run_in(hook: &Hook, state: &[u8], host: &Host, init: BorrowedFd<'_>) -> anyho
 }
 
 /// As root, with all that this program may do.
-fn process(hook: &Hook, host: &Host) -> anyhow::Result<Process> {
+fn free(hook: &Hook, host: &Host) -> anyhow::Result<Process> {
+    let env = hook.env().clone().unwrap_or_default();
+    let capabilities = Capabilities::of_root(host.bounding());
+    Ok(Process::of_root(arguments(hook)?, env, "/", capabilities))
+}
+
+/// As the container's own program.
+fn confined(hook: &Hook, spec: &Spec) -> anyhow::Result<Process> {
+    let seccomp = bundle::seccomp(spec.linux().as_ref())?;
+    let mut process = oci_plan::spec::exec_process(spec, arguments(hook)?, None, seccomp)?;
+    process.env = hook.env().clone().unwrap_or_default();
+    Ok(process)
+}
+
+fn arguments(hook: &Hook) -> anyhow::Result<Vec<String>> {
     let path = hook.path().to_str().context("its path is not UTF-8")?;
     let mut args = hook.args().clone().unwrap_or_default();
     match args.first_mut() {
@@ -174,9 +208,7 @@ fn process(hook: &Hook, host: &Host) -> anyhow::Result<Process> {
         Some(first) => path.clone_into(first),
         None => args.push(path.to_owned()),
     }
-    let env = hook.env().clone().unwrap_or_default();
-    let capabilities = Capabilities::of_root(host.bounding());
-    Ok(Process::of_root(args, env, "/", capabilities))
+    Ok(args)
 }
 
 /// Whether it ended before its time was over.
@@ -200,6 +232,9 @@ fn judge(
         (true, Some(0), _) => return Ok(()),
         (false, _, _) => "did not end in its time".to_owned(),
         (true, Some(code), _) => format!("exited with status {code}"),
+        (true, None, Some(signal)) if signal == Signal::SYS.as_raw() => {
+            format!("was killed by signal {signal} (bad system call)")
+        }
         (true, None, Some(signal)) => format!("was killed by signal {signal}"),
         (true, None, None) => "ended".to_owned(),
     };

@@ -14,23 +14,30 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use cgroup::Cgroup;
 use oci_runtime::{ChildStdio, Host, Launch, Pause, Placement, PodHandles, Progress, Standalone};
-use rustix::event::{PollFd, PollFlags};
+use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use rustix::process::{WaitId, WaitIdOptions};
 
 use crate::arguments::Create;
 use crate::bundle::{Bundle, Prepared};
+use crate::descriptors;
 use crate::hooks::{self, Stage};
+use crate::log::{self, Log};
 use crate::record::{Init, Record, Status};
 use crate::state::{State, annotations};
 use crate::store::{GATE, Held, Place, Store};
-use crate::{descriptors, log};
 
 /// How long the processes of a container may take to go once they are killed.
 const END: Duration = Duration::from_secs(5);
+
+/// How long init may say nothing before it is looked whether it can.
+const BETWEEN_LOOKS: Timespec = Timespec {
+    tv_sec: 1,
+    tv_nsec: 0,
+};
 
 /// A container whose init waits at its gate.
 #[derive(Debug)]
@@ -44,10 +51,15 @@ pub(crate) struct Made {
 }
 
 /// Makes the container of a bundle. Nothing of it stays where that fails.
-pub(crate) fn make(store: &Store, given: &Create, bundle: Bundle) -> anyhow::Result<Made> {
+pub(crate) fn make(
+    store: &Store,
+    given: &Create,
+    bundle: Bundle,
+    log: &mut Log,
+) -> anyhow::Result<Made> {
     let preserved = descriptors::preserved(given.preserve_fds)?;
     let (place, held) = store.make(&given.id)?;
-    match make_in(&place, given, &bundle, preserved) {
+    match make_in(&place, given, &bundle, preserved, log) {
         Ok((record, init, console)) => Ok(Made {
             place,
             record,
@@ -69,6 +81,7 @@ fn make_in(
     given: &Create,
     bundle: &Bundle,
     preserved: u32,
+    log: &mut Log,
 ) -> anyhow::Result<(Record, OwnedFd, Option<OwnedFd>)> {
     let host = Host::open()?;
     let mut prepared = bundle.prepare(&given.id)?;
@@ -89,7 +102,9 @@ fn make_in(
     };
     place.keep_spec(&bundle.spec)?;
     place.keep(&record)?;
-    let cgroup = make_cgroup(&host, &prepared)?;
+    log.debug(&format!("making cgroup {}", prepared.plan.cgroup));
+    let cgroup = make_cgroup(&host, &prepared, log)?;
+    log.debug("cloning its init");
     let made = launch(
         &host,
         place,
@@ -107,18 +122,37 @@ fn make_in(
         let _ = cgroup.remove();
     }
     let (init, console) = made?;
+    if let Some(init) = record.init {
+        log.debug(&format!("process {} waits for its start", init.pid));
+    }
     Ok((record, init, console))
 }
 
 /// One that is there already is limited all the same, and whoever made it removes it.
-fn make_cgroup(host: &Host, prepared: &Prepared) -> anyhow::Result<Cgroup> {
+fn make_cgroup(host: &Host, prepared: &Prepared, log: &mut Log) -> anyhow::Result<Cgroup> {
     let (path, resources) = (&prepared.plan.cgroup, &prepared.plan.resources);
     let existed = host.hierarchies().exists(path)?;
     let cgroup = host.hierarchies().ensure(path, resources)?;
     if existed {
+        if cgroup.is_frozen()? {
+            // Where it was not in every hierarchy.
+            let _ = cgroup.remove();
+            bail!("{}", frozen(path));
+        }
+        let others = cgroup.processes(true)?.len();
+        if others > 0 {
+            log.warn(&format!(
+                "container's cgroup is not empty: {others} process(es) in {path}, which will be limited, and killed, with it"
+            ));
+        }
         cgroup.update(resources)?;
     }
     Ok(cgroup)
+}
+
+/// Nobody gets anywhere there: its maker would wait for init for as long as it is so. The first words are runc's.
+fn frozen(path: &str) -> String {
+    format!("container's cgroup unexpectedly frozen: thaw {path}, or what it is below")
 }
 
 #[expect(clippy::too_many_arguments, reason = "each is another owner's")]
@@ -165,7 +199,7 @@ fn launch(
             keep_keyring: given.no_new_keyring,
         },
     )?;
-    let made = see_through(&mut launch, |launch| {
+    let made = see_through(&mut launch, cgroup, |launch| {
         record.init = Some(Init::of(launch.pid())?);
         let state = State::at(place, record, Status::Creating).json();
         hooks::run(&here, Stage::CreateRuntime, &state)?;
@@ -175,6 +209,7 @@ fn launch(
             &state,
             host,
             launch.pidfd(),
+            &bundle.spec,
         )
     })
     .and_then(|console| {
@@ -195,9 +230,10 @@ fn launch(
     }
 }
 
-/// Until it is created. `paused` is called where init waits before its root.
+/// Until it is created, or stands still in its cgroup. `paused` is called where init waits before its root.
 fn see_through(
     launch: &mut Launch,
+    cgroup: &Cgroup,
     mut paused: impl FnMut(&Launch) -> anyhow::Result<()>,
 ) -> anyhow::Result<Option<OwnedFd>> {
     loop {
@@ -210,7 +246,12 @@ fn see_through(
             Progress::Pending | Progress::Listening(_) | Progress::Started { .. } => {
                 let handshake = launch.handshake();
                 let mut said = [PollFd::new(&handshake, PollFlags::IN)];
-                rustix::io::retry_on_intr(|| rustix::event::poll(&mut said, None))?;
+                let ready = rustix::io::retry_on_intr(|| {
+                    rustix::event::poll(&mut said, Some(&BETWEEN_LOOKS))
+                })?;
+                if ready == 0 && cgroup.is_frozen()? {
+                    bail!("{}", frozen(cgroup.path()));
+                }
             }
         }
     }

@@ -12,6 +12,7 @@ use crate::arguments::{Global, LogFormat};
 pub(crate) struct Log {
     file: Option<File>,
     format: LogFormat,
+    debug: bool,
 }
 
 impl Log {
@@ -29,6 +30,7 @@ impl Log {
         Ok(Self {
             file,
             format: global.log_format,
+            debug: global.debug,
         })
     }
 
@@ -37,6 +39,7 @@ impl Log {
         Self {
             file: None,
             format: LogFormat::Text,
+            debug: false,
         }
     }
 
@@ -48,18 +51,36 @@ impl Log {
         self.say("warning", message);
     }
 
+    /// With `--debug`: to the log where there is one, else to standard error.
+    pub(crate) fn debug(&mut self, message: &str) {
+        if !self.debug {
+            return;
+        }
+        let line = self.line("debug", message);
+        // As below.
+        let _ = match &mut self.file {
+            Some(file) => writeln!(file, "{line}"),
+            None => writeln!(std::io::stderr(), "{line}"),
+        };
+    }
+
     /// Where a message cannot be written there is nobody to tell.
     fn say(&mut self, level: &str, message: &str) {
         let _ = writeln!(std::io::stderr(), "{message}");
-        let Some(file) = &mut self.file else { return };
+        let line = self.line(level, message);
+        if let Some(file) = &mut self.file {
+            let _ = writeln!(file, "{line}");
+        }
+    }
+
+    fn line(&self, level: &str, message: &str) -> String {
         let time = rfc3339(SystemTime::now());
-        let line = match self.format {
+        match self.format {
             LogFormat::Json => {
                 serde_json::json!({ "level": level, "msg": message, "time": time }).to_string()
             }
             LogFormat::Text => format!("time=\"{time}\" level={level} msg={message:?}"),
-        };
-        let _ = writeln!(file, "{line}");
+        }
     }
 }
 

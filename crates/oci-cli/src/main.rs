@@ -16,6 +16,7 @@ mod console;
 mod create;
 mod delete;
 mod descriptors;
+mod events;
 mod exec;
 mod features;
 mod foreground;
@@ -74,11 +75,17 @@ fn main() -> ExitCode {
 fn carry_out(global: &Global, command: Command, log: &mut Log) -> anyhow::Result<u8> {
     global.refuse_unsupported()?;
     let store = store::Store::new(&global.root);
+    log.debug(&format!(
+        "{} with --root {}",
+        command.verb(),
+        global.root.display()
+    ));
     match command {
         Command::Create(given) => create::create(&store, &given, log),
         Command::Start(given) => start::start(&store, &given.id),
         Command::Run(given) => run::run(&store, &given, log),
-        Command::Exec(given) => exec::exec(&store, &given),
+        Command::Events(given) => events::events(&store, &given),
+        Command::Exec(given) => exec::exec(&store, &given, log),
         Command::Kill(given) => kill::kill(&store, &given),
         Command::Delete(given) => delete::delete(&store, &given, log),
         Command::State(given) => state::print(&store, &given.id),

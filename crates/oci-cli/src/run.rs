@@ -19,7 +19,7 @@ pub(crate) fn run(store: &Store, given: &Run, log: &mut Log) -> anyhow::Result<u
         true => None,
         false => Some(Foreground::begin()?),
     };
-    let mut made = launch::make(store, create, bundle)?;
+    let mut made = launch::make(store, create, bundle, log)?;
     let started = match (&made.console, &create.console_socket) {
         (Some(master), Some(socket)) => console::send(master, socket),
         _ => Ok(()),

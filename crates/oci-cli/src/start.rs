@@ -54,7 +54,8 @@ fn pass(place: &Place, record: &Record, spec: &Spec) -> anyhow::Result<()> {
         let pidfd = init.open().context("its process has ended")?;
         let state = State::at(place, record, Status::Created).json();
         let host = Host::open()?;
-        hooks::run_inside(&inside, Stage::StartContainer, &state, &host, pidfd.as_fd())?;
+        let stage = Stage::StartContainer;
+        hooks::run_inside(&inside, stage, &state, &host, pidfd.as_fd(), spec)?;
     }
     let connection = come_to_gate(place)?;
     let mut launch = Launch::rejoin(init.pid, connection, &limits(spec)?)?;

@@ -16,7 +16,7 @@ use crate::host::Host;
 use crate::launch::{ChildStdio, Pause, Placement, Standalone};
 use crate::namespaces::{Entries, Entry};
 use crate::program::Program;
-use crate::rootfs::{self, Leaf, Prepared};
+use crate::rootfs::{self, Entrance, Leaf, Prepared};
 use crate::streams::Settled;
 use crate::{labels, streams, sysctls, terminal};
 
@@ -77,7 +77,8 @@ impl Init<'_> {
 
         // Who looks at a container from its caller's side looks at the order of its mounts.
         let in_order = self.alone.gate.is_some();
-        let root = rootfs::build(self.root, plan, self.mounts, self.pause, in_order)?;
+        let built = rootfs::build(self.root, plan, self.mounts, self.pause, in_order)?;
+        let root = built.root;
         let process = &plan.process;
         let owner = (process.user.uid, process.user.gid);
         root.ensure(&process.cwd, Leaf::Directory, Some(owner))
@@ -89,11 +90,18 @@ impl Init<'_> {
         if let Some(terminal) = &terminal {
             terminal::mount_console(&root, terminal)?;
         }
+        built.make_readonly()?;
         if self.pause.is_some() {
             handshake::say_paused(socket).at(Stage::Handshake, "its file system")?;
             handshake::obey(socket, Order::Resume).at(Stage::Handshake, "its root")?;
         }
-        rootfs::pivot(&root, plan, self.alone.no_pivot)?;
+        let entrance = match self.alone.no_pivot {
+            true => Entrance::Change {
+                elsewhere: self.pause.is_some(),
+            },
+            false => Entrance::Pivot,
+        };
+        rootfs::pivot(self.host, &root, plan, entrance)?;
 
         if let Some(terminal) = &terminal {
             handshake::say_console(socket, terminal.master_fd())

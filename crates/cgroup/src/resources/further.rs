@@ -34,20 +34,30 @@ fn one(target: &Target<'_>, limit: &FurtherLimit) -> Result<(), Error> {
         false => &limit.v1,
     };
     match file {
-        Some((file, text)) => match place.write_if_exists(file, text)? {
-            true => Ok(()),
-            false => Err(Error::Unsupported {
+        Some((file, text)) => {
+            let files = [Some(*file), successor(file)];
+            for file in files.iter().flatten() {
+                if place.write_if_exists(file, text)? {
+                    return Ok(());
+                }
+            }
+            Err(Error::Unsupported {
                 field: limit.field,
                 value: text.clone(),
                 reason: format!("this kernel has no {file}"),
-            }),
-        },
+            })
+        }
         None => Err(Error::Unsupported {
             field: limit.field,
             value: text().to_owned(),
             reason: "cgroup v2 has no such limit".to_owned(),
         }),
     }
+}
+
+/// CFQ went with Linux 5.0, and BFQ has files of its own for the same.
+fn successor(file: &str) -> Option<&'static str> {
+    (file == "blkio.weight_device").then_some("blkio.bfq.weight_device")
 }
 
 const SWAPPINESS: &str = "memory.swappiness";

@@ -1,6 +1,6 @@
 //! Programs of the node around a container's life.
 
-use std::{fs, time::Duration};
+use std::{fs, os::unix::fs::PermissionsExt as _, time::Duration};
 
 use serde_json::{Value, json};
 use testkit::sandbox::poll;
@@ -99,6 +99,37 @@ fn one_that_fails_ends_what_it_belongs_to() {
         }
         node.is_bare();
     }
+}
+
+/// Its program is the container's own: what it may do more than the container, the image may.
+#[test]
+fn one_in_the_container_is_confined_as_its_program_is() {
+    let node = Node::new();
+    let look = "grep -h -e ^Cap -e ^NoNewPrivs -e ^Seccomp: /proc/self/status; id";
+    let noting = format!("({look}) >/tmp/hook");
+    fs::set_permissions(node.inside("/tmp"), fs::Permissions::from_mode(0o777)).unwrap();
+    node.change(|spec| {
+        let hook =
+            json!([{ "path": "/bin/sh", "args": ["sh", "-c", noting], "env": ["PATH=/bin"] }]);
+        spec["hooks"] = json!({ "startContainer": hook });
+        spec["process"]["user"] = json!({ "uid": 12, "gid": 34 });
+        spec["linux"]["seccomp"] = json!({
+            "defaultAction": "SCMP_ACT_ALLOW",
+            "syscalls": [{ "names": ["mkdir"], "action": "SCMP_ACT_KILL_PROCESS" }],
+        });
+    });
+    node.script(look);
+    let own = node.with_bundle("run", &["one"]).fine();
+    assert_eq!(fs::read_to_string(node.inside("/tmp/hook")).unwrap(), own);
+    assert!(own.contains("uid=12 gid=34"), "{own}");
+    node.change(|spec| {
+        spec["hooks"]["startContainer"][0]["args"] = json!(["sh", "-c", "mkdir /tmp/made"]);
+    });
+    let error = node.with_bundle("run", &["one"]).refused();
+    assert!(error.contains("startContainer"), "{error}");
+    assert!(error.contains("bad system call"), "{error}");
+    assert!(!node.inside("/tmp/made").exists());
+    node.is_bare();
 }
 
 #[test]

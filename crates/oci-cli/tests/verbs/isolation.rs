@@ -4,7 +4,7 @@ use std::fs;
 use std::io::Read as _;
 use std::os::unix::net::UnixListener;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::node::Node;
 
@@ -99,6 +99,98 @@ fn namespaces_may_be_those_of_others() {
         assert!(said.contains(&format!(" {name} -> {link}")), "{said}");
     }
     node.run(&["delete", "--force", "one"]).fine();
+    node.is_bare();
+}
+
+/// `unshare -r` takes it.
+fn may_map_root(spec: &mut Value) {
+    for set in ["bounding", "effective", "permitted"] {
+        let set = &mut spec["process"]["capabilities"][set];
+        set.as_array_mut().unwrap().push(json!("CAP_SETFCAP"));
+    }
+}
+
+/// An unprivileged process in a user namespace of its own gets a `/proc` without masks where one is in full view in its mount namespace.
+#[test]
+fn without_a_pivot_nothing_of_the_old_tree_is_left() {
+    let node = Node::new();
+    node.change(may_map_root);
+    let mut masks = [json!([]), json!([])];
+    // Exchanges those that it has for those that it had.
+    let mut exchange_masks = || {
+        node.change(|spec| {
+            std::mem::swap(&mut spec["linux"]["maskedPaths"], &mut masks[0]);
+            std::mem::swap(&mut spec["linux"]["readonlyPaths"], &mut masks[1]);
+        });
+    };
+    node.script("busybox unshare -mrpf busybox mount -t proc none /proc && echo bare");
+    let try_it = || node.with_bundle("run", &["--no-pivot", "one"]);
+    let hook = json!({ "createRuntime": [{ "path": "/bin/true" }] });
+    for hooks in [json!({}), hook] {
+        node.change(|spec| spec["hooks"] = hooks);
+        let said = try_it();
+        assert_eq!(said.code, Some(1), "{said:?}");
+        assert!(!said.out.contains("bare"), "{said:?}");
+        // It is the masks that forbid it.
+        exchange_masks();
+        let said = try_it();
+        assert!(said.out.contains("bare"), "{said:?}");
+        exchange_masks();
+    }
+    // Its root is that of whoever enters its mount namespace, wherever it was mounted before.
+    node.script("sleep 1000");
+    let bundle = node.bundle().display().to_string();
+    let created = node.begin(&["create", "--no-pivot", "--bundle", &bundle, "one"]);
+    assert!(created.wait_with_output().unwrap().status.success());
+    node.run(&["start", "one"]).fine();
+    let look = format!(
+        "nsenter -t {} -m /bin/busybox ls /",
+        node.state("one")["pid"]
+    );
+    let seen = node.sandbox.sh(&look).unwrap();
+    let seen: Vec<&str> = seen.split_whitespace().collect();
+    assert_eq!(seen, ["bin", "dev", "etc", "proc", "sys", "tmp"]);
+    assert_eq!(node.run(&["exec", "one", "ls", "/etc"]).fine(), "");
+    node.run(&["delete", "--force", "one"]).fine();
+    node.is_bare();
+}
+
+/// Its old tree is locked together: it cannot be detached, and is covered.
+#[test]
+fn without_a_pivot_a_user_namespace_sees_no_old_proc() {
+    let node = Node::new();
+    node.change(|spec| {
+        let namespaces = spec["linux"]["namespaces"].as_array_mut().unwrap();
+        namespaces.push(json!({ "type": "user" }));
+        let map = json!([{ "containerID": 0, "hostID": 100_000, "size": 65_536 }]);
+        spec["linux"]["uidMappings"] = map.clone();
+        spec["linux"]["gidMappings"] = map;
+        may_map_root(spec);
+    });
+    node.script(
+        "busybox unshare -mrpf busybox mount -t proc none /proc && echo bare; ls /proc/1/stat",
+    );
+    let said = node.with_bundle("run", &["--no-pivot", "one"]);
+    assert_eq!(said.out, "/proc/1/stat\n", "{said:?}");
+    node.is_bare();
+}
+
+#[test]
+fn a_terminal_has_its_place_in_a_dev_that_is_read_only() {
+    let node = Node::new();
+    node.change(|spec| {
+        spec["process"]["terminal"] = json!(true);
+        for mount in spec["mounts"].as_array_mut().unwrap() {
+            if mount["destination"] == "/dev" {
+                let options = mount["options"].as_array_mut().unwrap();
+                options.push(json!("ro"));
+            }
+        }
+    });
+    node.script("touch /dev/x || stat -c %n /dev/console");
+    let said = node.with_bundle("run", &["one"]);
+    assert!(said.out.ends_with("/dev/console\r\n"), "{said:?}");
+    assert!(said.out.contains("Read-only"), "{said:?}");
     node.is_bare();
 }
 

@@ -163,9 +163,11 @@ fn an_exec_is_confined_as_init_is_unless_it_says_otherwise() {
         "args": ["sh", "-c", "id -u; cat /proc/self/oom_score_adj"], "cwd": "/",
         "user": { "uid": 12, "gid": 12 }, "oomScoreAdj": 321,
     });
+    let path = process.display().to_string();
     fs::write(&process, given.to_string()).unwrap();
-    let process = process.display().to_string();
-    assert_eq!(exec(&["--process", &process, "one"]).fine(), "12\n321\n");
+    assert_eq!(exec(&["--process", &path, "one"]).fine(), "12\n321\n");
+    fs::write(&process, r#"{ "args": ["id", "-u"], "cwd": "/" }"#).unwrap();
+    assert_eq!(exec(&["--process", &path, "one"]).fine(), "0\n");
 
     let missing = exec(&["one", "no-such-program"]);
     assert_eq!(missing.code, Some(255));
@@ -173,7 +175,11 @@ fn an_exec_is_confined_as_init_is_unless_it_says_otherwise() {
     node.run(&["pause", "one"]).fine();
     assert_eq!(node.state("one")["status"], "paused");
     let paused = exec(&["one", "true"]);
-    assert!(paused.err.contains("paused"), "{}", paused.err);
+    assert!(
+        paused.err.contains("cannot exec in a paused container"),
+        "{}",
+        paused.err
+    );
     assert!(node.run(&["pause", "one"]).refused().contains("paused"));
     node.run(&["resume", "one"]).fine();
     assert!(node.run(&["resume", "one"]).refused().contains("running"));
@@ -250,6 +256,115 @@ fn limits_are_set_and_changed() {
         ((128 << 20).to_string(), "55".to_owned())
     );
     node.run(&["delete", "one"]).fine();
+    node.is_bare();
+}
+
+#[test]
+fn figures_and_oom_kills_are_told_as_lines() {
+    let node = Node::new();
+    node.script("sleep 1000");
+    node.change(|spec| {
+        let limit = 32 << 20;
+        spec["linux"]["resources"]["memory"] = json!({ "limit": limit, "swap": limit });
+    });
+    node.create("one").fine();
+    node.run(&["start", "one"]).fine();
+    let line = node.run(&["events", "--stats", "one"]).fine();
+    assert!(
+        line.starts_with(r#"{"type":"stats","id":"one","data":{"#),
+        "{line}"
+    );
+    let stats: Value = serde_json::from_str(&line).unwrap();
+    let memory = &stats["data"]["memory"]["usage"];
+    assert!(memory["usage"].as_u64().unwrap() > 0, "{line}");
+    assert_eq!(memory["limit"], 32 << 20, "{line}");
+    assert!(stats["data"]["cpu"]["usage"]["total"].is_u64(), "{line}");
+    assert_eq!(stats["data"]["pids"]["current"], 1, "{line}");
+
+    let told = node.sandbox.directory().join("events");
+    let mut events = node
+        .command(&["events", "--interval", "100ms", "one"])
+        .stdout(fs::File::create(&told).unwrap())
+        .spawn()
+        .unwrap();
+    node.await_text(&told, "stats");
+    // A line without an end has no place in 32 MiB.
+    node.run(&["exec", "one", "sh", "-c", "tr '\\0' a </dev/zero | grep b"]);
+    node.await_text(&told, "{\"type\":\"oom\",\"id\":\"one\"}\n");
+    node.run(&["delete", "--force", "one"]).fine();
+    assert!(events.wait().unwrap().success());
+    let error = node.run(&["events", "one"]).refused();
+    assert!(error.contains("does not exist"), "{error}");
+    node.is_bare();
+}
+
+#[test]
+fn a_cgroup_that_is_there_may_hold_others_and_may_not_be_frozen() {
+    let node = Node::new();
+    node.script("sleep 1000");
+    let name = format!("{}/one", node.sandbox.cgroup());
+    let roots = testkit::sandbox::cgroup_hierarchies();
+    let places: Vec<_> = roots
+        .iter()
+        .map(|root| root.join(name.trim_start_matches('/')))
+        .collect();
+    let set = |state: [&str; 2]| {
+        for place in &places {
+            for (file, value) in ["freezer.state", "cgroup.freeze"].iter().zip(state) {
+                if place.join(file).exists() {
+                    fs::write(place.join(file), value).unwrap();
+                }
+            }
+        }
+    };
+    places
+        .iter()
+        .for_each(|place| fs::create_dir_all(place).unwrap());
+    set(["FROZEN", "1"]);
+    for verb in ["create", "run"] {
+        let error = node.with_bundle(verb, &["one"]).refused();
+        assert!(error.contains("unexpectedly frozen"), "{error}");
+        assert!(error.contains(name.trim_start_matches('/')), "{error}");
+    }
+    set(["THAWED", "0"]);
+    places
+        .iter()
+        .for_each(|place| fs::remove_dir(place).unwrap());
+    node.is_bare();
+
+    assert_eq!(node.create("one").err, "");
+    let second = node.create("two");
+    let warning = "container's cgroup is not empty: 1 process";
+    assert!(second.err.contains(warning), "{second:?}");
+    second.fine();
+    node.run(&["delete", "--force", "two"]).fine();
+    node.run(&["delete", "--force", "one"]).fine();
+    node.is_bare();
+}
+
+#[test]
+fn each_step_is_said_when_asked_for() {
+    let node = Node::new();
+    node.script("exec true");
+    let said = node.run(&[
+        "--debug",
+        "run",
+        "--bundle",
+        &node.bundle().display().to_string(),
+        "one",
+    ]);
+    assert!(
+        said.err.contains("level=debug msg=\"cloning its init\""),
+        "{said:?}"
+    );
+    said.fine();
+    let log = node.sandbox.directory().join("log");
+    let path = log.display().to_string();
+    let bundle = node.bundle().display().to_string();
+    let run = ["--debug", "--log", &path, "run", "--bundle", &bundle, "one"];
+    let said = node.run(&run);
+    assert_eq!(said.err, "");
+    node.await_text(&log, "level=debug");
     node.is_bare();
 }
 

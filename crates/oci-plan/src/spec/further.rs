@@ -83,8 +83,9 @@ fn block_io(given: &LinuxResources, limits: &mut Vec<FurtherLimit>) {
     for device in block_io.weight_device().iter().flatten() {
         if let Some(weight) = device.weight() {
             let text = format!("{}:{} {weight}", device.major(), device.minor());
-            let v1 = Some(("blkio.weight_device", text));
-            limits.push(limit("blockIO.weightDevice", "blkio", v1, None));
+            let v1 = Some(("blkio.weight_device", text.clone()));
+            let v2 = Some(("io.bfq.weight", text));
+            limits.push(limit("blockIO.weightDevice", "blkio", v1, v2));
         }
     }
     throttle(

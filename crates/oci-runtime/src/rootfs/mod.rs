@@ -10,6 +10,7 @@ mod device;
 mod filesystem;
 mod mask;
 mod mounts;
+mod old_tree;
 mod root;
 
 pub(crate) use filesystem::Filesystem;
@@ -17,7 +18,7 @@ pub use mounts::prepare_tree;
 pub(crate) use mounts::{Prepared, attach, prepare};
 pub(crate) use root::{Leaf, Root};
 
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 
 use oci_plan::ContainerPlan;
 use rustix::fs::CWD;
@@ -25,16 +26,33 @@ use rustix::mount::{MountAttrFlags, MountPropagationFlags, MoveMountFlags, Unmou
 use sys::{MountAttributes, set_mount_attributes};
 
 use crate::error::{Context, Error, Stage};
+use crate::host::Host;
 use crate::launch::Pause;
 
+/// A root in which everything has its place, and whose mounts that are to be read-only at last are not so yet.
+pub(crate) struct Built<'r, 'm> {
+    pub(crate) root: Root<'r>,
+    late_readonly: Vec<(&'m str, OwnedFd)>,
+}
+
+impl Built<'_, '_> {
+    /// Once nothing more needs a place in them.
+    pub(crate) fn make_readonly(self) -> Result<(), Error> {
+        for (target, mount) in self.late_readonly {
+            set_readonly(mount.as_fd()).at(Stage::ReadOnly, target)?;
+        }
+        Ok(())
+    }
+}
+
 /// In the child: attaches the root and mounts everything. `/` is still the old one afterwards.
-pub(crate) fn build<'r>(
+pub(crate) fn build<'r, 'm>(
     root: BorrowedFd<'r>,
     plan: &ContainerPlan,
-    mounts: &[Prepared<'_>],
+    mounts: &'m [Prepared<'_>],
     pause: Option<Pause<'_>>,
     in_order: bool,
-) -> Result<Root<'r>, Error> {
+) -> Result<Built<'r, 'm>, Error> {
     if let Some(host) = pause.and_then(|pause| pause.host) {
         enter_host(host)?;
     }
@@ -57,10 +75,10 @@ pub(crate) fn build<'r>(
     device::make_outside_dev(&root, plan)?;
     mask::mask(&root, &plan.masked_paths)?;
     mask::make_readonly(&root, &plan.readonly_paths)?;
-    for (target, mount) in late_readonly {
-        set_readonly(mount.as_fd()).at(Stage::ReadOnly, target)?;
-    }
-    Ok(root)
+    Ok(Built {
+        root,
+        late_readonly,
+    })
 }
 
 /// Exchanges the caller's bare tree for one in which everything of the host has its path.
@@ -89,16 +107,30 @@ fn enter_host(tree: BorrowedFd<'_>) -> Result<(), Error> {
     rustix::process::chdir("/").map_err(at("(enter the host's tree)"))
 }
 
+/// How a child comes to have its root.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Entrance {
+    Pivot,
+    /// Where the caller's `/` cannot be pivoted away. `elsewhere`: the root was not attached to it.
+    Change {
+        elsewhere: bool,
+    },
+}
+
 /// In the child, last: the root's own attributes, and nothing of the old tree.
-pub(crate) fn pivot(root: &Root<'_>, plan: &ContainerPlan, no_pivot: bool) -> Result<(), Error> {
+pub(crate) fn pivot(
+    host: &Host,
+    root: &Root<'_>,
+    plan: &ContainerPlan,
+    entrance: Entrance,
+) -> Result<(), Error> {
     if plan.rootfs.readonly {
         set_readonly(root.descriptor()).at(Stage::ReadOnly, "/")?;
     }
     rustix::process::fchdir(root.descriptor()).at(Stage::Pivot, "(enter it)")?;
-    match no_pivot {
-        // It lies on `/` already.
-        true => rustix::process::chroot(".").at(Stage::Pivot, "(change the root)")?,
-        false => {
+    match entrance {
+        Entrance::Change { elsewhere } => change_root(host, root, elsewhere)?,
+        Entrance::Pivot => {
             // The old root comes to lie on the new one, where `.` finds it.
             rustix::process::pivot_root(".", ".").at(Stage::Pivot, "(swap)")?;
             rustix::mount::unmount(".", UnmountFlags::DETACH)
@@ -116,6 +148,17 @@ pub(crate) fn pivot(root: &Root<'_>, plan: &ContainerPlan, no_pivot: bool) -> Re
     .at(Stage::AttachRoot, "(propagation)")
 }
 
+/// In place of a pivot: the new root on the old one, where no `..` and nobody who enters the mount namespace goes below it.
+fn change_root(host: &Host, root: &Root<'_>, elsewhere: bool) -> Result<(), Error> {
+    if elsewhere {
+        let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
+        rustix::mount::move_mount(root.descriptor(), "", CWD, "/", flags)
+            .at(Stage::AttachRoot, "(on the old)")?;
+    }
+    old_tree::hide(host, root.descriptor())?;
+    rustix::process::chroot(".").at(Stage::Pivot, "(change the root)")
+}
+
 fn set_readonly(mount: BorrowedFd<'_>) -> Result<(), rustix::io::Errno> {
     set_mount_attributes(
         mount,
@@ -125,5 +168,3 @@ fn set_readonly(mount: BorrowedFd<'_>) -> Result<(), rustix::io::Errno> {
         },
     )
 }
-
-use std::os::fd::AsFd;
