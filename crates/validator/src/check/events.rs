@@ -1,4 +1,4 @@
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use cri::v1::{ContainerEventResponse, ContainerEventType, GetEventsRequest};
 use tokio::{
@@ -8,15 +8,16 @@ use tokio::{
 use tonic::Status;
 
 use super::{
-    calls::{Calls, Refused},
-    case::{Ended, Verdict},
+    calls::Refused,
+    case::{Ended, Verdict, ensure},
+    scene::Scene,
 };
 
 /// How long an event may be waited for.
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// A server in Go sends no headers before its first event: after so long it is taken to listen.
-const LISTENS_AFTER: Duration = Duration::from_millis(700);
+/// A server in Go sends no headers before its first event: after so long it is given one.
+const SILENT_FOR: Duration = Duration::from_millis(700);
 
 /// A reader of events. Dropping it ends the stream.
 pub(super) struct Events {
@@ -25,10 +26,11 @@ pub(super) struct Events {
 }
 
 impl Events {
-    pub(super) async fn listen(calls: &Calls) -> Self {
-        let mut service = calls.runtime.runtime_service();
+    /// Returns once the runtime has answered: what happens from then on is told.
+    pub(super) async fn listen(scene: &Scene<'_>) -> Verdict<Self> {
+        let mut service = scene.calls().runtime.runtime_service();
         let (sender, received) = mpsc::unbounded_channel();
-        let (opened, open) = oneshot::channel();
+        let (opened, mut open) = oneshot::channel();
         let reader = tokio::spawn(async move {
             let answered = service.get_container_events(GetEventsRequest {}).await;
             let _ = opened.send(());
@@ -45,12 +47,20 @@ impl Events {
                 }
             }
         });
-        let _ = tokio::time::timeout(LISTENS_AFTER, open).await;
-        Self { received, reader }
+        let events = Self { received, reader };
+        let limit = scene.patience();
+        let end = Instant::now() + limit;
+        while tokio::time::timeout(SILENT_FOR, &mut open).await.is_err() {
+            ensure!(Instant::now() < end, "no events begin within {limit:?}");
+            let pod = scene.pod(scene.host_pod("heard")).await?;
+            scene.stop_pod(&pod.id).await?;
+            scene.remove_pod(&pod.id).await?;
+        }
+        Ok(events)
     }
 
     /// The next event of this pod, or of a container in it.
-    pub(super) async fn next_of(&mut self, pod: &str) -> Verdict<ContainerEventResponse> {
+    async fn next_of(&mut self, pod: &str) -> Verdict<ContainerEventResponse> {
         loop {
             let event = self.next().await?;
             let about = event.pod_sandbox_status.as_ref();

@@ -2,6 +2,7 @@ use std::{
     cell::RefCell,
     collections::BTreeMap,
     fs,
+    net::{Ipv4Addr, TcpListener},
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
@@ -19,8 +20,11 @@ use super::{
 const RUN_LABEL: &str = "longshore.check/run";
 const SCENE_LABEL: &str = "longshore.check/scene";
 
-/// How long a state may be waited for: a guard against hanging, not an expectation.
-const STATE_LIMIT: Duration = Duration::from_secs(60);
+/// Between two looks at what is waited for.
+const AGAIN_AFTER: Duration = Duration::from_millis(30);
+
+/// What a sleeper says once it listens.
+pub(super) const READY: &str = "ready\n";
 
 /// Where one case plays: its names, its directory, and what it has made.
 pub(super) struct Scene<'a> {
@@ -61,6 +65,11 @@ impl<'a> Scene<'a> {
         &self.bed.calls
     }
 
+    /// How long something may be waited for: a guard against hanging, not an expectation. Time is left to say what did not come.
+    pub(super) fn patience(&self) -> Duration {
+        self.bed.settings.timeout * 2 / 3
+    }
+
     /// What the runtime says that the handler of this run can do.
     pub(super) fn handler_features(&self) -> RuntimeHandlerFeatures {
         let handlers = self.bed.status.runtime_handlers.iter();
@@ -88,6 +97,21 @@ impl<'a> Scene<'a> {
         let path = self.directory.join(name);
         fs::create_dir_all(&path)?;
         Ok(path)
+    }
+
+    /// A port of the node's that nobody listens at, below those that the kernel gives to whoever connects.
+    pub(super) fn free_port(&self) -> Verdict<u16> {
+        let begin = std::process::id().wrapping_mul(7919);
+        for _ in 0..1000 {
+            let place = begin.wrapping_add(self.bed.number()) % 10_000;
+            let port = 20_000 + u16::try_from(place).unwrap_or_default();
+            if TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).is_ok() {
+                return Ok(port);
+            }
+        }
+        Err(Ended::Failed(
+            "all ports of this node are in use".to_owned(),
+        ))
     }
 }
 
@@ -227,9 +251,10 @@ impl Scene<'_> {
         self.container(pod, name, &["sh", "-c", script])
     }
 
-    /// One that lives until it is asked to end, and then does.
+    /// One that lives until it is asked to end, and then does. Before it has said [`READY`] it is deaf, as the first process of its
+    /// namespace is to a signal that it does not handle.
     pub(super) fn sleeper(&self, pod: &Pod, name: &str) -> ContainerConfig {
-        let script = "trap 'exit 0' TERM; while :; do sleep 1000 & wait $!; done";
+        let script = "trap 'exit 0' TERM; echo ready; while :; do sleep 1000 & wait $!; done";
         self.script(pod, name, script)
     }
 
@@ -267,10 +292,12 @@ impl Scene<'_> {
         Ok(id)
     }
 
-    /// A pod, and a container in it that lives.
+    /// A pod, and a container in it that lives, and ends when it is asked to.
     pub(super) async fn any_container(&self) -> Verdict<(Pod, String)> {
         let pod = self.any_pod().await?;
-        let id = self.run(&pod, self.sleeper(&pod, "sleeper")).await?;
+        let config = self.sleeper(&pod, "sleeper");
+        let id = self.run(&pod, config.clone()).await?;
+        self.until_logged(&pod, &config, READY).await?;
         Ok((pod, id))
     }
 
@@ -334,7 +361,7 @@ impl Scene<'_> {
     }
 
     pub(super) async fn until_exited(&self, id: &str) -> Verdict<ContainerStatus> {
-        let end = Instant::now() + STATE_LIMIT;
+        let end = Instant::now() + self.patience();
         loop {
             let status = self.status(id).await?;
             if status.state() == ContainerState::ContainerExited {
@@ -342,7 +369,7 @@ impl Scene<'_> {
             }
             let state = status.state();
             ensure!(Instant::now() < end, "the container stays {state:?}");
-            tokio::time::sleep(Duration::from_millis(30)).await;
+            tokio::time::sleep(AGAIN_AFTER).await;
         }
     }
 
@@ -381,7 +408,9 @@ impl Scene<'_> {
         let text = fs::read(&path)
             .map_err(|error| Ended::Failed(format!("read {}: {error}", path.display())))?;
         let text = String::from_utf8_lossy(&text);
-        text.lines().map(LogLine::parse).collect()
+        // A line without its end is being written.
+        let whole = text.rsplit_once('\n').map_or("", |(whole, _)| whole);
+        whole.lines().map(LogLine::parse).collect()
     }
 
     /// Both streams, whole lines.
@@ -415,13 +444,37 @@ impl Scene<'_> {
         what: &str,
         mut probe: impl AsyncFnMut() -> Verdict<Option<T>>,
     ) -> Verdict<T> {
-        let end = Instant::now() + STATE_LIMIT;
+        let limit = self.patience();
+        let end = Instant::now() + limit;
         loop {
             if let Some(found) = probe().await? {
                 return Ok(found);
             }
-            ensure!(Instant::now() < end, "{what}: not within {STATE_LIMIT:?}");
-            tokio::time::sleep(Duration::from_millis(30)).await;
+            ensure!(Instant::now() < end, "{what}: not within {limit:?}");
+            tokio::time::sleep(AGAIN_AFTER).await;
+        }
+    }
+
+    /// As [`Self::until`], of what a runtime that is slow may refuse for a moment.
+    pub(super) async fn until_told<T>(
+        &self,
+        what: &str,
+        mut ask: impl AsyncFnMut() -> Result<Option<T>, Refused>,
+    ) -> Verdict<T> {
+        let mut last = String::new();
+        let told = self.until(what, async || match ask().await {
+            Ok(found) => Ok(found),
+            Err(refused) if refused.code() == tonic::Code::Unimplemented => Err(refused.into()),
+            Err(refused) => {
+                last = refused.to_string();
+                Ok(None)
+            }
+        });
+        match told.await {
+            Err(Ended::Failed(why)) if !last.is_empty() => {
+                Err(Ended::Failed(format!("{why}: {last}")))
+            }
+            told => told,
         }
     }
 }

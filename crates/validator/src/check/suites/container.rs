@@ -5,7 +5,7 @@ use tonic::Code;
 
 use crate::check::{
     case::{Case, Ended, Verdict, case, ensure, ensure_eq, skip},
-    scene::{Scene, kept, resources, spec},
+    scene::{READY, Scene, kept, resources, spec},
 };
 
 pub(super) const CASES: &[Case] = &[
@@ -109,7 +109,8 @@ pub(super) const CASES: &[Case] = &[
 
 async fn life(scene: &Scene<'_>) -> Verdict {
     let pod = scene.any_pod().await?;
-    let id = scene.create(&pod, scene.sleeper(&pod, "one")).await?;
+    let config = scene.sleeper(&pod, "one");
+    let id = scene.create(&pod, config.clone()).await?;
     let created = scene.status(&id).await?;
     ensure_eq!(
         created.state(),
@@ -146,6 +147,7 @@ async fn life(scene: &Scene<'_>) -> Verdict {
         "the listed state"
     );
     ensure_eq!(listed[0].pod_sandbox_id, pod.id, "the listed pod");
+    scene.until_logged(&pod, &config, READY).await?;
     scene.stop(&id, 30).await?;
     let ended = scene.status(&id).await?;
     ensure_eq!(

@@ -47,7 +47,7 @@ const LIFE: [ContainerEventType; 4] = [
 ];
 
 async fn order(scene: &Scene<'_>) -> Verdict {
-    let mut events = Events::listen(scene.calls()).await;
+    let mut events = Events::listen(scene).await?;
     let (pod, id) = scene.any_container().await?;
     scene.stop(&id, 30).await?;
     scene.remove(&id).await?;
@@ -82,7 +82,7 @@ async fn order(scene: &Scene<'_>) -> Verdict {
 }
 
 async fn statuses(scene: &Scene<'_>) -> Verdict {
-    let mut events = Events::listen(scene.calls()).await;
+    let mut events = Events::listen(scene).await?;
     let pod = scene.any_pod().await?;
     let id = scene.run(&pod, scene.script(&pod, "one", "exit 5")).await?;
     let seen = events.until(&pod.id, ContainerStoppedEvent, &id).await?;
@@ -108,8 +108,8 @@ async fn statuses(scene: &Scene<'_>) -> Verdict {
 }
 
 async fn two_readers(scene: &Scene<'_>) -> Verdict {
-    let mut one = Events::listen(scene.calls()).await;
-    let mut two = Events::listen(scene.calls()).await;
+    let mut one = Events::listen(scene).await?;
+    let mut two = Events::listen(scene).await?;
     let (pod, id) = scene.any_container().await?;
     scene.stop_pod(&pod.id).await?;
     scene.remove_pod(&pod.id).await?;
@@ -123,7 +123,7 @@ async fn two_readers(scene: &Scene<'_>) -> Verdict {
 }
 
 async fn no_gap(scene: &Scene<'_>) -> Verdict {
-    let mut events = Events::listen(scene.calls()).await;
+    let mut events = Events::listen(scene).await?;
     let pod = scene.any_pod().await?;
     let mut ids = Vec::new();
     for number in 0..8 {
@@ -149,11 +149,11 @@ async fn no_gap(scene: &Scene<'_>) -> Verdict {
 }
 
 async fn later(scene: &Scene<'_>) -> Verdict {
-    let mut early = Events::listen(scene.calls()).await;
+    let mut early = Events::listen(scene).await?;
     let (pod, id) = scene.any_container().await?;
     early.until(&pod.id, ContainerStartedEvent, &id).await?;
     drop(early);
-    let mut late = Events::listen(scene.calls()).await;
+    let mut late = Events::listen(scene).await?;
     scene.stop(&id, 30).await?;
     let seen = late.until(&pod.id, ContainerStoppedEvent, &id).await?;
     ensure_eq!(

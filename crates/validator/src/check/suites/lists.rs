@@ -89,9 +89,16 @@ async fn container_stats(scene: &Scene<'_>) -> Verdict {
     let request = StreamContainerStatsRequest {
         filter: Some(filter),
     };
-    let parts = scene.calls().stream_container_stats(request).await?;
-    let stats = parts.into_iter().flat_map(|it| it.container_stats);
-    let ids: Vec<_> = stats.filter_map(|it| Some(it.attributes?.id)).collect();
+    let streamed = async || {
+        let parts = scene
+            .calls()
+            .stream_container_stats(request.clone())
+            .await?;
+        let stats = parts.into_iter().flat_map(|it| it.container_stats);
+        let ids: Vec<_> = stats.filter_map(|it| Some(it.attributes?.id)).collect();
+        Ok((!ids.is_empty()).then_some(ids))
+    };
+    let ids = scene.until_told("stats of the container", streamed).await?;
     ensure_eq!(ids, [id], "the containers");
     Ok(())
 }
@@ -105,9 +112,16 @@ async fn pod_stats(scene: &Scene<'_>) -> Verdict {
     let request = StreamPodSandboxStatsRequest {
         filter: Some(filter),
     };
-    let parts = scene.calls().stream_pod_sandbox_stats(request).await?;
-    let stats = parts.into_iter().flat_map(|it| it.pod_sandbox_stats);
-    let ids: Vec<_> = stats.filter_map(|it| Some(it.attributes?.id)).collect();
+    let streamed = async || {
+        let parts = scene
+            .calls()
+            .stream_pod_sandbox_stats(request.clone())
+            .await?;
+        let stats = parts.into_iter().flat_map(|it| it.pod_sandbox_stats);
+        let ids: Vec<_> = stats.filter_map(|it| Some(it.attributes?.id)).collect();
+        Ok((!ids.is_empty()).then_some(ids))
+    };
+    let ids = scene.until_told("stats of the pod", streamed).await?;
     ensure_eq!(ids, [pod.id], "the pods");
     Ok(())
 }
@@ -122,7 +136,7 @@ async fn metrics(scene: &Scene<'_>) -> Verdict {
             .any(|it| it.pod_sandbox_id == pod.id && !it.container_metrics.is_empty())
             .then_some(()))
     };
-    scene.until("the pod and its container", there).await
+    scene.until_told("the pod and its container", there).await
 }
 
 async fn once(scene: &Scene<'_>) -> Verdict {

@@ -3,6 +3,7 @@ use std::collections::BTreeMap;
 use cri::v1::*;
 
 use crate::check::{
+    calls::Refused,
     case::{Case, Ended, Verdict, case, ensure, ensure_eq},
     scene::Scene,
 };
@@ -64,24 +65,35 @@ async fn descriptors(scene: &Scene<'_>) -> Verdict {
     Ok(())
 }
 
-async fn of(scene: &Scene<'_>, pod: &str) -> Verdict<PodSandboxMetrics> {
-    scene
-        .until("metrics of the pod", async || {
-            let request = ListPodSandboxMetricsRequest::default();
-            let metrics = scene
-                .calls()
-                .list_pod_sandbox_metrics(request)
-                .await?
-                .pod_metrics;
-            Ok(metrics.into_iter().find(|it| it.pod_sandbox_id == pod))
-        })
-        .await
+async fn pods(scene: &Scene<'_>) -> Result<Vec<PodSandboxMetrics>, Refused> {
+    let request = ListPodSandboxMetricsRequest::default();
+    let reply = scene.calls().list_pod_sandbox_metrics(request).await?;
+    Ok(reply.pod_metrics)
+}
+
+/// What is told of a pod once its container has been measured too.
+async fn of(scene: &Scene<'_>, pod: &str, container: &str) -> Verdict<PodSandboxMetrics> {
+    let measured = |it: &PodSandboxMetrics| {
+        let own = it.container_metrics.iter();
+        it.pod_sandbox_id == pod && own.clone().any(|it| memory(it, container) > 0)
+    };
+    let found = async || Ok(pods(scene).await?.into_iter().find(measured));
+    let what = "metrics of the pod, and memory of its container";
+    scene.until_told(what, found).await
+}
+
+/// 0 of another container, and of one that was not measured.
+fn memory(metrics: &ContainerMetrics, container: &str) -> u64 {
+    let own = metrics.metrics.iter().filter(|it| {
+        metrics.container_id == container && it.name == "container_memory_working_set_bytes"
+    });
+    own.filter_map(|it| it.value).map(|it| it.value).sum()
 }
 
 async fn described(scene: &Scene<'_>) -> Verdict {
-    let (pod, _) = scene.any_container().await?;
+    let (pod, id) = scene.any_container().await?;
     let names = all(scene).await?;
-    let metrics = of(scene, &pod.id).await?;
+    let metrics = of(scene, &pod.id, &id).await?;
     let containers = metrics.container_metrics.iter().flat_map(|it| &it.metrics);
     for metric in metrics.metrics.iter().chain(containers) {
         let Some(labels) = names.get(&metric.name) else {
@@ -99,36 +111,14 @@ async fn described(scene: &Scene<'_>) -> Verdict {
 
 async fn listed(scene: &Scene<'_>) -> Verdict {
     let (pod, id) = scene.any_container().await?;
-    let metrics = of(scene, &pod.id).await?;
-    let Some(own) = metrics
-        .container_metrics
-        .iter()
-        .find(|it| it.container_id == id)
-    else {
-        return Err(Ended::Failed("nothing of its container".to_owned()));
-    };
-    let memory = own
-        .metrics
-        .iter()
-        .find(|it| it.name == "container_memory_working_set_bytes");
-    let bytes = memory.and_then(|it| it.value).map(|it| it.value);
-    ensure!(
-        bytes.is_some_and(|bytes| bytes > 0),
-        "its memory is {bytes:?}"
-    );
+    of(scene, &pod.id, &id).await?;
     scene.stop_pod(&pod.id).await?;
     scene.remove_pod(&pod.id).await?;
     let gone = async || {
-        let request = ListPodSandboxMetricsRequest::default();
-        let metrics = scene
-            .calls()
-            .list_pod_sandbox_metrics(request)
-            .await?
-            .pod_metrics;
-        Ok(metrics
-            .iter()
-            .all(|it| it.pod_sandbox_id != pod.id)
-            .then_some(()))
+        let others = |it: &PodSandboxMetrics| it.pod_sandbox_id != pod.id;
+        Ok(pods(scene).await?.iter().all(others).then_some(()))
     };
-    scene.until("no metrics of the removed pod", gone).await
+    scene
+        .until_told("no metrics of the removed pod", gone)
+        .await
 }

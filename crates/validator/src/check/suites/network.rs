@@ -1,4 +1,4 @@
-use std::net::{IpAddr, Ipv4Addr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr};
 
 use cri::v1::*;
 use tokio::{
@@ -62,7 +62,8 @@ async fn answers(scene: &Scene<'_>, address: &str) -> Verdict {
             };
             let mut answer = String::new();
             let asked = stream.write_all(b"GET /it HTTP/1.0\r\n\r\n").await;
-            if asked.is_err() || stream.read_to_string(&mut answer).await.is_err() {
+            let read = stream.read_to_string(&mut answer).await;
+            if asked.is_err() || read.is_err() || answer.is_empty() {
                 return Ok(None);
             }
             ensure!(
@@ -133,14 +134,8 @@ async fn pod_to_pod(scene: &Scene<'_>) -> Verdict {
     Ok(())
 }
 
-/// One that was free a moment ago.
-fn free_port() -> Verdict<u16> {
-    let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0))?;
-    Ok(listener.local_addr()?.port())
-}
-
 async fn host_port(scene: &Scene<'_>) -> Verdict {
-    let port = free_port()?;
+    let port = scene.free_port()?;
     let mut config = scene.network_pod("pod");
     config.port_mappings = vec![PortMapping {
         protocol: Protocol::Tcp.into(),

@@ -372,7 +372,7 @@ async fn events(scene: &Scene<'_>) -> Verdict {
     commands(scene)?;
     let (pod, id) = scene.any_container().await?;
     crash(scene).await?;
-    let mut events = Events::listen(scene.calls()).await;
+    let mut events = Events::listen(scene).await?;
     scene.stop(&id, 30).await?;
     let seen = events
         .until(&pod.id, ContainerEventType::ContainerStoppedEvent, &id)

@@ -81,7 +81,7 @@ async fn starts(scene: &Scene<'_>) -> Verdict {
     let config = scene.script(
         &pod,
         "one",
-        "echo started; trap 'exit 0' TERM; while :; do sleep 0.1; done",
+        "trap 'exit 0' TERM; echo started; while :; do sleep 0.1; done",
     );
     let id = scene.create(&pod, config.clone()).await?;
     let answers = join_all((0..6).map(|_| scene.start(&id))).await;
@@ -92,6 +92,7 @@ async fn starts(scene: &Scene<'_>) -> Verdict {
         ContainerState::ContainerRunning,
         "the state"
     );
+    scene.until_logged(&pod, &config, "started\n").await?;
     scene.stop(&id, 30).await?;
     ensure_eq!(scene.output(&pod, &config)?, "started\n", "its log");
     Ok(())

@@ -140,7 +140,7 @@ async fn missing(scene: &Scene<'_>) -> Verdict {
     available()?;
     let pod = scene.any_pod().await?;
     let mut config = scene.sleeper(&pod, "one");
-    security(&mut config).seccomp = profile(ProfileType::Localhost, "/no/such/profile.json");
+    security(&mut config).seccomp = profile(ProfileType::Localhost, "/proc/no/such/profile.json");
     let Ok(id) = scene.try_create(&pod, config).await else {
         return Ok(());
     };

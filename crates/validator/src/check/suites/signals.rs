@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use cri::v1::{ContainerConfig, ContainerState, Signal};
 
 use crate::check::{
@@ -105,7 +107,8 @@ async fn deaf(scene: &Scene<'_>) -> Verdict {
     );
     let id = scene.run(&pod, config.clone()).await?;
     scene.until_logged(&pod, &config, "ready").await?;
-    scene.stop(&id, 1).await?;
+    // Long enough for a word on the busiest node.
+    scene.stop(&id, 10).await?;
     let status = scene.status(&id).await?;
     ensure_eq!(status.state(), ContainerState::ContainerExited, "the state");
     ensure_eq!(status.exit_code, 137, "the exit code");
@@ -128,15 +131,15 @@ async fn orphans(scene: &Scene<'_>) -> Verdict {
     }];
     let id = scene.run(&pod, config.clone()).await?;
     scene.until_logged(&pod, &config, "ready").await?;
-    scene.stop(&id, 10).await?;
+    scene.stop(&id, 30).await?;
     let beat = || std::fs::read(shared.join("beat")).unwrap_or_default();
-    let before = beat();
-    tokio::time::sleep(std::time::Duration::from_millis(500)).await;
-    ensure!(
-        before == beat(),
-        "a process of the stopped container still writes"
-    );
-    Ok(())
+    let silent = async || {
+        let before = beat();
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        Ok((before == beat()).then_some(()))
+    };
+    let what = "silence of what the stopped container had begun";
+    scene.until(what, silent).await
 }
 
 async fn told(scene: &Scene<'_>) -> Verdict {

@@ -179,11 +179,17 @@ async fn half_close(scene: &Scene<'_>, by: Transport) -> Verdict {
         stdin.write_all(b"these words").await?;
         stdin.shutdown().await?;
     }
-    ensure_eq!(
-        everything(session.stdout.take()).await?,
-        "got these words\n",
-        "stdout"
-    );
+    let said = tokio::time::timeout(scene.patience(), everything(session.stdout.take())).await;
+    let Ok(said) = said else {
+        // Only `v5.channel.k8s.io` can tell the end of an input; with v4 the command waits for ever.
+        return Err(match by {
+            Transport::WebSocket => {
+                Ended::Unimplemented("the end of an input over WebSocket (v5.channel.k8s.io)")
+            }
+            Transport::Spdy => Ended::Failed("the command does not see its input's end".to_owned()),
+        });
+    };
+    ensure_eq!(said?, "got these words\n", "stdout");
     ensure_eq!(
         session.ending().await.map_err(lost)?,
         Ending::Success,
@@ -196,15 +202,8 @@ async fn half_close_spdy(scene: &Scene<'_>) -> Verdict {
     half_close(scene, Transport::Spdy).await
 }
 
-/// Only `v5.channel.k8s.io` can tell the end of an input; with v4 the command waits for ever.
 async fn half_close_websocket(scene: &Scene<'_>) -> Verdict {
-    let tried = half_close(scene, Transport::WebSocket);
-    match tokio::time::timeout(Duration::from_secs(30), tried).await {
-        Ok(ended) => ended,
-        Err(_) => Err(Ended::Unimplemented(
-            "the end of an input over WebSocket (v5.channel.k8s.io)",
-        )),
-    }
+    half_close(scene, Transport::WebSocket).await
 }
 
 const MUCH: usize = 3 << 20;
@@ -325,8 +324,15 @@ async fn server(scene: &Scene<'_>, pod: &Pod, port: u16, script: &str) -> Verdic
         "printf '#!/bin/sh\\n%s\\n' '{script}' >/tmp/h; chmod +x /tmp/h; echo ready; exec nc -ll -p {port} -e /tmp/h"
     );
     let config = scene.script(pod, "server", &handler);
-    scene.run(pod, config.clone()).await?;
-    scene.until_logged(pod, &config, "ready").await
+    let id = scene.run(pod, config.clone()).await?;
+    scene.until_logged(pod, &config, "ready").await?;
+    let look =
+        format!("cat /proc/net/tcp /proc/net/tcp6 2>/dev/null | grep -q ':{port:04X} 0*:0000 0A '");
+    let listens = async || {
+        let reply = scene.exec(&id, &["sh", "-c", &look], 60).await?;
+        Ok((reply.exit_code == 0).then_some(()))
+    };
+    scene.until_told("a server that listens", listens).await
 }
 
 async fn forwarder(
@@ -350,7 +356,7 @@ async fn forwarder(
     }
 }
 
-/// What the server says once it has been told something. A server that is just beginning to listen is asked again.
+/// What the server says once it has been told something. One that is busy is asked again.
 async fn asked(
     scene: &Scene<'_>,
     forwarder: &client::Forwarder,
@@ -398,9 +404,7 @@ async fn forward_websocket(scene: &Scene<'_>) -> Verdict {
 }
 
 async fn forward_host(scene: &Scene<'_>) -> Verdict {
-    let port = std::net::TcpListener::bind("127.0.0.1:0")?
-        .local_addr()?
-        .port();
+    let port = scene.free_port()?;
     let pod = scene.any_pod().await?;
     server(scene, &pod, port, ECHO).await?;
     let forwarder = forwarder(scene, &pod, port, Transport::Spdy).await?;

@@ -96,8 +96,8 @@ async fn resizes(session: &mut Session) -> Verdict {
     Ok(())
 }
 
-/// Writes the size whenever it is another.
-const WATCH: &str = "last=; while :; do now=$(stty size); [ \"$now\" = \"$last\" ] || echo \"$now\"; last=$now; sleep 0.05; done";
+/// Writes the size again and again.
+const WATCH: &str = "while :; do stty size; sleep 0.2; done";
 
 async fn resize(scene: &Scene<'_>, by: Transport) -> Verdict {
     let (_, id) = scene.any_container().await?;
