@@ -34,6 +34,21 @@ pub const DEFAULT_SOCKET: &str = "/run/longshore/longshore.sock";
 /// CRI requests and replies may be this large (bytes); gRPC's own default is 4 MiB.
 pub const MAX_MESSAGE_BYTES: usize = 16 * 1024 * 1024;
 
+impl v1::CreateContainerRequest {
+    /// With the image as its user named it, where nobody said how: kubelets always say, and runtimes that look for signatures by that name
+    /// refuse a request without one.
+    #[must_use]
+    pub fn naming_the_users_image(mut self) -> Self {
+        let image = self.config.as_mut().and_then(|it| it.image.as_mut());
+        if let Some(image) = image
+            && image.user_specified_image.is_empty()
+        {
+            image.user_specified_image.clone_from(&image.image);
+        }
+        self
+    }
+}
+
 impl fmt::Debug for progress::PullCredentials {
     /// Shows whose they are and no secret.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

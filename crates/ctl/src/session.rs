@@ -299,7 +299,8 @@ impl Session {
             pod_sandbox_id: pod.to_owned(),
             config: Some(config),
             sandbox_config: sandbox,
-        };
+        }
+        .naming_the_users_image();
         call!(
             self.runtime.create_container(request),
             bound.or(self.work()),

@@ -170,7 +170,8 @@ impl Calls {
             pod_sandbox_id: pod.to_owned(),
             config: Some(config),
             sandbox_config: Some(pod_config),
-        };
+        }
+        .naming_the_users_image();
         call!(self, runtime.create_container(request) within BOUND, "CreateContainer in {pod}")
             .map(|reply| reply.container_id)
     }

@@ -267,7 +267,8 @@ impl Scene<'_> {
             pod_sandbox_id: pod.id.clone(),
             config: Some(config),
             sandbox_config: Some(pod.config.clone()),
-        };
+        }
+        .naming_the_users_image();
         let reply = self.calls().create_container(request).await?;
         Ok(reply.container_id)
     }

@@ -157,7 +157,9 @@ fn a_runtime_that_is_wrong_in_one_point_fails() {
             let socket = host.sandbox.directory().join(&name);
             let proxy = proxy::serve(&socket, channel.clone(), method, spoil)?;
             let socket = socket.display().to_string();
-            let output = check_at(host, &socket, &["--output=json", "--focus", focus])?;
+            // What never comes is waited for only so long.
+            let arguments = ["--output=json", "--case-timeout=15s", "--focus", focus];
+            let output = check_at(host, &socket, &arguments)?;
             proxy.abort();
             let said = String::from_utf8_lossy(&output.stderr).into_owned();
             let report = serde_json::from_slice(&output.stdout).with_context(|| said.clone())?;

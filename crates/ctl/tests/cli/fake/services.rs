@@ -137,7 +137,10 @@ service! {
             let request = request.into_inner();
             let config = request.config.unwrap();
             let name = config.metadata.unwrap().name;
-            let image = config.image.unwrap().image;
+            let image = config.image.unwrap();
+            // CRI-O refuses it.
+            assert_ne!(image.user_specified_image, "", "the image by its user's name");
+            let image = image.image;
             let env: Vec<_> = config.envs.iter().map(|e| format!("{}={}", e.key, String::from_utf8_lossy(&e.value))).collect();
             self.called(format!("create {name} in {} of {image} {env:?}", request.pod_sandbox_id));
             if name == "broken" {
