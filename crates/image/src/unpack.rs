@@ -1,12 +1,14 @@
 //! One layer from the network to the disk.
 //!
 //! ```text
-//! async task          thread "layer-inflate"              thread "layer-extract"
-//! HTTP body ─Bytes─►  sha256 ─► gzip, zstd or plain ─128 KiB─►  diffID sha256 ─► tar ─► files ─► index
+//! async task          thread "layer-inflate"            thread "layer-hash"           thread "layer-extract"
+//! HTTP body ─Bytes─►  gzip, zstd or plain ─128 KiB, ─►  digest and diffID ─128 KiB─►  tar ─► files ─► index
+//!                                          and Bytes
 //! ```
 //!
-//! Both channels are short: a slow disk slows the network down, and memory is bounded whatever the layer holds. Nothing of a layer
-//! is trusted before both digests have been compared; until then it is in an [`Ingest`] directory.
+//! All channels are short: a slow disk slows the network down, and memory is bounded whatever the layer holds. Nothing of a layer
+//! is trusted before both digests have been compared; until then it is in an [`Ingest`] directory. Both are taken at once, because two
+//! SHA-256 by turns cost less than one after the other.
 
 mod archive;
 mod attributes;

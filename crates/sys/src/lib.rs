@@ -19,6 +19,7 @@ mod quota;
 mod replace;
 mod scheduling;
 mod seccomp;
+mod sha256;
 mod share;
 mod signals;
 mod spawn;
@@ -47,6 +48,7 @@ pub use quota::{
 pub use replace::{Durability, replace_file};
 pub use scheduling::{Scheduling, set_io_priority, set_scheduling};
 pub use seccomp::load_filter;
+pub use sha256::compress_two_sha256;
 pub use signals::{
     Signals, block_signals, receive_signal, reset_signals, signal_descriptor, signal_from_number,
 };

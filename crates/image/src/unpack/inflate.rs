@@ -1,5 +1,6 @@
-//! The first thread of a layer's pipeline: hash what comes from the network, and decompress it.
+//! The first thread of a layer's pipeline: decompress what comes from the network.
 
+use std::cell::RefCell;
 use std::fs::File;
 use std::io::{self, BufRead, Read, Write};
 use std::path::PathBuf;
@@ -9,32 +10,46 @@ use bytes::{Buf, Bytes};
 use tokio::sync::mpsc;
 
 use super::LayerError;
-use crate::digest::Hasher;
-use crate::{Digest, StoreError};
+use crate::StoreError;
 
-/// A piece of the archive on its way to the second thread.
+/// A piece of the archive on its way to the other threads.
 pub(super) const CHUNK_BYTES: usize = 128 * 1024;
 
-/// Reads the whole compressed layer, and fails unless it is `size` bytes with that digest.
+/// Compressed bytes that wait for a piece of the archive, to be hashed beside it, at most.
+const UNHASHED_BYTES: usize = 256 * 1024;
+
+/// What the second thread hashes.
+#[derive(Debug)]
+pub(super) struct Chunk {
+    /// A piece of the archive; empty where much was read for nothing.
+    pub(super) archive: Vec<u8>,
+    /// What was read since the chunk before.
+    pub(super) compressed: Vec<Bytes>,
+}
+
+/// Reads the whole compressed layer, and fails unless it is `size` bytes.
 pub(super) fn inflate(
     network: mpsc::Receiver<Bytes>,
-    archive: SyncSender<Vec<u8>>,
+    chunks: SyncSender<Chunk>,
     empty: Receiver<Vec<u8>>,
-    digest: &Digest,
     size: u64,
     keep: Option<PathBuf>,
 ) -> Result<(), LayerError> {
     let kept = match keep {
         Some(path) => {
             let file = File::options().write(true).create_new(true).open(&path);
-            Some(file.map_err(StoreError::path("make", path))?)
+            Some((file.map_err(StoreError::path("make", &path))?, path))
         }
         None => None,
     };
+    let outlet = Outlet {
+        chunks,
+        unhashed: RefCell::default(),
+    };
     let mut compressed = Compressed {
         network,
+        outlet: &outlet,
         current: Bytes::new(),
-        hasher: Hasher::like(digest),
         left: size,
         cut: false,
         kept,
@@ -46,7 +61,7 @@ pub(super) fn inflate(
             "gzip",
             pump(
                 flate2::bufread::MultiGzDecoder::new(&mut compressed),
-                &archive,
+                &outlet,
                 &empty,
             ),
         ),
@@ -55,39 +70,57 @@ pub(super) fn inflate(
             "zstd",
             zstd::stream::read::Decoder::with_buffer(&mut compressed)
                 .map_err(Pump::Read)
-                .and_then(|decoder| pump(decoder, &archive, &empty)),
+                .and_then(|decoder| pump(decoder, &outlet, &empty)),
         ),
-        _ => ("plain", pump(&mut compressed, &archive, &empty)),
+        _ => ("plain", pump(&mut compressed, &outlet, &empty)),
     };
-    match result {
-        Ok(()) => {}
+    let result = match result {
+        Ok(()) => Ok(()),
         Err(Pump::Closed) => return Err(LayerError::Cut),
         Err(Pump::Read(_)) if compressed.cut => return Err(LayerError::Cut),
-        Err(Pump::Read(source)) => {
-            // A damaged stream is nearly always a damaged transfer, and then the digest is the better message.
-            return match compressed.finish(digest) {
-                Err(error @ LayerError::Digest { .. }) => Err(error),
-                _ => Err(LayerError::Decompress {
-                    compression,
-                    source,
-                }),
-            };
-        }
-    }
-    compressed.finish(digest)
+        Err(Pump::Read(source)) => Err(LayerError::Decompress {
+            compression,
+            source,
+        }),
+    };
+    // Also of a damaged stream: its digest says whether it was damaged on the way.
+    compressed.finish().and(result)
 }
 
 enum Pump {
     Read(io::Error),
-    /// The second thread has stopped, and says why.
+    /// The other threads have stopped, and say why.
     Closed,
 }
 
-fn pump(
-    mut decoder: impl Read,
-    archive: &SyncSender<Vec<u8>>,
-    empty: &Receiver<Vec<u8>>,
-) -> Result<(), Pump> {
+/// The way to the second thread.
+struct Outlet {
+    chunks: SyncSender<Chunk>,
+    unhashed: RefCell<Vec<Bytes>>,
+}
+
+impl Outlet {
+    fn send(&self, archive: Vec<u8>) -> Result<(), Pump> {
+        let compressed = self.unhashed.take();
+        let chunk = Chunk {
+            archive,
+            compressed,
+        };
+        self.chunks.send(chunk).map_err(|_| Pump::Closed)
+    }
+
+    fn read(&self, piece: Bytes) -> Result<(), Pump> {
+        let mut unhashed = self.unhashed.borrow_mut();
+        unhashed.push(piece);
+        if unhashed.iter().map(Bytes::len).sum::<usize>() < UNHASHED_BYTES {
+            return Ok(());
+        }
+        drop(unhashed);
+        self.send(Vec::new())
+    }
+}
+
+fn pump(mut decoder: impl Read, outlet: &Outlet, empty: &Receiver<Vec<u8>>) -> Result<(), Pump> {
     loop {
         let mut chunk = empty.try_recv().unwrap_or_default();
         chunk.resize(CHUNK_BYTES, 0);
@@ -104,26 +137,26 @@ fn pump(
             return Ok(());
         }
         chunk.truncate(filled);
-        archive.send(chunk).map_err(|_| Pump::Closed)?;
+        outlet.send(chunk)?;
     }
 }
 
-/// What comes from the network, hashed on the way.
-struct Compressed {
+/// What comes from the network; all of it goes to the second thread as well.
+struct Compressed<'a> {
     network: mpsc::Receiver<Bytes>,
+    outlet: &'a Outlet,
     current: Bytes,
-    hasher: Hasher,
     /// Bytes that are still to come.
     left: u64,
     /// It ended before it was whole.
     cut: bool,
     /// Gets everything as well.
-    kept: Option<File>,
+    kept: Option<(File, PathBuf)>,
     /// Why it did not.
-    unkept: Option<io::Error>,
+    unkept: Option<StoreError>,
 }
 
-impl Compressed {
+impl Compressed<'_> {
     /// The first bytes, or zeros where there are fewer.
     fn magic(&mut self) -> [u8; 4] {
         let mut start = Vec::new();
@@ -144,35 +177,30 @@ impl Compressed {
 
     fn receive(&mut self) -> Option<Bytes> {
         let piece = self.network.blocking_recv()?;
-        self.hasher.update(&piece);
-        if let Some(kept) = &mut self.kept
+        self.outlet.read(piece.clone()).ok()?;
+        if let Some((kept, path)) = &mut self.kept
             && let Err(error) = kept.write_all(&piece)
         {
-            (self.kept, self.unkept) = (None, Some(error));
+            self.unkept = Some(StoreError::path("keep the blob at", &*path)(error));
+            self.kept = None;
         }
         self.left = self.left.saturating_sub(piece.len() as u64);
         Some(piece)
     }
 
-    fn finish(mut self, digest: &Digest) -> Result<(), LayerError> {
+    fn finish(mut self) -> Result<(), LayerError> {
         while self.receive().is_some() {}
         if self.left > 0 {
             return Err(LayerError::Cut);
         }
         if let Some(error) = self.unkept {
-            return Err(StoreError::path("keep the blob", digest.as_str())(error).into());
+            return Err(error.into());
         }
-        let found = self.hasher.finish();
-        if found != *digest {
-            return Err(LayerError::Digest {
-                found: found.to_string(),
-            });
-        }
-        Ok(())
+        self.outlet.send(Vec::new()).map_err(|_| LayerError::Cut)
     }
 }
 
-impl BufRead for Compressed {
+impl BufRead for Compressed<'_> {
     fn fill_buf(&mut self) -> io::Result<&[u8]> {
         while self.current.is_empty() {
             match self.receive() {
@@ -192,7 +220,7 @@ impl BufRead for Compressed {
     }
 }
 
-impl Read for Compressed {
+impl Read for Compressed<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         read_buffered(self, buffer)
     }

@@ -10,7 +10,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::archive::Archive;
 use super::extract::{ExtractError, Extracted, Extractor};
-use super::inflate::{CHUNK_BYTES, inflate, read_buffered};
+use super::inflate::{CHUNK_BYTES, Chunk, inflate, read_buffered};
 use super::ingest::Ingest;
 use super::place::Below;
 use super::{LayerError, StoreError};
@@ -18,8 +18,11 @@ use crate::Digest;
 use crate::digest::Hasher;
 use crate::index;
 
-/// Chunks between the two threads.
-const CHUNKS: usize = 4;
+/// Chunks between two threads.
+const CHUNKS: usize = 2;
+
+/// And in the hands of one each.
+const THREADS: usize = 3;
 
 /// What a layer must turn out to be.
 #[derive(Debug)]
@@ -51,7 +54,7 @@ pub(crate) enum Unpacked {
     NeedsBelow,
 }
 
-/// Unpacks what comes through `network` into `ingest`, on two threads of its own. Dropping the future, or the other end of
+/// Unpacks what comes through `network` into `ingest`, on threads of its own. Dropping the future, or the other end of
 /// `network`, stops them; what they have made goes with the ingest directory.
 pub(crate) async fn unpack(
     expected: Expected,
@@ -59,9 +62,11 @@ pub(crate) async fn unpack(
     ingest: Ingest,
     below: Below,
 ) -> Result<Unpacked, LayerError> {
-    let (full, chunks) = sync_channel(CHUNKS);
-    let (recycle, empty) = sync_channel(CHUNKS + 2);
+    let (full, unhashed) = sync_channel(CHUNKS);
+    let (hashed, archive) = sync_channel(CHUNKS);
+    let (recycle, empty) = sync_channel(2 * CHUNKS + THREADS);
     let (inflated_sender, inflated) = oneshot::channel();
+    let (sums_sender, sums) = oneshot::channel();
     let (extracted_sender, extracted) = oneshot::channel();
     let Expected {
         digest,
@@ -70,23 +75,83 @@ pub(crate) async fn unpack(
         limit,
         keep,
     } = expected;
+    let hashers = (Hasher::like(&digest), Hasher::like(&diff_id));
     spawn("layer-inflate", move || {
-        let _ = inflated_sender.send(inflate(network, full, empty, &digest, size, keep));
+        let _ = inflated_sender.send(inflate(network, full, empty, size, keep));
+    })?;
+    spawn("layer-hash", move || {
+        let _ = sums_sender.send(hash(unhashed, hashed, hashers));
     })?;
     spawn("layer-extract", move || {
         // If nobody waits any more, the answer is dropped, and the ingest directory removed, here.
-        let _ = extracted_sender.send(extract(chunks, recycle, &diff_id, limit, ingest, below));
+        let _ = extracted_sender.send(extract(archive, recycle, limit, ingest, below));
     })?;
-    // Both threads have stopped before this returns, so that the ingest directory is nobody's.
+    // All threads have stopped before this returns, so that the ingest directory is nobody's.
     let inflated = inflated.await.unwrap_or(Err(LayerError::Cut));
+    let found = sums.await.ok().flatten();
     let extracted = extracted.await.unwrap_or(Err(LayerError::Cut));
-    match (inflated, extracted) {
-        (_, Ok(Unpacked::NeedsBelow)) => Ok(Unpacked::NeedsBelow),
-        // The second thread sees nothing but an early end when the first one fails.
-        (Err(LayerError::Cut), Err(error)) => Err(error),
-        (Err(error), _) | (Ok(()), Err(error)) => Err(error),
-        (Ok(()), Ok(unpacked)) => Ok(unpacked),
+    if let Ok(Unpacked::NeedsBelow) = extracted {
+        return Ok(Unpacked::NeedsBelow);
     }
+    match (&inflated, &found) {
+        // The last thread sees nothing but an early end when the first one fails.
+        (Err(LayerError::Cut), _) => {
+            extracted?;
+            return Err(LayerError::Cut);
+        }
+        // A damaged stream is nearly always a damaged transfer, and then the digest is the better message.
+        (Ok(()) | Err(LayerError::Decompress { .. }), Some(found)) => found.check(&digest)?,
+        (_, _) => {}
+    }
+    inflated?;
+    let unpacked = extracted?;
+    found.ok_or(LayerError::Cut)?.check_archive(&diff_id)?;
+    Ok(unpacked)
+}
+
+/// What has come, and what it has unpacked to.
+struct Found {
+    digest: Digest,
+    diff_id: Digest,
+}
+
+impl Found {
+    fn check(&self, digest: &Digest) -> Result<(), LayerError> {
+        match self.digest == *digest {
+            true => Ok(()),
+            false => Err(LayerError::Digest {
+                found: self.digest.to_string(),
+            }),
+        }
+    }
+
+    fn check_archive(&self, diff_id: &Digest) -> Result<(), LayerError> {
+        match self.diff_id == *diff_id {
+            true => Ok(()),
+            false => Err(LayerError::DiffId {
+                found: self.diff_id.to_string(),
+                expected: diff_id.to_string(),
+            }),
+        }
+    }
+}
+
+/// The second thread: both digests, of all that the first one has had; none where the last one wants no more.
+fn hash(
+    chunks: Receiver<Chunk>,
+    hashed: SyncSender<Vec<u8>>,
+    (mut digest, mut diff_id): (Hasher, Hasher),
+) -> Option<Found> {
+    for chunk in chunks {
+        diff_id.update_both(&chunk.archive, &mut digest, &chunk.compressed);
+        if !chunk.archive.is_empty() {
+            hashed.send(chunk.archive).ok()?;
+        }
+    }
+    Some(Found {
+        digest: digest.finish(),
+        diff_id: diff_id.finish(),
+    })
 }
 
 fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Result<(), LayerError> {
@@ -101,7 +166,6 @@ fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Result<(), LayerEr
 fn extract(
     chunks: Receiver<Vec<u8>>,
     recycle: SyncSender<Vec<u8>>,
-    diff_id: &Digest,
     limit: u64,
     ingest: Ingest,
     below: Below,
@@ -126,7 +190,6 @@ fn extract(
         recycle,
         current: Vec::new(),
         position: 0,
-        hasher: Hasher::like(diff_id),
         left: limit,
         exceeded: false,
     });
@@ -144,13 +207,6 @@ fn extract(
         true => LayerError::TooLarge { limit },
         false => LayerError::Archive(error),
     })?;
-    let found = plain.hasher.finish();
-    if found != *diff_id {
-        return Err(LayerError::DiffId {
-            found: found.to_string(),
-            expected: diff_id.to_string(),
-        });
-    }
     let usage = index::write(path, &ingest.index_path(), &sums)
         .map_err(StoreError::path("write the index of", path))?;
     Ok(Unpacked::Whole {
@@ -160,19 +216,18 @@ fn extract(
     })
 }
 
-/// The archive, hashed on the way.
+/// The archive, hashed already.
 struct Plain {
     chunks: Receiver<Vec<u8>>,
     recycle: SyncSender<Vec<u8>>,
     current: Vec<u8>,
     position: usize,
-    hasher: Hasher,
     left: u64,
     exceeded: bool,
 }
 
 impl Plain {
-    /// What follows the archive's end belongs to the diffID as well.
+    /// What follows the archive's end belongs to the diffID, and counts against the limit, as well.
     fn drain(&mut self) -> io::Result<()> {
         loop {
             let rest = self.fill_buf()?.len();
@@ -199,7 +254,6 @@ impl BufRead for Plain {
                     self.exceeded = true;
                     io::Error::from(io::ErrorKind::FileTooLarge)
                 })?;
-                self.hasher.update(&chunk);
                 self.current = chunk;
             }
         }
