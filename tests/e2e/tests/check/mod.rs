@@ -1,6 +1,7 @@
 //! `longshore check`: the daemon passes, and a runtime that is wrong in one point does not.
 
 mod proxy;
+mod rounds;
 mod spoiled;
 
 use std::process::Output;

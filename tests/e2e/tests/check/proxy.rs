@@ -9,8 +9,9 @@ use std::{
 };
 
 use bytes::{BufMut, Bytes, BytesMut};
+use futures_util::TryStreamExt;
 use http_body::Frame;
-use http_body_util::{BodyExt, StreamBody};
+use http_body_util::{BodyExt, BodyStream, StreamBody};
 use prost::Message;
 use tokio_stream::wrappers::UnixListenerStream;
 use tonic::{Status, body::Body, server::NamedService, transport::Channel};
@@ -22,10 +23,15 @@ pub(super) enum Spoil {
     Ignored,
     /// The answer says something else.
     Edited(Box<Edit>),
+    /// Of a stream of answers those come for which this is true.
+    Chosen(Box<Choice>),
 }
 
 /// A message, and what it becomes.
 type Edit = dyn Fn(&[u8]) -> Vec<u8> + Send + Sync;
+
+/// A message, and whether it is passed on.
+type Choice = dyn Fn(&[u8]) -> bool + Send + Sync;
 
 impl Spoil {
     pub(super) fn edited<M: Message + Default + 'static>(edit: fn(&mut M)) -> Self {
@@ -33,6 +39,12 @@ impl Spoil {
             let mut message = M::decode(bytes).expect("the daemon's answers can be read");
             edit(&mut message);
             message.encode_to_vec()
+        }))
+    }
+
+    pub(super) fn chosen<M: Message + Default + 'static>(choose: fn(&M) -> bool) -> Self {
+        Self::Chosen(Box::new(move |bytes| {
+            choose(&M::decode(bytes).expect("the daemon's answers can be read"))
         }))
     }
 }
@@ -92,6 +104,7 @@ impl<const IMAGES: bool> Service<http::Request<Body>> for Passing<IMAGES> {
             };
             match (hit, &spoiled.1) {
                 (true, Spoil::Edited(edit)) => Ok(edited(answer, edit).await),
+                (true, Spoil::Chosen(_)) => Ok(thinned(answer, Arc::clone(&spoiled))),
                 _ => Ok(answer),
             }
         })
@@ -110,6 +123,40 @@ async fn edited(answer: http::Response<Body>, edit: &Edit) -> http::Response<Bod
         Some(message) => answered(edit(message), trailers),
         None => http::Response::from_parts(parts, Body::empty()),
     }
+}
+
+/// A stream without some of its messages.
+fn thinned(
+    answer: http::Response<Body>,
+    spoiled: Arc<(&'static str, Spoil)>,
+) -> http::Response<Body> {
+    let (parts, body) = answer.into_parts();
+    let mut came = BytesMut::new();
+    let frames = BodyStream::new(body).map_ok(move |frame| match frame.into_data() {
+        Ok(data) => {
+            came.extend_from_slice(&data);
+            Frame::data(passed_on(&mut came, &spoiled.1))
+        }
+        Err(trailers) => trailers,
+    });
+    http::Response::from_parts(parts, Body::new(StreamBody::new(frames)))
+}
+
+/// Of the whole messages that have come, those that are passed on.
+fn passed_on(came: &mut BytesMut, spoil: &Spoil) -> Bytes {
+    let mut on = BytesMut::new();
+    while let Some(&[_, a, b, c, d]) = came.first_chunk() {
+        let length = 5 + u32::from_be_bytes([a, b, c, d]) as usize;
+        if came.len() < length {
+            break;
+        }
+        let whole = came.split_to(length);
+        match spoil {
+            Spoil::Chosen(choose) if !choose(&whole[5..]) => {}
+            Spoil::Chosen(_) | Spoil::Edited(_) | Spoil::Ignored => on.extend_from_slice(&whole),
+        }
+    }
+    on.freeze()
 }
 
 /// One message, and how the call went: well, unless the trailers say something else.

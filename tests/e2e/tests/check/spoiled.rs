@@ -1,5 +1,7 @@
 //! A case that cannot fail says nothing: a runtime that is wrong in one point fails those that are about it.
 
+use std::sync::atomic::{AtomicU32, Ordering};
+
 use anyhow::{Context, ensure};
 use cri::v1::*;
 use e2e::scenario;
@@ -7,8 +9,71 @@ use testkit::daemon::SOCKET;
 
 use super::{cases, check_at, proxy, proxy::Spoil};
 
+/// No two answers with it are alike.
+static NEXT: AtomicU32 = AtomicU32::new(0);
+
+/// Nobody serves streams there.
+const NOWHERE: &str = "http://127.0.0.1:9/nowhere";
+
 /// What is spoiled, in which answers, and the cases that have to fail, as an expression.
 fn spoils() -> Vec<(&'static str, &'static str, Spoil)> {
+    let mut spoils = of_answers();
+    spoils.extend(of_streams_and_retries());
+    spoils
+}
+
+fn of_streams_and_retries() -> Vec<(&'static str, &'static str, Spoil)> {
+    vec![
+        (
+            "GetContainerEvents",
+            "^events: ",
+            Spoil::chosen::<ContainerEventResponse>(|it| {
+                it.container_event_type() != ContainerEventType::ContainerStoppedEvent
+            }),
+        ),
+        (
+            "Exec",
+            "^(streaming: a command's output.*SPDY|terminal: (a command has one, over SPDY|its interrupt))",
+            Spoil::edited::<ExecResponse>(|it| it.url = NOWHERE.into()),
+        ),
+        (
+            "Attach",
+            "^(streaming: (one attaches|who leaves)|terminal: a container has)",
+            Spoil::edited::<AttachResponse>(|it| it.url = NOWHERE.into()),
+        ),
+        (
+            "PortForward",
+            "^streaming: (a port is forwarded, over SPDY|a port that|a forwarded)",
+            Spoil::edited::<PortForwardResponse>(|it| it.url = NOWHERE.into()),
+        ),
+        (
+            "RunPodSandbox",
+            "^retries: the same pod",
+            Spoil::edited::<RunPodSandboxResponse>(|it| {
+                it.pod_sandbox_id = NEXT.fetch_add(1, Ordering::Relaxed).to_string();
+            }),
+        ),
+        (
+            "CreateContainer",
+            "^retries: the same container",
+            Spoil::edited::<CreateContainerResponse>(|it| {
+                it.container_id = NEXT.fetch_add(1, Ordering::Relaxed).to_string();
+            }),
+        ),
+        (
+            "RemovePodSandbox",
+            "^(retries: many removals of a pod|leaks: a pod that has gone)",
+            Spoil::Ignored,
+        ),
+        (
+            "PullImage",
+            "^registries: (a wrong|a layer with|a layer that is missing|a registry that nobody)",
+            Spoil::Ignored,
+        ),
+    ]
+}
+
+fn of_answers() -> Vec<(&'static str, &'static str, Spoil)> {
     vec![
         (
             "Version",
