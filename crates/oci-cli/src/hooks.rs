@@ -192,11 +192,13 @@ fn free(hook: &Hook, host: &Host) -> anyhow::Result<Process> {
     Ok(Process::of_root(arguments(hook)?, env, "/", capabilities))
 }
 
-/// As the container's own program.
+/// As the container's own program, with its environment unless the hook has one.
 fn confined(hook: &Hook, spec: &Spec) -> anyhow::Result<Process> {
     let seccomp = bundle::seccomp(spec.linux().as_ref())?;
     let mut process = oci_plan::spec::exec_process(spec, arguments(hook)?, None, seccomp)?;
-    process.env = hook.env().clone().unwrap_or_default();
+    if let Some(env) = hook.env() {
+        process.env.clone_from(env);
+    }
     Ok(process)
 }
 

@@ -60,6 +60,8 @@ impl Handlers {
             "VERSION",
             "RECURSIVE RO",
             "USER NAMESPACES",
+            "SECCOMP",
+            "TRIAL",
             "PATH",
             "MISSING",
         ]);
@@ -86,6 +88,8 @@ fn row(handler: &Map<String, Value>) -> Vec<String> {
         "version",
         "recursiveReadOnlyMounts",
         "userNamespaces",
+        "seccomp",
+        "trial",
         "path",
         "trouble",
     ];
@@ -103,4 +107,40 @@ fn row(handler: &Map<String, Value>) -> Vec<String> {
         *last = missing.join(", ");
     }
     cells
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_row_has_what_was_found_out_and_what_is_missing() {
+        let cells = |handler: Value| row(handler.as_object().unwrap());
+        let tried = serde_json::json!({
+            "name": "crun", "default": true, "kind": "oci", "version": "crun version 1.8.1",
+            "recursiveReadOnlyMounts": true, "userNamespaces": false, "seccomp": true,
+            "trial": "no maps today", "path": "/usr/bin/crun", "trouble": null,
+            "missing": ["user namespaces", "seccomp"],
+        });
+        assert_eq!(
+            cells(tried),
+            [
+                "crun (default)",
+                "oci",
+                "crun version 1.8.1",
+                "yes",
+                "no",
+                "yes",
+                "no maps today",
+                "/usr/bin/crun",
+                "user namespaces, seccomp",
+            ]
+        );
+        let broken = serde_json::json!({
+            "name": "gone", "kind": "oci", "trouble": "there is no such file", "missing": [],
+        });
+        let cells = cells(broken);
+        assert_eq!(cells[2..7], ["-", "-", "-", "-", "-"]);
+        assert_eq!(cells.last().unwrap(), "there is no such file");
+    }
 }

@@ -65,7 +65,8 @@ settings! {
         /// Handlers that a RuntimeClass may name beside `native`, the embedded core: tables such as `[runtimes.crun]` with `path = "/usr/bin/crun"`,
         /// a command line as runc's, and where wanted `kind = "oci"`, `options = []` (global ones, before its command) and
         /// `annotations = ["run.oci.*"]` (of pods and containers, which it gets to see), and
-        /// `kernel = "pod"` or `"container"` (who has one of its own, with gVisor). A pod goes on with what it was made with.
+        /// `kernel = "pod"` or `"container"` (who has one of its own, with gVisor; by default each container with `--network=host`
+        /// among the options, and else the pod). A pod goes on with what it was made with.
         runtimes: Live<Runtimes> = {} or Live::new(Runtimes::default());
 
         /// CRIU, which writes containers down and makes them again; by default the `criu` among the node's programs.

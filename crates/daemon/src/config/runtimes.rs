@@ -29,22 +29,21 @@ pub(crate) struct RuntimeSettings {
     pub(crate) annotations: Vec<String>,
     /// Of kind `oci`, where containers have a kernel of their own.
     #[serde(default)]
-    pub(crate) kernel: KernelOf,
+    pub(crate) kernel: Option<KernelOf>,
 }
 
 /// Who has a kernel of its own, with a runtime whose containers do not run on the node's.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum KernelOf {
     /// Each container.
-    #[default]
     Container,
     /// Each pod: its containers run in one sandbox.
     Pod,
 }
 
 impl KernelOf {
-    const fn name(self) -> &'static str {
+    pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Container => "container",
             Self::Pod => "pod",
@@ -72,6 +71,21 @@ impl RuntimeKind {
 }
 
 impl RuntimeSettings {
+    /// Who has a kernel of its own. Where nobody says: each container, if they have the pod's network stack in common; with a stack in the
+    /// kernel only one of a pod's kernels could have its address.
+    pub(crate) fn kernel_of(&self) -> KernelOf {
+        self.kernel.unwrap_or(match self.network() {
+            Some("host") => KernelOf::Container,
+            Some(_) | None => KernelOf::Pod,
+        })
+    }
+
+    /// gVisor's option of that name.
+    pub(crate) fn network(&self) -> Option<&str> {
+        let mut options = self.options.iter();
+        options.find_map(|one| one.trim_start_matches('-').strip_prefix("network="))
+    }
+
     /// Whether the runtime gets to see an annotation.
     pub(crate) fn shows(&self, annotation: &str) -> bool {
         let shown = |pattern: &String| match pattern.strip_suffix('*') {
@@ -139,7 +153,7 @@ impl Value for RuntimeSettings {
                 "path" => settings.path = Some(PathBuf::read(value)?),
                 "options" => settings.options = Vec::read(value)?,
                 "annotations" => settings.annotations = Vec::read(value)?,
-                "kernel" => settings.kernel = KernelOf::read(value)?,
+                "kernel" => settings.kernel = Some(KernelOf::read(value)?),
                 _ => {
                     return Err(Wrong {
                         span: name.span(),
@@ -176,8 +190,8 @@ impl Value for RuntimeSettings {
                 table.insert(name.to_owned(), list.write());
             }
         }
-        if self.kernel != KernelOf::default() {
-            table.insert("kernel".to_owned(), self.kernel.write());
+        if let Some(kernel) = self.kernel {
+            table.insert("kernel".to_owned(), kernel.write());
         }
         table.into()
     }
@@ -225,4 +239,38 @@ fn is_label(name: &str) -> bool {
         && name.chars().all(inner)
         && !name.starts_with('-')
         && !name.ends_with('-')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pod_has_one_kernel_where_its_network_stack_is_in_it() {
+        let with = |kernel: Option<KernelOf>, options: &[&str]| {
+            let options = options.iter().map(|one| (*one).to_owned()).collect();
+            let settings = RuntimeSettings {
+                kernel,
+                options,
+                ..RuntimeSettings::default()
+            };
+            settings.kernel_of()
+        };
+        for (options, by_default) in [
+            (&[][..], KernelOf::Pod),
+            (&["--platform=kvm"], KernelOf::Pod),
+            (&["--network=sandbox"], KernelOf::Pod),
+            (&["--network=none"], KernelOf::Pod),
+            (&["-network=host"], KernelOf::Container),
+            (
+                &["--platform=ptrace", "--network=host"],
+                KernelOf::Container,
+            ),
+        ] {
+            assert_eq!(with(None, options), by_default, "{options:?}");
+            for said in [KernelOf::Pod, KernelOf::Container] {
+                assert_eq!(with(Some(said), options), said, "{options:?}");
+            }
+        }
+    }
 }

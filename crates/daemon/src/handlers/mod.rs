@@ -180,14 +180,12 @@ impl Handlers {
 impl MadeWith {
     /// Whether the pod's containers run in one sandbox, on its kernel.
     pub(crate) fn has_sandbox(&self) -> bool {
-        self.own_kernel && self.settings.kernel == KernelOf::Pod
+        self.own_kernel && self.settings.kernel_of() == KernelOf::Pod
     }
 
     /// Where its containers' network stack is.
     pub(crate) fn stack(&self) -> Stack {
-        let mut options = self.settings.options.iter();
-        let asked = options.find_map(|one| one.trim_start_matches('-').strip_prefix("network="));
-        match asked {
+        match self.settings.network() {
             _ if !self.own_kernel => Stack::Namespace,
             Some("host") => Stack::Namespace,
             Some("none") => Stack::Loopback,

@@ -82,7 +82,7 @@ impl Probe {
             missing.push("seccomp");
         }
         if self.own_kernel() {
-            missing.push(match settings.kernel {
+            missing.push(match settings.kernel_of() {
                 KernelOf::Container => "one sandbox for all containers of a pod",
                 KernelOf::Pod => "limits and statistics of a container's own",
             });

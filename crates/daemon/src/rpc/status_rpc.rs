@@ -128,6 +128,7 @@ fn descriptions(runtime: &Runtime) -> Vec<serde_json::Value> {
             "userNamespaces": proven.user_namespaces,
             "trial": trial(runtime, &name, &settings),
             "trouble": trouble,
+            "kernel": probe.as_ref().is_some_and(|probe| probe.own_kernel()).then(|| settings.kernel_of().name()),
             "seccomp": native || probe.as_ref().is_some_and(|probe| probe.seccomp),
             "missing": probe.as_ref().map(|probe| probe.missing(&settings)),
             "features": probe.and_then(|probe| probe.features.clone()),

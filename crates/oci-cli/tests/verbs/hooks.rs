@@ -105,13 +105,13 @@ fn one_that_fails_ends_what_it_belongs_to() {
 #[test]
 fn one_in_the_container_is_confined_as_its_program_is() {
     let node = Node::new();
-    let look = "grep -h -e ^Cap -e ^NoNewPrivs -e ^Seccomp: /proc/self/status; id";
+    let look = "grep -h -e ^Cap -e ^NoNewPrivs -e ^Seccomp: /proc/self/status; id; echo $OF";
     let noting = format!("({look}) >/tmp/hook");
     fs::set_permissions(node.inside("/tmp"), fs::Permissions::from_mode(0o777)).unwrap();
     node.change(|spec| {
-        let hook =
-            json!([{ "path": "/bin/sh", "args": ["sh", "-c", noting], "env": ["PATH=/bin"] }]);
+        let hook = json!([{ "path": "/bin/sh", "args": ["sh", "-c", noting] }]);
         spec["hooks"] = json!({ "startContainer": hook });
+        spec["process"]["env"] = json!(["PATH=/bin", "OF=its program"]);
         spec["process"]["user"] = json!({ "uid": 12, "gid": 34 });
         spec["linux"]["seccomp"] = json!({
             "defaultAction": "SCMP_ACT_ALLOW",
@@ -122,6 +122,7 @@ fn one_in_the_container_is_confined_as_its_program_is() {
     let own = node.with_bundle("run", &["one"]).fine();
     assert_eq!(fs::read_to_string(node.inside("/tmp/hook")).unwrap(), own);
     assert!(own.contains("uid=12 gid=34"), "{own}");
+    assert!(own.ends_with("\nits program\n"), "{own}");
     node.change(|spec| {
         spec["hooks"]["startContainer"][0]["args"] = json!(["sh", "-c", "mkdir /tmp/made"]);
     });
