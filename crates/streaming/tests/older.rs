@@ -6,9 +6,10 @@ mod support;
 
 use std::{collections::BTreeMap, net::SocketAddr};
 
+use futures_util::FutureExt;
 use longshore_streaming::{
     Ending, ExitStatus, TerminalSize,
-    client::{self, Transport},
+    client::{self, Transport, Wanted},
     spdy::frame::Frame,
 };
 use support::{
@@ -18,6 +19,7 @@ use support::{
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
+    sync::oneshot,
     time::timeout,
 };
 
@@ -129,11 +131,11 @@ async fn our_client_makes_do_with_a_server_of_v4() {
 
 const MUCH: usize = 1 << 20;
 
-/// Serves one exec that prints much. As those in Go a server has no windows, and does not announce any. How often it was granted more.
-async fn prints(listener: TcpListener) -> usize {
+/// A server like those in Go: it has no windows, and does not announce any. Its streams, by what they carry, once the client has opened so many.
+async fn served(listener: TcpListener, many: usize) -> (Raw, BTreeMap<String, u32>) {
     let mut raw = Raw::accept(&listener, "v4.channel.k8s.io").await;
     let mut streams = BTreeMap::new();
-    while streams.len() < 3 {
+    while streams.len() < many {
         let Came::Control(Frame::SynStream {
             stream, headers, ..
         }) = raw.next().await
@@ -150,13 +152,20 @@ async fn prints(listener: TcpListener) -> usize {
         })
         .await;
     }
+    (raw, streams)
+}
+
+const SUCCESS: &[u8] = br#"{"metadata":{},"status":"Success"}"#;
+
+/// Serves one exec that prints much. How often it was granted more.
+async fn prints(listener: TcpListener) -> usize {
+    let (mut raw, streams) = served(listener, 3).await;
     for piece in 1..=MUCH >> 14 {
         let end = piece == MUCH >> 14;
         raw.data(streams["stdout"], &[b'x'; 1 << 14], end).await;
     }
     raw.data(streams["stderr"], b"", true).await;
-    let success = br#"{"metadata":{},"status":"Success"}"#;
-    raw.data(streams["error"], success, true).await;
+    raw.data(streams["error"], SUCCESS, true).await;
     raw.rest().await;
     raw.grants
 }
@@ -173,4 +182,38 @@ async fn our_client_grants_nothing_to_servers_without_windows() {
     assert_eq!((out.len(), ending), (MUCH, Ending::Success));
     session.close().await;
     assert_eq!(timeout(GUARD, server).await.unwrap().unwrap(), 0);
+}
+
+/// Serves one exec that takes no input, says how it went when it is told to, and goes: what it leaves unread makes that a reset.
+async fn goes(listener: TcpListener, told: oneshot::Receiver<()>) {
+    let (mut raw, streams) = served(listener, 2).await;
+    told.await.unwrap();
+    raw.data(streams["error"], SUCCESS, true).await;
+}
+
+/// One thread: both have happened, the last words and the reset, when the client has its turn.
+#[tokio::test]
+async fn our_client_hears_the_last_words_of_a_server_that_hears_no_more() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/exec/token", listener.local_addr().unwrap());
+    let (tell, told) = oneshot::channel();
+    let server = tokio::spawn(goes(listener, told));
+    let wanted = Wanted {
+        stdin: true,
+        ..Wanted::default()
+    };
+    let options = over(Transport::Spdy);
+    let mut session = client::command(&url, &options, wanted).await.unwrap();
+    let mut stdin = session.stdin.take().unwrap();
+    // Until every buffer on the way is full.
+    let mut waits = 0;
+    while waits < 1000 {
+        let written = stdin.write(&[b'x'; 1 << 16]).now_or_never();
+        waits = written.map_or(waits + 1, |_| 0);
+        tokio::task::yield_now().await;
+    }
+    tell.send(()).unwrap();
+    let ending = timeout(GUARD, session.ending()).await.unwrap();
+    assert_eq!(ending.unwrap(), Ending::Success);
+    server.await.unwrap();
 }

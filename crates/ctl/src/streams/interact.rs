@@ -20,7 +20,7 @@ use super::{
     stdio::{show, to_stderr, to_stdout, typed},
     terminal::{self, RawTerminal},
 };
-use crate::error::Error;
+use crate::error::{Error, note};
 
 /// How a session has ended.
 #[derive(Debug)]
@@ -61,7 +61,8 @@ pub(crate) async fn interact(
         false => None,
     };
     let keys = raw.is_some().then(DetachKeys::default);
-    let typing = type_into(session.stdin.take(), keys);
+    let unheard = (!session.hears_ends() && !wanted.tty).then_some(operation);
+    let typing = type_into(session.stdin.take(), keys, unheard);
     let (stdout, stderr) = (session.stdout.take(), session.stderr.take());
     let showing = async {
         let (out, err) = tokio::join!(show(stdout, to_stdout), show(stderr, to_stderr));
@@ -140,8 +141,12 @@ async fn put(to: &mut Writer, pending: &mut VecDeque<Bytes>) -> io::Result<()> {
 }
 
 /// Types until there is nothing more to type. Whether the keys that detach were typed: they are heard also while nobody takes what was typed
-/// before.
-async fn type_into(to: Option<Writer>, mut keys: Option<DetachKeys>) -> bool {
+/// before. `unheard`: what is being done, if the server cannot hear that the input has ended.
+async fn type_into(
+    to: Option<Writer>,
+    mut keys: Option<DetachKeys>,
+    unheard: Option<&str>,
+) -> bool {
     let Some(mut to) = to else { return false };
     let mut typed = typed();
     let mut pending = VecDeque::new();
@@ -167,6 +172,11 @@ async fn type_into(to: Option<Writer>, mut keys: Option<DetachKeys>) -> bool {
                 return false;
             },
         }
+    }
+    if let Some(operation) = unheard {
+        note(&format!(
+            "{operation}: the input has ended, and this server has no way to hear of it over WebSocket (v4.channel.k8s.io): a command that reads to the end goes on waiting; --transport spdy tells it"
+        ));
     }
     let _closed = to.shutdown().await;
     false

@@ -116,6 +116,7 @@ pub struct Session {
     pub stderr: Option<Reader>,
     resize: Option<WriteHalf>,
     error: Said,
+    hears_ends: bool,
     link: Link,
 }
 
@@ -129,6 +130,11 @@ struct Said {
 const LONGEST_ERROR: usize = 64 * 1024;
 
 impl Session {
+    /// Whether the end of stdin can be told to the server. `v4.channel.k8s.io` cannot: a command that reads to the end waits for it in vain.
+    pub fn hears_ends(&self) -> bool {
+        self.hears_ends
+    }
+
     /// Tells the terminal's size.
     ///
     /// # Errors
@@ -216,7 +222,7 @@ async fn spdy_command(
     let stderr = open_if(wanted.stderr, "stderr")?;
     let resize = open_if(wanted.tty, "resize")?;
     let streams = [Some(error), stdin, stdout, stderr, resize];
-    Ok(session(&hub, streams, link))
+    Ok(session(&hub, streams, true, link))
 }
 
 async fn channel_command(
@@ -252,12 +258,17 @@ async fn channel_command(
         channel(wanted.stderr, 2),
         channel(wanted.tty, 4),
     ];
-    Ok(session(&hub, streams, link))
+    Ok(session(&hub, streams, codec.closes, link))
 }
 
 const CHANNELS: u8 = 5;
 
-fn session(hub: &Arc<Hub>, streams: [Option<StreamId>; 5], link: Link) -> Session {
+fn session(
+    hub: &Arc<Hub>,
+    streams: [Option<StreamId>; 5],
+    hears_ends: bool,
+    link: Link,
+) -> Session {
     let [error, stdin, stdout, stderr, resize] = streams;
     let read = |id| Box::new(Output(hub.read_half(id))) as Reader;
     Session {
@@ -269,6 +280,7 @@ fn session(hub: &Arc<Hub>, streams: [Option<StreamId>; 5], link: Link) -> Sessio
             stream: hub.read_half(error.unwrap_or_default()),
             text: Vec::new(),
         },
+        hears_ends,
         link,
     }
 }
@@ -389,5 +401,70 @@ mod tests {
         hub.receive_end(3);
         let whole = said.whole().now_or_never().expect("it has ended");
         assert_eq!(whole.unwrap(), b"exit code 9");
+    }
+
+    /// A server that has said its last words, and hears nothing any more.
+    struct Gone(&'static [u8]);
+
+    impl AsyncRead for Gone {
+        fn poll_read(
+            mut self: Pin<&mut Self>,
+            context: &mut Context<'_>,
+            target: &mut ReadBuf<'_>,
+        ) -> Poll<io::Result<()>> {
+            Pin::new(&mut self.0).poll_read(context, target)
+        }
+    }
+
+    impl AsyncWrite for Gone {
+        fn poll_write(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            _: &[u8],
+        ) -> Poll<io::Result<usize>> {
+            Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    #[tokio::test]
+    async fn last_words_are_heard_by_who_can_say_nothing_any_more() {
+        let websocket = Gone(b"\x82\x05\x03gone\x88\x02\x03\xe8");
+        let spdy = Gone(b"\0\0\0\x03\x01\0\0\x04gone");
+        let codec = Codec {
+            base64: false,
+            closes: true,
+        };
+        for transport in [Transport::WebSocket, Transport::Spdy] {
+            let hub = Hub::new(BOUNDS, 0);
+            (0..u32::from(CHANNELS)).for_each(|channel| hub.provide(channel));
+            let mut error = hub.read_half(3);
+            let mut stdin = hub.write_half(0);
+            stdin.write_all(b"for nobody").await.unwrap();
+            let driven = Arc::clone(&hub);
+            match transport {
+                Transport::WebSocket => {
+                    let (gone, side) = (Gone(websocket.0), Side::Client);
+                    let connection =
+                        ChannelConnection::new(gone, driven, codec, CHANNELS, side, PATIENCE);
+                    let _over = connection.run().await;
+                }
+                Transport::Spdy => {
+                    let (gone, role) = (Gone(spdy.0), Role::Client);
+                    let connection = Connection::new(gone, driven, role, HEADERS, PATIENCE);
+                    let _over = connection.run().await;
+                }
+            }
+            let mut words = String::new();
+            error.read_to_string(&mut words).await.unwrap();
+            assert_eq!(words, "gone", "{transport:?}");
+        }
     }
 }

@@ -94,6 +94,9 @@ pub(crate) struct Connection<I> {
     /// It has been said that streams are refused.
     refuses: bool,
     intake: Intake,
+    /// Why a client sends nothing any more. A server that goes with something of ours unread resets the connection, behind its last words: those are
+    /// read first.
+    unheard: Option<io::Error>,
 }
 
 #[derive(Debug)]
@@ -140,6 +143,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Connection<I> {
             questions: 0,
             refuses: false,
             intake: Intake::default(),
+            unheard: None,
         }
     }
 
@@ -200,7 +204,10 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Connection<I> {
 
     fn outcome(&mut self) -> Result<(), Broken> {
         match &mut self.phase {
-            Phase::Open => Ok(()),
+            Phase::Open => self
+                .unheard
+                .take()
+                .map_or(Ok(()), |error| Err(error.into())),
             Phase::Farewell { broken, .. } => broken.take().map_or(Ok(()), Err),
         }
     }
@@ -252,6 +259,9 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Connection<I> {
 
     /// Sends what there is. True when nothing is left.
     fn poll_send(&mut self, context: &mut Context<'_>) -> Result<bool, Broken> {
+        if self.unheard.is_some() {
+            return Ok(false);
+        }
         loop {
             while self.queue.has_room() {
                 let Some(outgoing) = self.hub.next_outgoing() else {
@@ -270,6 +280,12 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Connection<I> {
             match sent {
                 Poll::Pending => return Ok(false),
                 Poll::Ready(Ok(())) => {}
+                Poll::Ready(Err(error))
+                    if matches!((&self.role, &self.phase), (Role::Client, Phase::Open)) =>
+                {
+                    self.unheard = Some(error);
+                    return Ok(false);
+                }
                 // In a farewell, nobody is owed anything more.
                 Poll::Ready(Err(error)) => return Err(error.into()),
             }

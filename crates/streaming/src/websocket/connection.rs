@@ -51,8 +51,10 @@ pub(crate) struct Connection<I> {
     messages: Messages,
     intake: Intake,
     queue: Queue,
-    /// Whether the peer wants to hear of half-closes: clients of the field take the message for one of an unknown channel, and complain.
-    tells_ends: bool,
+    /// Half-closes are for servers to hear: clients of the field take the message for one of an unknown channel, and complain.
+    side: Side,
+    /// As with SPDY: why a client sends nothing any more.
+    unheard: Option<io::Error>,
     patience: Patience,
     farewell: Option<Farewell>,
     active: Instant,
@@ -101,7 +103,8 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Connection<I> {
             messages: Messages::new(codec, channels.into()),
             intake: Intake::default(),
             queue: Queue::new(side),
-            tells_ends: side == Side::Client,
+            side,
+            unheard: None,
             patience,
             farewell: None,
             active: now,
@@ -238,6 +241,9 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Connection<I> {
 
     /// Sends what there is. True when nothing is left.
     fn poll_send(&mut self, context: &mut Context<'_>) -> Result<bool, Broken> {
+        if self.unheard.is_some() {
+            return Ok(false);
+        }
         loop {
             while self.farewell.is_none() && self.queue.has_room() {
                 let Some(outgoing) = self.hub.next_outgoing() else {
@@ -255,6 +261,10 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Connection<I> {
             }
             match sent {
                 Poll::Pending => return Ok(false),
+                Poll::Ready(Err(error)) if self.side == Side::Client && self.farewell.is_none() => {
+                    self.unheard = Some(error);
+                    return Ok(false);
+                }
                 Poll::Ready(sent) => sent?,
             }
         }
@@ -273,7 +283,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Connection<I> {
                 }
                 // A half-close can be told in v5 alone, by clients.
                 if end
-                    && self.tells_ends
+                    && self.side == Side::Client
                     && let Some(end) = self.codec.encode_end(channel)
                 {
                     self.queue.message(Kind::Binary, None, end.into());

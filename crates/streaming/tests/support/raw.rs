@@ -136,6 +136,8 @@ impl Raw {
     /// The other end: a server of exec and attach, once it is connected to.
     pub(crate) async fn accept(listener: &TcpListener, protocol: &str) -> Self {
         let (mut socket, _) = timeout(GUARD, listener.accept()).await.unwrap().unwrap();
+        // As servers in Go have it.
+        socket.set_nodelay(true).unwrap();
         let mut head = Vec::new();
         while !head.ends_with(b"\r\n\r\n") {
             head.push(timeout(GUARD, socket.read_u8()).await.unwrap().unwrap());

@@ -335,11 +335,13 @@ impl<'a> Pod<'a> {
     }
 
     async fn into(&self, options: &Options, bytes: u64) -> Result<f64, BenchError> {
+        let bytes = bytes.next_multiple_of(BLOCK);
         let begun = Instant::now();
-        // The status comes when the last byte has been read.
-        let block = format!("bs={BLOCK}");
-        let command = ["dd", "of=/dev/null", &block];
-        let mut session = self.exec(options, &command, true).await?;
+        // The status comes when the last byte has been read. By their count: containerd's WebSocket cannot carry the end of input. And in a shell, which
+        // keeps the output open: when that is closed, as dd does, containerd ends the input.
+        let count = bytes / BLOCK;
+        let script = format!("dd of=/dev/null bs={BLOCK} count={count} iflag=fullblock; exit $?");
+        let mut session = self.exec(options, &["sh", "-c", &script], true).await?;
         let mut stdin = session.stdin.take().ok_or_else(|| missing("stdin"))?;
         within("write into a container", pour(&mut stdin, bytes)).await?;
         self.ended(&mut session).await?;
