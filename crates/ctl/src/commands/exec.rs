@@ -25,10 +25,15 @@ pub(crate) struct Exec {
     )]
     command: Vec<String>,
     /// Wait for the command and show its output when it has ended
-    #[arg(long, short, conflicts_with_all = ["interactive", "tty"])]
+    #[arg(long, short)]
     sync: bool,
     /// With --sync: seconds after which the command is killed; 0 is never
-    #[arg(long, value_name = "SECONDS", default_value_t = 0)]
+    #[arg(
+        long,
+        value_name = "SECONDS",
+        default_value_t = 0,
+        allow_negative_numbers = true
+    )]
     timeout: i64,
     /// Keep stdin open
     #[arg(long, short)]
@@ -101,7 +106,10 @@ impl Filter {
 
 impl Exec {
     pub(crate) async fn run(mut self, session: &Session, out: &mut Output) -> Result<(), Error> {
-        let ids = match self.filter.clone().selection() {
+        let as_crictl = session.program() == "crictl";
+        let selection = self.filter.clone().selection();
+        let filters = selection.is_some();
+        let ids = match selection {
             Some(selection) => {
                 self.command.insert(0, std::mem::take(&mut self.id));
                 let found = selection.list(session, None).await?;
@@ -117,19 +125,37 @@ impl Exec {
                 "exec: name the command after the container".to_owned(),
             ));
         }
-        if self.tty && (!self.interactive || !std::io::IsTerminal::is_terminal(&std::io::stdin())) {
+        // crictl passes them over.
+        if self.sync && (self.interactive || self.tty) && !as_crictl {
+            return Err(Error::Usage(
+                "exec: --sync has no streams: leave out -i and -t".to_owned(),
+            ));
+        }
+        if self.tty
+            && !self.sync
+            && (!self.interactive || !std::io::IsTerminal::is_terminal(&std::io::stdin()))
+        {
             return Err(Error::Usage(
                 "exec: -t needs -i, and a terminal as stdin".to_owned(),
             ));
         }
-        let shows_ids = ids.len() > 1 && !self.quiet && !self.parallel;
+        if as_crictl && self.ignore_errors && !self.quiet {
+            error::note("crictl: --ignore-errors: no error of a command is told");
+        }
+        let named = match as_crictl {
+            true => filters,
+            false => ids.len() > 1,
+        };
+        let shows_ids = named && !self.quiet && !self.parallel;
         let at_once = if self.parallel { ids.len() } else { 1 };
         let several = ids.len() > 1;
         let this = &self;
         let mut results = stream::iter(ids)
             .map(|id| async move {
-                if shows_ids {
-                    error::note(&format!("{id}:"));
+                match shows_ids {
+                    true if as_crictl => writeln!(std::io::stdout().lock(), "{id}:")?,
+                    true => error::note(&format!("{id}:")),
+                    false => {}
                 }
                 this.one(session, &id).await
             })
@@ -190,6 +216,10 @@ impl Exec {
         let _ = std::io::stderr().lock().write_all(&reply.stderr);
         match reply.exit_code {
             0 => Ok(()),
+            code if session.program() == "crictl" => Err(Error::Refused(format!(
+                "exec in container {id}: command '{}' exited with {code}",
+                self.command.join(" ")
+            ))),
             code => Err(Error::Exit(exit_code(code))),
         }
     }

@@ -86,16 +86,28 @@ pub(crate) fn write_streams(out: &mut impl Write, report: &StreamReport) -> io::
     for subject in &report.subjects {
         writeln!(
             out,
-            "  {}, {}: {} execs at once {:.0} ms; {} forwarded connections {:.0} ms; of the daemon's memory {:.1} KiB for each idle exec, {:.1} KiB for each idle forwarded connection",
+            "  {}, {}: {} execs at once {:.0} ms; of the daemon's memory {:.1} KiB for each idle exec",
             subject.name,
             subject.transport,
             subject.execs,
             subject.execs_ms,
-            subject.connections,
-            subject.connections_ms,
             subject.bytes_per_idle_exec as f64 / 1024.0,
-            subject.bytes_per_idle_connection as f64 / 1024.0
         )?;
+        match subject.connections_ms {
+            Some(milliseconds) => writeln!(
+                out,
+                "  {}, {}: {} forwarded connections {milliseconds:.0} ms; of the daemon's memory {:.1} KiB for each idle one",
+                subject.name,
+                subject.transport,
+                subject.connections,
+                subject.bytes_per_idle_connection.unwrap_or_default() as f64 / 1024.0
+            )?,
+            None => writeln!(
+                out,
+                "  {}, {}: no ports are forwarded over it",
+                subject.name, subject.transport
+            )?,
+        }
     }
     for note in &report.notes {
         writeln!(out, "\nnote: {note}")?;

@@ -1,5 +1,5 @@
-use crate::Bench;
 use crate::fake::{CLIENT, DB_POD, SERVER, SERVER2, WEB_POD};
+use crate::{Bench, Outcome};
 
 #[test]
 fn ids_may_be_short_or_names_but_must_be_unique() {
@@ -240,6 +240,38 @@ fn exec_passes_output_and_exit_code_on() {
         "{}",
         streaming.stderr
     );
+}
+
+/// As crictl: streams that `--sync` has none of are passed over, ids are said on stdout of any that filters have found, and a failure is one.
+#[test]
+fn called_crictl_exec_is_crictls() {
+    let bench = Bench::start();
+    let crictl = bench.path("crictl");
+    std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_longshore"), &crictl).unwrap();
+    let named = format!("{CLIENT}:\nout\n");
+    let failed =
+        format!("err\ncrictl: exec in container {CLIENT}: command 'false x' exited with 3\n");
+    let ignored = "crictl: --ignore-errors: no error of a command is told\nerr\n";
+    for (flags, code, stdout, stderr) in [
+        (&["-s", "-i", "-t", "client"][..], 1, "out\n", &*failed),
+        (&["-s", "--timeout", "-1", "client"], 1, "out\n", &failed),
+        (&["-s", "--name", "client"], 1, &named, &failed),
+        (&["-s", "-q", "--name", "client"], 1, "out\n", &failed),
+        (&["-s", "-x", "--name", "client"], 1, "out\n", &failed),
+        (&["-s", "-e", "--name", "client"], 0, &named, ignored),
+        (&["-s", "-e", "-q", "client"], 0, "out\n", "err\n"),
+    ] {
+        let mut command = std::process::Command::new(&crictl);
+        command.args(["-c", "/dev/null", "-r"]);
+        command.arg(bench.path("cri.sock")).arg("exec");
+        let outcome = Outcome::of(command.args(flags).args(["false", "x"]).output().unwrap());
+        let said = (outcome.code, &*outcome.stdout, &*outcome.stderr);
+        assert_eq!(said, (code, stdout, stderr), "{flags:?}");
+    }
+    // By our own name it is said that they make no sense.
+    let outcome = bench.run(&["exec", "-s", "-i", "client", "true"]);
+    assert_eq!(outcome.code, 2, "{}", outcome.stderr);
+    assert!(outcome.stderr.contains("no streams"), "{}", outcome.stderr);
 }
 
 #[test]

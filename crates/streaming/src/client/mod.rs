@@ -91,7 +91,7 @@ pub enum ClientError {
         source: hyper::Error,
     },
     /// The server's own words.
-    #[error("the server refuses the session ({status}): {text}")]
+    #[error("the server refuses the session ({status}){}", colon(text))]
     Refused {
         status: http::StatusCode,
         text: String,
@@ -102,6 +102,14 @@ pub enum ClientError {
     Lost(#[source] io::Error),
     #[error("the connection has no room for another stream")]
     NoStream,
+}
+
+/// Some servers have no words for it.
+fn colon(text: &str) -> String {
+    match text.is_empty() {
+        true => String::new(),
+        false => format!(": {text}"),
+    }
 }
 
 /// A command that runs, or that one is attached to. Dropping it closes the connection.

@@ -8,7 +8,9 @@ use std::{
 
 use futures_util::{StreamExt, TryStreamExt, stream};
 use serde::Serialize;
-use streaming::client::{self, Forwarded, Forwarder, Options, Session, Transport, Wanted};
+use streaming::client::{
+    self, ClientError, Forwarded, Forwarder, Options, Session, Transport, Wanted,
+};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::{
@@ -97,12 +99,12 @@ pub struct StreamSubjectReport {
     pub execs_ms: f64,
     /// How many forwarded connections were open at once.
     pub connections: usize,
-    /// Until each had carried a byte there and back, milliseconds.
-    pub connections_ms: f64,
+    /// Until each had carried a byte there and back, milliseconds; none where the endpoint forwards no ports over this transport.
+    pub connections_ms: Option<f64>,
     /// What the daemon's private memory grew by for each idle command, which has three streams, bytes.
     pub bytes_per_idle_exec: u64,
     /// The same for each idle forwarded connection, which has two.
-    pub bytes_per_idle_connection: u64,
+    pub bytes_per_idle_connection: Option<u64>,
 }
 
 /// What the container reads and writes at a time.
@@ -163,9 +165,10 @@ pub(crate) struct Streams {
     pub(crate) round_trip: Samples,
     pub(crate) throughput: Vec<Throughput>,
     pub(crate) execs_ms: f64,
-    pub(crate) connections_ms: f64,
+    /// None where the endpoint forwards no ports over the transport.
+    pub(crate) connections_ms: Option<f64>,
     /// Of commands and of connections.
-    pub(crate) bytes_per_idle: Option<(u64, u64)>,
+    pub(crate) bytes_per_idle: Option<(u64, Option<u64>)>,
 }
 
 impl Streams {
@@ -376,26 +379,40 @@ impl<'a> Pod<'a> {
     }
 
     /// Milliseconds until all had carried a byte both ways.
-    async fn connections(&self, options: &Options, connections: usize) -> Result<f64, BenchError> {
+    async fn connections(
+        &self,
+        options: &Options,
+        connections: usize,
+    ) -> Result<Option<f64>, BenchError> {
         let echo = reference::Echo::serve().await?;
-        let forwarder = self.forwarder(options, &echo).await?;
+        let Some(forwarder) = self.forwarder(options, &echo).await? else {
+            return Ok(None);
+        };
         let begun = Instant::now();
         let open = open(&forwarder, &echo, connections).await?;
         let took = begun.elapsed();
         drop(open);
-        Ok(milliseconds(took))
+        Ok(Some(milliseconds(took)))
     }
 
+    /// None where the endpoint does not know the protocol: over WebSocket containerd has none that current clients speak.
     async fn forwarder(
         &self,
         options: &Options,
         echo: &reference::Echo,
-    ) -> Result<Forwarder, BenchError> {
+    ) -> Result<Option<Forwarder>, BenchError> {
         let url = self.calls.port_forward_url(&self.pod, echo.port).await?;
         within("connect to the port-forward's URL", async {
-            client::port_forward(&url, options)
-                .await
-                .map_err(io::Error::other)
+            match client::port_forward(&url, options).await {
+                Ok(forwarder) => Ok(Some(forwarder)),
+                Err(ClientError::Refused { status, .. })
+                    if options.transport == Transport::WebSocket
+                        && [400, 403].contains(&status.as_u16()) =>
+                {
+                    Ok(None)
+                }
+                Err(error) => Err(io::Error::other(error)),
+            }
         })
         .await
     }
@@ -427,15 +444,21 @@ impl<'a> Pod<'a> {
     }
 
     /// Bytes of the daemon's for each connection that has carried a byte both ways and idles.
-    async fn idle_connections(&self, options: &Options, idle: &Idle) -> Result<u64, BenchError> {
+    async fn idle_connections(
+        &self,
+        options: &Options,
+        idle: &Idle,
+    ) -> Result<Option<u64>, BenchError> {
         let echo = reference::Echo::serve().await?;
-        let forwarder = self.forwarder(options, &echo).await?;
+        let Some(forwarder) = self.forwarder(options, &echo).await? else {
+            return Ok(None);
+        };
         let before = idle.private().await?;
         let open = open(&forwarder, &echo, idle.count).await?;
         let grown = idle.private().await?.saturating_sub(before);
         let count = open.len().max(1) as u64;
         drop(open);
-        Ok(grown / count)
+        Ok(Some(grown / count))
     }
 }
 

@@ -103,9 +103,9 @@ impl<P: FnMut(&str)> Run<'_, P> {
             let all = looks.iter().flat_map(|look| &look.throughput);
             all.map(figure).collect()
         };
-        let idle = |figure: fn((u64, u64)) -> u64| {
+        let idle = |figure: fn((u64, Option<u64>)) -> Option<u64>| {
             let all = looks.iter().filter_map(|look| look.bytes_per_idle);
-            all.map(|both| figure(both) as f64).collect()
+            all.filter_map(figure).map(|bytes| bytes as f64).collect()
         };
         let trips = looks.iter().flat_map(|look| look.round_trip.milliseconds());
         let samples: [Vec<f64>; 7] = [
@@ -113,8 +113,8 @@ impl<P: FnMut(&str)> Run<'_, P> {
             turns(|turn| turn.out),
             turns(|turn| turn.into),
             each(|look| look.execs_ms),
-            each(|look| look.connections_ms),
-            idle(|(exec, _)| exec),
+            (looks.iter().filter_map(|look| look.connections_ms)).collect(),
+            idle(|(exec, _)| Some(exec)),
             idle(|(_, connection)| connection),
         ];
         for (measure, samples) in MEASURES.into_iter().zip(samples) {
