@@ -213,7 +213,11 @@ pub(crate) fn field(text: &str, name: &str) -> Option<u64> {
     })
 }
 
-fn collect(dir: BorrowedFd<'_>, depth: usize, pids: &mut BTreeSet<i32>) -> Result<(), Errno> {
+pub(crate) fn collect(
+    dir: BorrowedFd<'_>,
+    depth: usize,
+    pids: &mut BTreeSet<i32>,
+) -> Result<(), Errno> {
     match files::read_at(dir, "cgroup.procs") {
         // A process of another PID namespace is listed as 0.
         Ok(text) => pids.extend(text.lines().filter_map(|line| line.parse::<i32>().ok())),

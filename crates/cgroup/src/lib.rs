@@ -40,7 +40,7 @@ pub use path::{CgroupPath, PathError};
 pub use resources::{DeviceLimits, blkio_weight_to_io_weight, shares_to_weight};
 pub use slice::{Slice, SliceError};
 pub use stats::{
-    CpuDetail, CpuUsage, Detail, DeviceIo, HugePages, MemoryDetail, MemoryUsage, Pressure,
-    SampleError, Sampler, Stall, Stats, StatsError,
+    Census, CpuDetail, CpuUsage, Detail, DetailSampler, DeviceIo, HugePages, MemoryDetail,
+    MemoryUsage, Pressure, SampleError, Sampler, Stall, Stats, StatsError,
 };
 pub use view::View;

@@ -434,12 +434,32 @@ fn statistics_are_read_again_from_open_files() {
         let available = memory.available_bytes.unwrap();
         assert_eq!(available, (64 << 20) - memory.working_set_bytes);
     }
+    let census = container.census().unwrap().unwrap();
+    let processes = census.processes().unwrap();
+    assert_eq!(processes, container.processes(true).unwrap());
     if let Some(pids) = after.pids {
-        assert_eq!(pids, container.processes(true).unwrap().len() as u64);
+        assert_eq!(pids, processes.len() as u64);
+    }
+    // Execs have cgroups below their container's.
+    let exec = container.create_exec("exec-1").unwrap();
+    let inside = Shell::new(&exec, "exec sleep 1000");
+    let pid = rustix::process::Pid::from_child(&inside.child);
+    assert!(!processes.contains(&pid) && census.processes().unwrap().contains(&pid));
+    let mut details = container.detail_sampler();
+    let detail = details.sample().unwrap();
+    assert_eq!(details.sample().unwrap().pids_limit, detail.pids_limit);
+    if let Some(memory) = detail.memory {
+        assert_eq!(memory.limit_bytes, Some(64 << 20));
     }
     container.kill_all().unwrap();
     shell.child.wait().unwrap();
+    drop(inside);
+    assert!(exec.wait_empty(BOUND).unwrap());
+    assert_eq!(census.processes().unwrap(), []);
+    exec.remove().unwrap();
     container.remove().unwrap();
+    assert_eq!(census.processes().unwrap(), []);
+    assert!(details.sample().is_err());
     let gone = sampler.sample().unwrap_err();
     assert!(
         matches!(gone, longshore_cgroup::SampleError::Gone { .. }),

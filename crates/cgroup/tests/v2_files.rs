@@ -309,13 +309,14 @@ fn statistics_of_v2_files() {
             ("memory.current", "1000\n"),
             (
                 "memory.stat",
-                "anon 300\ninactive_file 200\npgfault 4\npgmajfault 1\n",
+                "anon 300\nactive_file 50\ninactive_file 200\npgfault 4\npgmajfault 1\n",
             ),
             ("memory.max", "2000\n"),
             ("memory.swap.current", "10\n"),
             ("memory.swap.max", "max\n"),
             ("memory.events", "low 0\noom 3\noom_kill 2\n"),
             ("pids.current", "3\n"),
+            ("pids.max", "max\n"),
         ],
     );
     let stats = cgroup.stats().unwrap();
@@ -330,6 +331,20 @@ fn statistics_of_v2_files() {
     assert_eq!(memory.swap_available_bytes, None);
     assert_eq!(stats.pids, Some(3));
     assert_eq!(cgroup.oom_kills().unwrap(), 2);
+    let mut details = cgroup.detail_sampler();
+    for limit in [None, Some(7)] {
+        // Its files stay open: what they say is read again.
+        let detail = details.sample().unwrap();
+        let memory = detail.memory.unwrap();
+        assert_eq!(
+            (memory.active_file_bytes, memory.inactive_file_bytes),
+            (50, 200)
+        );
+        assert_eq!((memory.limit_bytes, memory.oom_kills), (Some(2000), 2));
+        assert_eq!(detail.cpu.unwrap().user_ns, 5_000);
+        assert_eq!(detail.pids_limit, limit);
+        put(&tree.path("c/pids.max"), "7\n");
+    }
 }
 
 #[test]

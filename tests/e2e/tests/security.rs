@@ -9,6 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use anyhow::Context;
 use cri::v1::{
     ContainerConfig, Int64Value, LinuxContainerSecurityContext, NamespaceMode, NamespaceOption,
     PodSandboxConfig, SeLinuxOption, SecurityProfile, SupplementalGroupsPolicy,
@@ -27,6 +28,9 @@ const CONFINEMENT: &str = "
     for map in uid gid; do echo ${map}_map: $(cat /proc/self/${map}_map); done
     for n in mnt pid net ipc uts cgroup user; do echo $n: $(readlink /proc/self/ns/$n); done
     echo root: $(awk '$5 == \"/\" { print $6 }' /proc/self/mountinfo)
+    echo oom_score_adj: $(cat /proc/self/oom_score_adj)
+    awk '{ path = $5; source = $4; access = substr($6, 1, 2); sub(/.* - /, \"\");
+        print \"mount \" path \": \" access \" \" $1 \" \" source }' /proc/self/mountinfo
     echo end";
 
 #[test]
@@ -64,11 +68,13 @@ async fn compare(
     asked: &Asked,
     node: &Told,
 ) -> anyhow::Result<()> {
-    let context = asked.context();
+    let (context, resources) = (asked.context(), asked.resources());
     let script =
         format!("({CONFINEMENT}); trap 'exit 0' TERM; while :; do sleep 1 & wait $!; done");
     let settings = ContainerSettings::sh(&format!("c{round}"), &script).edited(move |config| {
-        config.linux.get_or_insert_default().security_context = Some(context.clone());
+        let linux = config.linux.get_or_insert_default();
+        linux.security_context = Some(context.clone());
+        linux.resources = Some(resources.clone());
     });
     let id = host.run(pod_id, pod, &settings).await?;
     host.until_logged(pod, &settings, "end\n").await?;
@@ -77,6 +83,7 @@ async fn compare(
     anyhow::ensure!(init == exec, "exec is not as init: {exec:#?}\n{init:#?}");
     let wrong = asked.wrong(&init, node);
     anyhow::ensure!(wrong.is_empty(), "{}\n{init:#?}", wrong.join("\n"));
+    in_its_cgroup(host, &id).await?;
     let user = host.cri.container_status(&id).await?.user;
     let user = user.and_then(|user| user.linux).unwrap_or_default();
     let mut groups = user.supplemental_groups.clone();
@@ -85,6 +92,24 @@ async fn compare(
     let expected = format!("{} {} {:?}", asked.uid(), asked.gid(), asked.groups());
     anyhow::ensure!(reported == expected, "reported: {reported}, not {expected}");
     host.cri.remove(&id).await?;
+    Ok(())
+}
+
+/// Init, as the node sees it, and an exec, as it sees itself, are in the container's cgroup or below it: no limit is passed by.
+async fn in_its_cgroup(host: &Host, id: &str) -> anyhow::Result<()> {
+    let info = &host.cri.container_status_with(id, true).await?.info["info"];
+    let info: serde_json::Value = serde_json::from_str(info)?;
+    let pid = info["pid"].as_u64().context("its pid")?;
+    let init = host.sandbox.sh(&format!("cat /proc/{pid}/cgroup"))?;
+    let exec = host.cri.sh(id, "cat /proc/self/cgroup").await?;
+    // `NUMBER:CONTROLLERS:PATH`. From a cgroup namespace of its own, what lies beside or above begins with `/..`.
+    let path = |line: &str| line.splitn(3, ':').last().unwrap_or_default().to_owned();
+    let outside = |line: &&str| !path(line).contains(id);
+    let beyond = |line: &&str| outside(line) && path(line).starts_with("/..");
+    let left_out: Vec<_> = init.lines().filter(outside).collect();
+    anyhow::ensure!(left_out.is_empty(), "init is elsewhere: {left_out:?}");
+    let left_out: Vec<_> = exec.lines().filter(beyond).collect();
+    anyhow::ensure!(left_out.is_empty(), "an exec is elsewhere: {left_out:?}");
     Ok(())
 }
 
@@ -99,6 +124,11 @@ impl Told {
 
     fn bits(&self, name: &str) -> u64 {
         u64::from_str_radix(self.get(name), 16).unwrap_or_default()
+    }
+
+    /// `ACCESS TYPE ROOT` of what is mounted there last.
+    fn mount(&self, path: &str) -> Option<&str> {
+        self.0.get(&format!("mount {path}")).map(String::as_str)
     }
 
     fn numbers(&self, name: &str) -> Vec<i64> {

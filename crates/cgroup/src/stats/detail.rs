@@ -1,13 +1,32 @@
-//! Figures that are asked for now and then: their files are opened for each reading.
+//! Figures that are asked for now and then.
+
+use std::os::fd::{AsFd, AsRawFd, RawFd};
 
 use crate::cgroup::Cgroup;
-use crate::error::Error;
-use crate::files;
 use crate::hierarchy::{Controller, Hierarchy};
 use crate::kill::field;
 use crate::resources::shares_to_weight;
 
-use super::file::UNLIMITED;
+use super::StatsError;
+use super::file::{File, UNLIMITED, open_if_exists};
+
+/// Reads what a [`super::Sampler`] does not, from files that it keeps open: twenty and more.
+#[derive(Debug)]
+pub struct DetailSampler {
+    cgroup: Cgroup,
+    open: Vec<Opened>,
+    /// As the files of the hugetlb controller name them.
+    huge_page_sizes: Vec<String>,
+    buffer: Vec<u8>,
+}
+
+/// A file of one hierarchy's; `None` where this kernel has none.
+#[derive(Debug)]
+struct Opened {
+    hierarchy: RawFd,
+    name: String,
+    file: Option<File>,
+}
 
 /// Counts of a cgroup and those below it, and its own limits. A group is `None` where no mounted hierarchy counts it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -40,6 +59,9 @@ pub struct CpuDetail {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct MemoryDetail {
     pub cache_bytes: u64,
+    /// Of the file cache what was used of late, and what would be dropped first.
+    pub active_file_bytes: u64,
+    pub inactive_file_bytes: u64,
     pub mapped_file_bytes: u64,
     pub kernel_bytes: u64,
     /// The most that there was; before Linux 5.19 v2 does not remember, and this is what there is.
@@ -79,13 +101,30 @@ pub struct DeviceIo {
 }
 
 impl Cgroup {
-    /// Reads what a [`super::Sampler`] does not. A cgroup that is gone has no figures.
-    pub fn detail(&self) -> Result<Detail, Error> {
+    /// What reads its details; nothing is opened yet.
+    #[must_use]
+    pub fn detail_sampler(&self) -> DetailSampler {
+        DetailSampler {
+            cgroup: self.clone(),
+            open: Vec::new(),
+            huge_page_sizes: huge_page_sizes(),
+            buffer: Vec::with_capacity(4096),
+        }
+    }
+}
+
+impl DetailSampler {
+    /// Reads every figure now.
+    ///
+    /// # Errors
+    /// A file that cannot be read; one of a cgroup that is gone is [`StatsError::Sample`].
+    pub fn sample(&mut self) -> Result<Detail, StatsError> {
+        let pids = self.cgroup.hierarchies.clone();
         Ok(Detail {
             cpu: self.cpu_detail()?,
             memory: self.memory_detail()?,
-            pids_limit: match self.hierarchies.home(Controller::Pids) {
-                Some(pids) => limit(self.text(pids, "pids.max")?.as_deref()),
+            pids_limit: match pids.home(Controller::Pids) {
+                Some(pids) => limit(self.text(pids, "pids.max")?),
                 None => None,
             },
             huge_pages: self.huge_pages()?,
@@ -93,34 +132,52 @@ impl Cgroup {
         })
     }
 
-    fn text(&self, hierarchy: &Hierarchy, file: &str) -> Result<Option<String>, Error> {
-        files::read_if_exists(hierarchy, &self.path_in(hierarchy), file)
+    /// `None` where this kernel, or this cgroup, has no such file.
+    fn text(&mut self, hierarchy: &Hierarchy, name: &str) -> Result<Option<&str>, StatsError> {
+        let key = hierarchy.dir().as_fd().as_raw_fd();
+        let known = |opened: &Opened| opened.hierarchy == key && opened.name == name;
+        let at = match self.open.iter().position(known) {
+            Some(at) => at,
+            None => {
+                self.open.push(Opened {
+                    hierarchy: key,
+                    name: name.to_owned(),
+                    file: open_if_exists(&self.cgroup, hierarchy, name)?,
+                });
+                self.open.len() - 1
+            }
+        };
+        match self.open.get(at).and_then(|opened| opened.file.as_ref()) {
+            Some(file) => Ok(Some(file.text(&mut self.buffer)?)),
+            None => Ok(None),
+        }
     }
 
-    fn number(&self, hierarchy: &Hierarchy, file: &str) -> Result<Option<u64>, Error> {
-        let text = self.text(hierarchy, file)?;
+    fn number(&mut self, hierarchy: &Hierarchy, name: &str) -> Result<Option<u64>, StatsError> {
+        let text = self.text(hierarchy, name)?;
         Ok(text.and_then(|text| text.trim().parse().ok()))
     }
 
-    fn cpu_detail(&self) -> Result<Option<CpuDetail>, Error> {
+    fn cpu_detail(&mut self) -> Result<Option<CpuDetail>, StatsError> {
         let mut detail = CpuDetail::default();
-        let accounts = self.hierarchies.home(Controller::Cpuacct);
+        let hierarchies = self.cgroup.hierarchies.clone();
+        let accounts = hierarchies.home(Controller::Cpuacct);
         if let Some(v1) = accounts {
             detail.user_ns = self.number(v1, "cpuacct.usage_user")?.unwrap_or(0);
             detail.system_ns = self.number(v1, "cpuacct.usage_sys")?.unwrap_or(0);
-        } else if let Some(unified) = self.hierarchies.unified() {
+        } else if let Some(unified) = hierarchies.unified() {
             let Some(text) = self.text(unified, "cpu.stat")? else {
                 return Ok(None);
             };
-            let ns = |name| field(&text, name).unwrap_or(0).saturating_mul(1000);
+            let ns = |name| field(text, name).unwrap_or(0).saturating_mul(1000);
             detail.user_ns = ns("user_usec");
             detail.system_ns = ns("system_usec");
         }
-        let Some(cpu) = self.hierarchies.home(Controller::Cpu) else {
+        let Some(cpu) = hierarchies.home(Controller::Cpu) else {
             return Ok(Some(detail));
         };
         let text = self.text(cpu, "cpu.stat")?.unwrap_or_default();
-        let count = |name| field(&text, name).unwrap_or(0);
+        let count = |name| field(text, name).unwrap_or(0);
         detail.periods = count("nr_periods");
         detail.throttled_periods = count("nr_throttled");
         detail.throttled_ns = match cpu.v2 {
@@ -143,63 +200,100 @@ impl Cgroup {
         Ok(Some(detail))
     }
 
-    fn memory_detail(&self) -> Result<Option<MemoryDetail>, Error> {
-        let Some(memory) = self.hierarchies.home(Controller::Memory) else {
+    fn memory_detail(&mut self) -> Result<Option<MemoryDetail>, StatsError> {
+        let hierarchies = self.cgroup.hierarchies.clone();
+        let Some(memory) = hierarchies.home(Controller::Memory) else {
             return Ok(None);
         };
         let Some(stat) = self.text(memory, "memory.stat")? else {
             return Ok(None);
         };
-        let number = |file| self.number(memory, file).map(Option::unwrap_or_default);
-        let limit = |file| Ok::<_, Error>(limit(self.text(memory, file)?.as_deref()));
-        let of = |name| field(&stat, name);
-        let detail = if memory.v2 {
-            let events = self.text(memory, "memory.events")?.unwrap_or_default();
-            // Before Linux 5.18 there is no sum.
-            let parts = ["kernel_stack", "pagetables", "percpu", "slab"];
-            let kernel = || parts.iter().filter_map(|part| of(part)).sum();
-            let peak = self.number(memory, "memory.peak")?;
-            MemoryDetail {
-                cache_bytes: of("file").unwrap_or(0),
-                mapped_file_bytes: of("file_mapped").unwrap_or(0),
-                kernel_bytes: of("kernel").unwrap_or_else(kernel),
-                max_usage_bytes: match peak {
-                    Some(peak) => peak,
-                    None => number("memory.current")?,
-                },
-                limit_hits: field(&events, "max").unwrap_or(0),
-                oom_kills: field(&events, "oom_kill").unwrap_or(0),
-                own_page_faults: of("pgfault").unwrap_or(0),
-                own_major_page_faults: of("pgmajfault").unwrap_or(0),
-                limit_bytes: limit("memory.max")?,
-                reservation_bytes: limit("memory.low")?.filter(|low| *low != 0),
-                swap_limit_bytes: limit("memory.swap.max")?,
+        let of = |name| field(stat, name);
+        let detail = MemoryDetail {
+            own_page_faults: of("pgfault").unwrap_or(0),
+            own_major_page_faults: of("pgmajfault").unwrap_or(0),
+            ..MemoryDetail::default()
+        };
+        let detail = match memory.v2 {
+            true => {
+                // Before Linux 5.18 there is no sum.
+                let parts = ["kernel_stack", "pagetables", "percpu", "slab"];
+                let kernel = || parts.iter().filter_map(|part| of(part)).sum();
+                MemoryDetail {
+                    cache_bytes: of("file").unwrap_or(0),
+                    active_file_bytes: of("active_file").unwrap_or(0),
+                    inactive_file_bytes: of("inactive_file").unwrap_or(0),
+                    mapped_file_bytes: of("file_mapped").unwrap_or(0),
+                    kernel_bytes: of("kernel").unwrap_or_else(kernel),
+                    ..detail
+                }
             }
-        } else {
-            let control = self.text(memory, "memory.oom_control")?.unwrap_or_default();
-            MemoryDetail {
+            false => MemoryDetail {
                 cache_bytes: of("total_cache").unwrap_or(0),
+                active_file_bytes: of("total_active_file").unwrap_or(0),
+                inactive_file_bytes: of("total_inactive_file").unwrap_or(0),
                 mapped_file_bytes: of("total_mapped_file").unwrap_or(0),
-                kernel_bytes: number("memory.kmem.usage_in_bytes")?,
-                max_usage_bytes: number("memory.max_usage_in_bytes")?,
-                limit_hits: number("memory.failcnt")?,
-                oom_kills: field(&control, "oom_kill").unwrap_or(0),
-                own_page_faults: of("pgfault").unwrap_or(0),
-                own_major_page_faults: of("pgmajfault").unwrap_or(0),
-                limit_bytes: limit("memory.limit_in_bytes")?,
-                reservation_bytes: limit("memory.soft_limit_in_bytes")?,
-                swap_limit_bytes: limit("memory.memsw.limit_in_bytes")?,
-            }
+                ..detail
+            },
+        };
+        let detail = match memory.v2 {
+            true => self.memory_of_v2(memory, detail)?,
+            false => self.memory_of_v1(memory, detail)?,
         };
         Ok(Some(detail))
     }
 
-    fn huge_pages(&self) -> Result<Vec<HugePages>, Error> {
-        let Some(hugetlb) = self.hierarchies.home(Controller::Hugetlb) else {
+    /// What other files than `memory.stat` say.
+    fn memory_of_v2(
+        &mut self,
+        memory: &Hierarchy,
+        detail: MemoryDetail,
+    ) -> Result<MemoryDetail, StatsError> {
+        let events = self.text(memory, "memory.events")?.unwrap_or_default();
+        let limit_hits = field(events, "max").unwrap_or(0);
+        let oom_kills = field(events, "oom_kill").unwrap_or(0);
+        let max_usage_bytes = match self.number(memory, "memory.peak")? {
+            Some(peak) => peak,
+            None => self.number(memory, "memory.current")?.unwrap_or(0),
+        };
+        Ok(MemoryDetail {
+            max_usage_bytes,
+            limit_hits,
+            oom_kills,
+            limit_bytes: limit(self.text(memory, "memory.max")?),
+            reservation_bytes: limit(self.text(memory, "memory.low")?).filter(|low| *low != 0),
+            swap_limit_bytes: limit(self.text(memory, "memory.swap.max")?),
+            ..detail
+        })
+    }
+
+    fn memory_of_v1(
+        &mut self,
+        memory: &Hierarchy,
+        detail: MemoryDetail,
+    ) -> Result<MemoryDetail, StatsError> {
+        let control = self.text(memory, "memory.oom_control")?.unwrap_or_default();
+        let oom_kills = field(control, "oom_kill").unwrap_or(0);
+        let mut number = |name| self.number(memory, name).map(Option::unwrap_or_default);
+        Ok(MemoryDetail {
+            kernel_bytes: number("memory.kmem.usage_in_bytes")?,
+            max_usage_bytes: number("memory.max_usage_in_bytes")?,
+            limit_hits: number("memory.failcnt")?,
+            oom_kills,
+            limit_bytes: limit(self.text(memory, "memory.limit_in_bytes")?),
+            reservation_bytes: limit(self.text(memory, "memory.soft_limit_in_bytes")?),
+            swap_limit_bytes: limit(self.text(memory, "memory.memsw.limit_in_bytes")?),
+            ..detail
+        })
+    }
+
+    fn huge_pages(&mut self) -> Result<Vec<HugePages>, StatsError> {
+        let hierarchies = self.cgroup.hierarchies.clone();
+        let Some(hugetlb) = hierarchies.home(Controller::Hugetlb) else {
             return Ok(Vec::new());
         };
         let mut found = Vec::new();
-        for size in huge_page_sizes() {
+        for size in self.huge_page_sizes.clone() {
             let file = |name: &str| format!("hugetlb.{size}.{name}");
             let (usage, max) = match hugetlb.v2 {
                 true => (self.number(hugetlb, &file("current"))?, None),
@@ -219,21 +313,21 @@ impl Cgroup {
         Ok(found)
     }
 
-    fn io_detail(&self) -> Result<Vec<DeviceIo>, Error> {
-        let Some(io) = self.hierarchies.home(Controller::Blkio) else {
+    fn io_detail(&mut self) -> Result<Vec<DeviceIo>, StatsError> {
+        let hierarchies = self.cgroup.hierarchies.clone();
+        let Some(io) = hierarchies.home(Controller::Blkio) else {
             return Ok(Vec::new());
         };
         let mut devices = Vec::new();
         if io.v2 {
-            let text = self.text(io, "io.stat")?.unwrap_or_default();
-            parse_v2_io(&text, &mut devices);
+            parse_v2_io(self.text(io, "io.stat")?.unwrap_or_default(), &mut devices);
         } else {
             let bytes = self.text(io, "blkio.throttle.io_service_bytes_recursive")?;
-            let counts = self.text(io, "blkio.throttle.io_serviced_recursive")?;
-            parse_v1_io(&bytes.unwrap_or_default(), &mut devices, |device| {
+            parse_v1_io(bytes.unwrap_or_default(), &mut devices, |device| {
                 (&mut device.read_bytes, &mut device.written_bytes)
             });
-            parse_v1_io(&counts.unwrap_or_default(), &mut devices, |device| {
+            let counts = self.text(io, "blkio.throttle.io_serviced_recursive")?;
+            parse_v1_io(counts.unwrap_or_default(), &mut devices, |device| {
                 (&mut device.reads, &mut device.writes)
             });
         }

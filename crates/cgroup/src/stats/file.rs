@@ -12,6 +12,9 @@ use crate::hierarchy::Hierarchy;
 /// `memory.stat` of a v1 cgroup is about 1,000 bytes, of a v2 one 1,600; new kernels add lines.
 const LONGEST_FILE: usize = 16 * 1024;
 
+/// What the kernel gives of a list at once.
+const PIECE: usize = 4096;
+
 /// A limit of at least this many bytes is no limit: v1 says "unlimited" as the largest multiple of the page size.
 pub(super) const UNLIMITED: u64 = 1 << 62;
 
@@ -89,6 +92,22 @@ impl File {
             }
         }
         std::str::from_utf8(buffer).map_err(|_| self.unexpected(""))
+    }
+
+    /// However long it is: the kernel gives a list in pieces of a page.
+    pub(super) fn whole(&self) -> Result<String, Errno> {
+        let mut text = Vec::with_capacity(PIECE);
+        loop {
+            text.reserve(PIECE);
+            let at = text.len() as u64;
+            let room = rustix::buffer::spare_capacity(&mut text);
+            match rustix::io::pread(self.fd.as_fd(), room, at) {
+                Ok(0) => break,
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(errno) => return Err(errno),
+            }
+        }
+        String::from_utf8(text).map_err(|_| Errno::ILSEQ)
     }
 
     pub(super) fn number(&self, buffer: &mut Vec<u8>) -> Result<u64, SampleError> {

@@ -1,12 +1,14 @@
-//! What a cgroup uses: a [`Sampler`] for figures that are wanted again and again, [`Detail`] for the rest.
+//! What a cgroup uses: a [`Sampler`] for figures that are wanted again and again, [`DetailSampler`] for the rest.
 
+mod census;
 mod detail;
 mod file;
 mod pressure;
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-pub use detail::{CpuDetail, Detail, DeviceIo, HugePages, MemoryDetail};
+pub use census::Census;
+pub use detail::{CpuDetail, Detail, DetailSampler, DeviceIo, HugePages, MemoryDetail};
 pub use file::SampleError;
 use file::{File, open, open_if_exists};
 pub use pressure::{Pressure, Stall};
@@ -151,7 +153,7 @@ impl Cgroup {
     }
 }
 
-/// Why [`Cgroup::stats`] failed.
+/// Why [`Cgroup::stats`] or [`DetailSampler::sample`] failed.
 #[derive(Debug, thiserror::Error)]
 pub enum StatsError {
     #[error(transparent)]

@@ -29,6 +29,7 @@ mod list_operations;
 mod list_pod_sandbox;
 mod load_images;
 mod metered;
+mod metric_table;
 mod metrics;
 mod pod_sandbox_metrics;
 mod pod_sandbox_stats;

@@ -3,7 +3,7 @@ use std::sync::Arc;
 use cri::v1;
 use tonic::{Request, Status};
 
-use super::{Streamed, batch, metrics};
+use super::{Streamed, batch, metric_table, metrics};
 use crate::{
     runtime::Runtime,
     stats::{self, PodSample},
@@ -14,7 +14,7 @@ pub(super) async fn list_metric_descriptors(
     _request: Request<v1::ListMetricDescriptorsRequest>,
 ) -> Result<v1::ListMetricDescriptorsResponse, Status> {
     Ok(v1::ListMetricDescriptorsResponse {
-        descriptors: metrics::descriptors(),
+        descriptors: metric_table::descriptors(),
     })
 }
 

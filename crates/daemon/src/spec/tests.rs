@@ -13,7 +13,7 @@ mod seccomp;
 mod sysctl;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
 };
 
@@ -285,6 +285,49 @@ fn cases() {
         }
     }
     assert!(wrong.is_empty(), "UPDATE_CASES=1 rewrites them: {wrong:#?}");
+}
+
+/// Each field that confines, limits or mounts is given in some case: a new one fails here until it is.
+#[test]
+fn every_field_has_a_case() {
+    // Decoding makes them the fields that succeeded them.
+    let deprecated = ["apparmor_profile", "seccomp_profile_path"];
+    let messages = [
+        "LinuxContainerSecurityContext",
+        "Capability",
+        "NamespaceOption",
+        "SecurityProfile",
+        "LinuxContainerResources",
+        "HugepageLimit",
+        "Mount",
+        "IDMapping",
+    ];
+    let table = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/cri-fields.toml");
+    let table: toml::Table = std::fs::read_to_string(table).unwrap().parse().unwrap();
+    let mut given = BTreeSet::new();
+    for entry in std::fs::read_dir(directory()).unwrap() {
+        let case = read(&entry.unwrap().path());
+        for part in ["pod", "container"].map(|part| case.get(part)) {
+            part.into_iter().for_each(|part| keys(part, &mut given));
+        }
+    }
+    for message in messages {
+        for field in table[message].as_table().unwrap().keys() {
+            let known = given.contains(field) || deprecated.contains(&field.as_str());
+            assert!(known, "no case gives {message}.{field}");
+        }
+    }
+}
+
+fn keys(value: &Value, found: &mut BTreeSet<String>) {
+    match value {
+        Value::Object(fields) => {
+            found.extend(fields.keys().cloned());
+            fields.values().for_each(|value| keys(value, found));
+        }
+        Value::Array(items) => items.iter().for_each(|item| keys(item, found)),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
 }
 
 fn difference(base: &[String], lines: &[String]) -> Vec<String> {

@@ -1,4 +1,4 @@
-//! Figures for the metrics, read when they are asked for and then remembered for a little: a scrape is rare, and opens many files.
+//! Figures for the metrics, read when they are asked for and then remembered for a little, by descriptors that stay open as long as somebody asks.
 
 use std::{
     collections::BTreeMap,
@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use cgroup::Detail;
+use cgroup::{Detail, DetailSampler};
 use rustix::process::Pid;
 use tokio::time::Instant;
 
@@ -54,23 +54,58 @@ pub(crate) struct Disk {
     pub(crate) free_inodes: u64,
 }
 
+/// Of one cgroup.
 #[derive(Debug, Default)]
-pub(super) struct Known(Mutex<Option<(Instant, Arc<Figures>)>>);
+pub(super) struct Known {
+    sampler: Mutex<Option<DetailSampler>>,
+    last: Mutex<Option<(Instant, Arc<Figures>)>>,
+}
 
 /// By the ids of containers, and of pods that have a cgroup to themselves.
 pub(crate) type ById = BTreeMap<String, Arc<Figures>>;
 
 impl Known {
-    fn get(&self, read: impl FnOnce() -> Option<Figures>) -> Option<Arc<Figures>> {
-        let known = lock(&self.0).clone();
-        match known {
-            Some((at, figures)) if at.elapsed() < FRESH => Some(figures),
-            Some(_) | None => {
-                let figures = Arc::new(read()?);
-                *lock(&self.0) = Some((Instant::now(), Arc::clone(&figures)));
-                Some(figures)
-            }
+    /// What is known, if that is fresh, and else what a reading says, with what `processes` are; `None` if it cannot be read. Blocks.
+    fn get(
+        &self,
+        runtime: &Runtime,
+        cgroup: &str,
+        processes: impl FnOnce() -> Option<Processes>,
+    ) -> Option<Arc<Figures>> {
+        let known = lock(&self.last).clone();
+        if let Some((at, figures)) = known
+            && at.elapsed() < FRESH
+        {
+            return Some(figures);
         }
+        let detail = self.read(runtime, cgroup)?;
+        let figures = Arc::new(Figures {
+            detail,
+            processes: processes(),
+        });
+        *lock(&self.last) = Some((Instant::now(), Arc::clone(&figures)));
+        Some(figures)
+    }
+
+    fn read(&self, runtime: &Runtime, cgroup: &str) -> Option<Detail> {
+        let open = || runtime.hierarchies.open_cgroup(cgroup).ok();
+        // Who reads at the same time opens files of its own: the other may be stuck.
+        let Ok(mut kept) = self.sampler.try_lock() else {
+            return open()?.detail_sampler().sample().ok();
+        };
+        if kept.is_none() {
+            *kept = Some(open()?.detail_sampler());
+        }
+        let detail = kept.as_mut()?.sample();
+        if detail.is_err() {
+            *kept = None;
+        }
+        detail.ok()
+    }
+
+    /// Closes its descriptors, twenty and more; reading opens them again. Blocks while it is read.
+    pub(super) fn close(&self) {
+        *lock(&self.sampler) = None;
     }
 }
 
@@ -86,24 +121,16 @@ pub(crate) async fn detail(runtime: &Arc<Runtime>, pods: &[PodSample]) -> (ById,
             for (sample, alone) in pods.iter().zip(alone) {
                 if alone {
                     let meter = runtime.stats.pod_meter(&sample.pod);
-                    let figures = meter.detail.get(|| {
-                        let detail = read(&runtime, &sample.pod.cgroup_parent)?.0;
-                        Some(Figures {
-                            detail,
-                            processes: None,
-                        })
-                    });
+                    let known = &meter.detail;
+                    let figures = known.get(&runtime, &sample.pod.cgroup_parent, || None);
                     all.extend(figures.map(|figures| (sample.pod.id.to_string(), figures)));
                 }
                 for container in &sample.containers {
                     let meter = runtime.stats.meter(&container.container);
-                    let figures = meter.detail.get(|| {
-                        let (detail, pids) = read(&runtime, container.container.cgroup())?;
-                        let tasks = container.cgroup.tasks;
-                        Some(Figures {
-                            detail,
-                            processes: Some(processes(&pids, tasks)),
-                        })
+                    let cgroup = container.container.cgroup();
+                    let figures = meter.detail.get(&runtime, cgroup, || {
+                        let pids = meter.gauge.processes(&runtime.hierarchies, cgroup)?;
+                        Some(processes(&pids, container.cgroup.tasks))
                     });
                     let id = container.container.id.to_string();
                     all.extend(figures.map(|figures| (id, figures)));
@@ -113,12 +140,6 @@ pub(crate) async fn detail(runtime: &Arc<Runtime>, pods: &[PodSample]) -> (ById,
         }
     };
     blocking(READ_WITHIN, work).await.unwrap_or_default()
-}
-
-fn read(runtime: &Runtime, path: &str) -> Option<(Detail, Vec<Pid>)> {
-    let cgroup = runtime.hierarchies.open_cgroup(path).ok()?;
-    let processes = cgroup.processes(true).unwrap_or_default();
-    Some((cgroup.detail().ok()?, processes))
 }
 
 /// `tasks`: processes and threads, where a cgroup counts them.

@@ -5,7 +5,8 @@ use std::{
     time::Duration,
 };
 
-use cgroup::{Hierarchies, Pressure, Sampler};
+use cgroup::{Census, Hierarchies, Pressure, Sampler};
+use rustix::process::Pid;
 
 use crate::runtime::now_ns;
 
@@ -41,6 +42,7 @@ pub(crate) struct Sample {
 #[derive(Debug, Default)]
 pub(super) struct Gauge {
     sampler: Mutex<Option<Sampler>>,
+    census: Mutex<Option<Census>>,
     last: Mutex<Option<Sample>>,
 }
 
@@ -89,9 +91,27 @@ impl Gauge {
         Some(sample)
     }
 
-    /// Closes its descriptors, about ten; reading opens them again. Blocks while it is read.
+    /// The processes in the cgroup and below it, now; `None` if they cannot be told. Blocks.
+    pub(super) fn processes(&self, hierarchies: &Hierarchies, cgroup: &str) -> Option<Vec<Pid>> {
+        let open = || hierarchies.open_cgroup(cgroup).ok()?.census().ok()?;
+        // Who asks at the same time opens files of its own: the other may be stuck.
+        let Ok(mut kept) = self.census.try_lock() else {
+            return open()?.processes().ok();
+        };
+        if kept.is_none() {
+            *kept = open();
+        }
+        let processes = kept.as_ref()?.processes();
+        if processes.is_err() {
+            *kept = None;
+        }
+        processes.ok()
+    }
+
+    /// Closes its descriptors, about twelve; reading opens them again. Blocks while it is read.
     pub(super) fn close(&self) {
         *lock(&self.sampler) = None;
+        *lock(&self.census) = None;
     }
 
     /// As [`Gauge::close`], and nothing is known any more.
@@ -102,7 +122,7 @@ impl Gauge {
 
     #[cfg(test)]
     fn is_open(&self) -> bool {
-        lock(&self.sampler).is_some()
+        lock(&self.sampler).is_some() || lock(&self.census).is_some()
     }
 }
 
@@ -233,6 +253,7 @@ mod tests {
         let began = now_ns() - 1_000_000_000;
         let first = gauge.read(&hierarchies, &path, began).unwrap();
         assert!(gauge.is_open() && first.nano_cores.is_some());
+        assert_eq!(gauge.processes(&hierarchies, &path), Some(Vec::new()));
         gauge.close();
         assert!(!gauge.is_open());
         // It is fresh: nothing is opened for it.
@@ -243,5 +264,6 @@ mod tests {
         gauge.forget();
         assert!(gauge.known().is_none());
         assert!(gauge.read(&hierarchies, &path, began).is_none());
+        assert!(gauge.processes(&hierarchies, &path).is_none() && !gauge.is_open());
     }
 }

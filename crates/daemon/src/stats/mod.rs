@@ -175,10 +175,12 @@ fn close_all(stats: &Stats) {
     let containers: Vec<_> = lock(&stats.meters).values().cloned().collect();
     for meter in containers {
         meter.gauge.close();
+        meter.detail.close();
     }
     let pods: Vec<_> = lock(&stats.pods).values().cloned().collect();
     for meter in pods {
         meter.gauge.close();
+        meter.detail.close();
         meter.network.close();
     }
 }
@@ -260,18 +262,17 @@ pub(crate) async fn sample_pods(runtime: &Arc<Runtime>, pods: Vec<Arc<Pod>>) -> 
     let alone = alone(runtime, &pods);
     let read = {
         let (runtime, pods, alone) = (Arc::clone(runtime), pods.clone(), alone.clone());
-        let cgroups: Vec<Vec<String>> = pods
+        let members: Vec<_> = pods
             .iter()
             .map(|pod| {
-                let containers = containers_of.get(&pod.id).into_iter().flatten();
-                containers
-                    .map(|sample| sample.container.cgroup().to_owned())
-                    .collect()
+                let samples = containers_of.get(&pod.id).into_iter().flatten();
+                let members = samples.map(|sample| Arc::clone(&sample.container));
+                metered(&runtime.stats, members.collect())
             })
             .collect();
         move || -> Vec<_> {
-            let read = pods.iter().zip(alone).zip(&cgroups);
-            read.map(|((pod, alone), cgroups)| {
+            let read = pods.iter().zip(alone).zip(&members);
+            read.map(|((pod, alone), members)| {
                 let meter = runtime.stats.pod_meter(pod);
                 let own = if alone {
                     read_pod(&runtime, pod, &meter)
@@ -281,7 +282,7 @@ pub(crate) async fn sample_pods(runtime: &Arc<Runtime>, pods: Vec<Arc<Pod>>) -> 
                 (
                     own,
                     read_network(pod, &meter),
-                    count_processes(&runtime, cgroups),
+                    count_processes(&runtime, members),
                 )
             })
             .collect()
@@ -349,19 +350,27 @@ fn forget_after(meter: &Arc<Meter>, end: impl Future<Output = ()> + Send + 'stat
     tokio::spawn(async move {
         end.await;
         // It waits for a reading that is under way.
-        tokio::task::spawn_blocking(move || meter.gauge.forget());
+        tokio::task::spawn_blocking(move || {
+            meter.gauge.forget();
+            meter.detail.close();
+        });
     });
 }
 
 /// Which of the pods have a cgroup to themselves: one that the request named and that no other pod's did.
 fn alone(runtime: &Runtime, pods: &[Arc<Pod>]) -> Vec<bool> {
-    let mut shared: HashMap<String, usize> = HashMap::new();
-    for pod in runtime.inventory.all_pods() {
-        *shared.entry(pod.cgroup_parent.clone()).or_default() += 1;
+    let all = runtime.inventory.all_pods();
+    let mut shared: HashMap<&str, usize> = HashMap::new();
+    for pod in &all {
+        *shared.entry(&pod.cgroup_parent).or_default() += 1;
     }
     let alone = |pod: &Arc<Pod>| {
         let named = !pod.config.linux.cgroup_parent.is_empty();
-        named && pod.is_ready() && shared.get(&pod.cgroup_parent).is_none_or(|pods| *pods <= 1)
+        named
+            && pod.is_ready()
+            && shared
+                .get(&*pod.cgroup_parent)
+                .is_none_or(|pods| *pods <= 1)
     };
     pods.iter().map(alone).collect()
 }
@@ -377,14 +386,14 @@ fn read_network(pod: &Pod, meter: &PodMeter) -> Option<Network> {
     meter.network.read(&network.netns)
 }
 
-fn count_processes(runtime: &Runtime, cgroups: &[String]) -> Option<u64> {
+fn count_processes(runtime: &Runtime, members: &[(Arc<Container>, Arc<Meter>)]) -> Option<u64> {
     let mut all = 0;
-    for path in cgroups {
-        // One that is gone has none.
-        let Ok(cgroup) = runtime.hierarchies.open_cgroup(path) else {
-            continue;
-        };
-        all += cgroup.processes(true).ok()?.len();
+    for (container, meter) in members {
+        // One that has ended meanwhile has none.
+        let processes = meter
+            .gauge
+            .processes(&runtime.hierarchies, container.cgroup());
+        all += processes.map_or(0, |processes| processes.len());
     }
     u64::try_from(all).ok()
 }

@@ -3,8 +3,8 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use cri::v1::{
-    Capability, IdMapping, Int64Value, LinuxContainerSecurityContext, NamespaceMode,
-    NamespaceOption, SecurityProfile, SupplementalGroupsPolicy, UserNamespace,
+    Capability, IdMapping, Int64Value, LinuxContainerResources, LinuxContainerSecurityContext,
+    NamespaceMode, NamespaceOption, SecurityProfile, SupplementalGroupsPolicy, UserNamespace,
     security_profile::ProfileType,
 };
 use e2e::PodSettings;
@@ -187,6 +187,15 @@ const USERS: [(&str, i64, i64, &[i64]); 6] = [
     ("12345", 12_345, 0, &[]),
 ];
 
+/// Paths of every container that may be masked: files under a node without content, directories under an empty one.
+const MASKABLE: [&str; 4] = ["/proc/version", "/proc/uptime", "/etc/group", "/sys/kernel"];
+
+/// Paths of every container that may be made read-only.
+const LOCKABLE: [&str; 3] = ["/proc/sys", "/bin", "/etc/passwd"];
+
+/// The processes that the kernel kills first have 1000; less than the daemon's own is not everywhere to be had.
+const SCORES: [i64; 3] = [0, 250, 1000];
+
 #[derive(Debug)]
 pub(super) struct Asked {
     pod: PodKind,
@@ -201,6 +210,9 @@ pub(super) struct Asked {
     readonly: bool,
     privileged: bool,
     seccomp: Option<ProfileType>,
+    masked: Vec<&'static str>,
+    locked: Vec<&'static str>,
+    oom_score: i64,
     /// The node's own capabilities: nothing else can be given.
     available: u64,
 }
@@ -248,6 +260,9 @@ impl Asked {
                 Some(ProfileType::Unconfined),
                 Some(ProfileType::RuntimeDefault),
             ]),
+            masked: dice.some(&MASKABLE),
+            locked: dice.some(&LOCKABLE),
+            oom_score: *dice.pick(&SCORES),
             available,
         }
     }
@@ -280,7 +295,16 @@ impl Asked {
                 localhost_ref: String::new(),
             }),
             namespace_options: Some(self.pod.namespaces()),
+            masked_paths: self.masked.iter().map(ToString::to_string).collect(),
+            readonly_paths: self.locked.iter().map(ToString::to_string).collect(),
             ..Default::default()
+        }
+    }
+
+    pub(super) fn resources(&self) -> LinuxContainerResources {
+        LinuxContainerResources {
+            oom_score_adj: self.oom_score,
+            ..LinuxContainerResources::default()
         }
     }
 
@@ -385,6 +409,33 @@ impl Asked {
         let root = told.get("root").split(',').next().unwrap_or("");
         let access = if self.readonly { "ro" } else { "rw" };
         same("root", access.to_owned(), root.to_owned());
+
+        same(
+            "oom_score_adj",
+            self.oom_score.to_string(),
+            told.get("oom_score_adj").to_owned(),
+        );
+        // Mounts over those paths, and no others: the kernel's null device or an empty tmpfs, or the path itself without leave to write.
+        for path in MASKABLE {
+            let masked = self.masked.contains(&path) && !self.privileged;
+            let over = told.mount(path);
+            let found = over.is_some_and(|over| over.ends_with("/null") || over == "ro tmpfs /");
+            same(
+                path,
+                format!("masked: {masked}"),
+                format!("masked: {found}"),
+            );
+        }
+        for path in LOCKABLE {
+            let locked = self.locked.contains(&path) && !self.privileged;
+            let over = told.mount(path);
+            let found = over.is_some_and(|over| over.starts_with("ro "));
+            same(
+                path,
+                format!("locked: {locked}"),
+                format!("locked: {found}"),
+            );
+        }
 
         let mapped = self.pod == PodKind::Mapped;
         for map in ["uid_map", "gid_map"] {
