@@ -4,8 +4,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use cri::v1::{
-    HugepageLimit, LinuxContainerResources, LinuxPodSandboxConfig, UpdateContainerResourcesRequest,
-    UpdatePodSandboxResourcesRequest, WindowsContainerResources,
+    HugepageLimit, LinuxContainerResources, LinuxPodSandboxConfig, ListPodSandboxMetricsRequest,
+    Mount, UpdateContainerResourcesRequest, UpdatePodSandboxResourcesRequest,
+    WindowsContainerResources,
 };
 use e2e::{ContainerSettings, Limits, PodSettings, is_v2, scenario};
 use tonic::Code;
@@ -372,15 +373,18 @@ fn what_a_container_may_swap_is_limited() {
     });
 }
 
-#[test]
-fn huge_pages_are_limited_wherever_the_controller_is() {
-    let pages = |limit: u64| LinuxContainerResources {
+fn pages(limit: u64) -> LinuxContainerResources {
+    LinuxContainerResources {
         hugepage_limits: vec![HugepageLimit {
             page_size: "2MB".into(),
             limit,
         }],
         ..Default::default()
-    };
+    }
+}
+
+#[test]
+fn huge_pages_are_limited_wherever_the_controller_is() {
     scenario(async |host| {
         let pod = PodSettings::new("huge");
         let pod_id = host.run_pod(&pod).await?;
@@ -406,6 +410,67 @@ fn huge_pages_are_limited_wherever_the_controller_is() {
         assert_eq!(std::fs::read_to_string(&hugetlb)?.trim(), "4194304");
         host.cri.update(&id, pages(0)).await?;
         assert_eq!(std::fs::read_to_string(&hugetlb)?.trim(), "0");
+        Ok(())
+    });
+}
+
+/// A file system of huge pages that the node has mounted into a container, as kubelets do for an `emptyDir`: where the node has such pages, a
+/// container gets as many of them as it may have and no more; where it has none, nobody does.
+#[test]
+fn huge_pages_are_had_up_to_the_limit_and_no_further() {
+    scenario(async |host| {
+        let free = "/sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages";
+        let free: u64 = std::fs::read_to_string(free).map_or(Ok(0), |text| text.trim().parse())?;
+        host.sandbox
+            .sh("mkdir /run/huge && mount -t hugetlbfs -o pagesize=2M none /run/huge")?;
+        let pod = PodSettings::new("huge");
+        let pod_id = host.run_pod(&pod).await?;
+        // What no controller can limit is refused, which another scenario sees.
+        let asked = if free > 0 { 4 << 20 } else { 0 };
+        let settings = ContainerSettings::sleeper("main").edited(move |config| {
+            config.linux.get_or_insert_default().resources = Some(pages(asked));
+            config.mounts.push(Mount {
+                container_path: "/huge".into(),
+                host_path: "/run/huge".into(),
+                ..Mount::default()
+            });
+        });
+        let id = host.run(&pod_id, &pod, &settings).await?;
+        let take = async |file: &str, size: &str| {
+            let taken = format!("fallocate -l {size} /huge/{file}");
+            host.cri.sh(&id, &taken).await.map_err(|refusal| {
+                assert!(refusal.message().contains("fallocate: "), "{refusal}");
+            })
+        };
+        let metric = async || {
+            let request = ListPodSandboxMetricsRequest::default();
+            let mut rpc = host.cri.client.runtime_service();
+            let pods = rpc.list_pod_sandbox_metrics(request).await?.into_inner();
+            let containers = pods
+                .pod_metrics
+                .into_iter()
+                .flat_map(|pod| pod.container_metrics);
+            let used = containers
+                .flat_map(|container| container.metrics)
+                .find(|metric| {
+                    metric.name == "container_hugetlb_usage_bytes"
+                        && metric.label_values.iter().any(|size| size == "2MB")
+                });
+            anyhow::Ok(used.and_then(|used| used.value).map(|used| used.value))
+        };
+        if free == 0 {
+            assert_eq!(take("any", "2M").await, Err(()), "there are none");
+        } else {
+            assert!(free >= 6, "{free} huge pages are too few to see a limit");
+            take("within", "4M").await.expect("two pages");
+            assert_eq!(take("beyond", "2M").await, Err(()), "a third page");
+            host.cri.update(&id, pages(8 << 20)).await?;
+            take("more", "4M").await.expect("two more pages");
+            assert_eq!(take("beyond", "2M").await, Err(()), "a fifth page");
+            assert_eq!(metric().await?, Some(8 << 20));
+        }
+        host.remove_all_pods().await?;
+        host.sandbox.sh("umount /run/huge && rmdir /run/huge")?;
         Ok(())
     });
 }

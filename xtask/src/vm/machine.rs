@@ -142,7 +142,9 @@ fn qemu(boot: Boot, system: &System, disks: &Disks, console: &Path) -> Command {
         Boot::SeLinux => "security=selinux selinux=1 enforcing=0",
         Boot::AppArmor => "security=apparmor apparmor=1",
     };
-    let arguments = format!("console=ttyS0 quiet panic=-1 psi=1 {hardening} {security} {init}");
+    // Huge pages, for the tests that see them limited.
+    let arguments =
+        format!("console=ttyS0 quiet panic=-1 psi=1 hugepages=8 {hardening} {security} {init}");
     let drive = |image: &Path, options: &str| {
         let image = image.display();
         format!("file={image},format=raw,if=virtio,cache=unsafe,{options}")
