@@ -101,6 +101,11 @@ pub struct DeviceIo {
 }
 
 impl Cgroup {
+    /// One reading, for a caller that will not need a second soon.
+    pub fn detail(&self) -> Result<Detail, StatsError> {
+        self.detail_sampler().sample()
+    }
+
     /// What reads its details; nothing is opened yet.
     #[must_use]
     pub fn detail_sampler(&self) -> DetailSampler {

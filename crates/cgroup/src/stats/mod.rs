@@ -153,7 +153,7 @@ impl Cgroup {
     }
 }
 
-/// Why [`Cgroup::stats`] or [`DetailSampler::sample`] failed.
+/// Why [`Cgroup::stats`], [`Cgroup::detail`] or [`DetailSampler::sample`] failed.
 #[derive(Debug, thiserror::Error)]
 pub enum StatsError {
     #[error(transparent)]
