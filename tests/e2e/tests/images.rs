@@ -1,12 +1,15 @@
 //! Images: pulled, found, removed.
 
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail, ensure};
 use cri::{
     progress::{
         ExplainPullRequest, LayerStage, PullCredentials, PullProgress, PullStage, WatchPullRequest,
     },
     v1::{
         AuthConfig, ImageFilter, ImageSpec, ImageStatusRequest, ListImagesRequest, Mount,
-        StreamImagesRequest,
+        StreamImagesRequest, UInt64Value,
     },
 };
 use e2e::{Host, scenario, scenario_with};
@@ -15,6 +18,8 @@ use testkit::{
     registry::{Auth, Fault, Rule},
 };
 use tonic::{Code, Response};
+
+const HANG_GUARD: Duration = Duration::from_secs(120);
 
 #[test]
 fn an_image_is_pulled_found_and_removed() {
@@ -440,19 +445,31 @@ fn filesystem_usage_grows_with_an_image() {
             .registry
             .push("big", "1", &ImageBuilder::new().layer(big).build());
         host.cri.pull(&reference).await?;
-        assert!(used(host).await? > before);
+        let with = used(host).await?;
+        assert!(with.0 >= before.0 + (4 << 20), "{before:?} {with:?}");
+        // The layer's root, its file, and its index.
+        assert_eq!(with.1, before.1 + 3);
         host.cri.remove_image(&reference).await?;
+        // Layers that nobody needs are looked for after the answer; what is in the trash counts no more.
+        let end = Instant::now() + HANG_GUARD;
+        while used(host).await? != before {
+            ensure!(Instant::now() < end, "it still counts");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
         Ok(())
     });
 }
 
-async fn used(host: &Host) -> anyhow::Result<u64> {
+/// Bytes and inodes of images, which containers' have no part in.
+async fn used(host: &Host) -> anyhow::Result<(u64, u64)> {
     let info = host.cri.image_fs_info().await?;
-    let usage = info
-        .image_filesystems
-        .first()
-        .and_then(|usage| usage.used_bytes);
-    Ok(usage.map_or(0, |bytes| bytes.value))
+    let ([images], [containers]) = (&*info.image_filesystems, &*info.container_filesystems) else {
+        bail!("one of each: {info:?}");
+    };
+    assert_ne!(images.fs_id, containers.fs_id);
+    let number = |value: Option<UInt64Value>| value.map(|value| value.value);
+    let bytes = number(images.used_bytes).context("bytes")?;
+    Ok((bytes, number(images.inodes_used).context("inodes")?))
 }
 
 fn small(text: &str) -> image::Image {
