@@ -5,7 +5,7 @@
 
 pub mod client;
 
-use std::fmt;
+use std::{fmt, iter};
 
 /// Messages and services of package `runtime.v1` (cri-api v0.37), generated from `proto/`.
 #[allow(
@@ -35,15 +35,19 @@ pub const DEFAULT_SOCKET: &str = "/run/longshore/longshore.sock";
 pub const MAX_MESSAGE_BYTES: usize = 16 * 1024 * 1024;
 
 impl v1::CreateContainerRequest {
-    /// With the image as its user named it, where nobody said how: kubelets always say, and runtimes that look for signatures by that name
-    /// refuse a request without one.
+    /// With the images, those that are mounted too, as their user named them, where nobody said how: kubelets always say, and runtimes that
+    /// look for signatures by that name refuse a request without one.
     #[must_use]
-    pub fn naming_the_users_image(mut self) -> Self {
-        let image = self.config.as_mut().and_then(|it| it.image.as_mut());
-        if let Some(image) = image
-            && image.user_specified_image.is_empty()
-        {
-            image.user_specified_image.clone_from(&image.image);
+    pub fn naming_the_users_images(mut self) -> Self {
+        let config = self.config.iter_mut();
+        let images = config.flat_map(|it| {
+            let mounts = it.mounts.iter_mut().map(|mount| &mut mount.image);
+            iter::once(&mut it.image).chain(mounts).flatten()
+        });
+        for image in images {
+            if image.user_specified_image.is_empty() {
+                image.user_specified_image.clone_from(&image.image);
+            }
         }
         self
     }

@@ -57,6 +57,7 @@ pub(crate) struct GlobalFlags {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     Version(version::Version),
+    #[command(visible_alias = "status")]
     Info(info::Info),
     Handlers(handlers::Handlers),
     Ops(ops::Ops),

@@ -300,7 +300,7 @@ impl Session {
             config: Some(config),
             sandbox_config: sandbox,
         }
-        .naming_the_users_image();
+        .naming_the_users_images();
         call!(
             self.runtime.create_container(request),
             bound.or(self.work()),

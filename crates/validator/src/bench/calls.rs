@@ -171,7 +171,7 @@ impl Calls {
             config: Some(config),
             sandbox_config: Some(pod_config),
         }
-        .naming_the_users_image();
+        .naming_the_users_images();
         call!(self, runtime.create_container(request) within BOUND, "CreateContainer in {pod}")
             .map(|reply| reply.container_id)
     }

@@ -268,7 +268,7 @@ impl Scene<'_> {
             config: Some(config),
             sandbox_config: Some(pod.config.clone()),
         }
-        .naming_the_users_image();
+        .naming_the_users_images();
         let reply = self.calls().create_container(request).await?;
         Ok(reply.container_id)
     }

@@ -35,13 +35,16 @@ pub(super) const CASES: &[Case] = &[
     ),
 ];
 
+/// Without what busybox has to say of numbers that have no name.
+const IDS: &str = "exec 2>/dev/null; id -u; id -g; id -G";
+
 async fn ids(
     scene: &Scene<'_>,
     image: Option<&str>,
     edit: impl FnOnce(&mut LinuxContainerSecurityContext),
 ) -> Verdict<(u64, u64, Vec<u64>)> {
     let pod = scene.any_pod().await?;
-    let mut config = scene.script(&pod, "one", "id -u; id -g; id -G");
+    let mut config = scene.script(&pod, "one", IDS);
     if let Some(image) = image {
         config.image = Some(spec(image));
     }
@@ -106,7 +109,7 @@ async fn of_image(scene: &Scene<'_>) -> Verdict {
         let image = scene.push(&label, "1", &scene.recipe(&label).user(user).build());
         scene.pull(&image).await?;
         let pod = scene.pod(scene.host_pod(&label)).await?;
-        let mut config = scene.script(&pod, &label, "id -u; id -g");
+        let mut config = scene.script(&pod, &label, "exec 2>/dev/null; id -u; id -g");
         config.image = Some(spec(&image));
         let output = scene.written_by(&pod, config).await?;
         let words: Vec<_> = output.split_whitespace().collect();

@@ -275,9 +275,11 @@ async fn index(scene: &Scene<'_>) -> Verdict {
         .registry
         .push_index(repository, "1", &[&foreign, &own]);
     scene.pull(&reference).await?;
+    // Some runtimes leave the algorithm out.
+    let id = scene.present_image(&reference).await?.id;
     ensure_eq!(
-        scene.present_image(&reference).await?.id,
-        own.id(),
+        id.trim_start_matches("sha256:"),
+        own.id().trim_start_matches("sha256:"),
         "the id"
     );
     Ok(())
