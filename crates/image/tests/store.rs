@@ -65,7 +65,7 @@ async fn a_pull_goes_on_without_its_caller_for_a_while() {
     let reference = registry.reference("app", "v1");
     registry.inject(Rule::new(
         "/manifests/",
-        Fault::Delay(Duration::from_millis(300)),
+        Fault::Delay(Duration::from_secs(3)),
     ));
     let store = Store::open().await;
     let dropped = tokio::time::timeout(Duration::from_millis(50), store.pull(&reference)).await;
