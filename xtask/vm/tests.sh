@@ -52,7 +52,7 @@ done </longshore/list
 if ((status == 0 && ${#failed[@]} > 0 && ${#failed[@]} <= again_at_most)); then
     echo "longshore-vm: again"
     for one in "${failed[@]}"; do
-        run "${one%% *}" --exact --test-threads=1 "${one#* }" || status=1
+        run "${one%% *}" --exact --include-ignored --test-threads=1 "${one#* }" || status=1
     done
 elif ((${#failed[@]} > 0)); then
     status=1
